@@ -1,0 +1,124 @@
+"""REINFORCE: the Monte Carlo policy gradient.
+
+Williams, 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement
+learning", Machine Learning 8. https://doi.org/10.1007/BF00992696
+
+Minimises, for an episode of T steps with returns G_t = r_{t+1} + discount * G_{t+1},
+
+    sum_t -log pi(a_t | s_t) (G_t - b_t) + value_cost * (G_t - V(s_t))^2 / 2 - entropy_cost * H_t
+
+averaged over the episodes of a batch. The sum over an episode is never divided by its length: that
+would weigh short episodes more, and no longer be the gradient of the expected return.
+
+Departures from the paper: returns to go instead of the episode's return, a learned value as
+baseline by default, and Adam. With the value baseline an episode cut by a time limit continues
+with V of its final observation; without it, the time limit counts as the end.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from rlws import networks
+from rlws.actor import PolicyActor
+from rlws.adders import Episodes
+from rlws.agent import Agent, AgentConfig
+from rlws.learner import Learner, standardise
+from rlws.networks import MLP, Backbone
+from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
+
+Baseline = Literal["none", "moving_average", "value"]
+
+
+class Config(AgentConfig):
+    """Settings of REINFORCE."""
+
+    backbone: Backbone = MLP()
+    learning_rate: Positive = 2e-3
+    discount: Fraction = 0.99  # gamma, per step
+    discounted_gradient: bool = False  # weigh step t by discount^t: see Reinforce
+    baseline: Baseline = "value"
+    baseline_decay: Fraction = 0.9  # of the moving average, per update
+    value_cost: NonNegative = 0.5
+    entropy_cost: NonNegative = 0.01
+    normalise_advantages: bool = True  # to mean 0 and deviation 1 over the batch
+    episodes_per_update: PositiveInt = 4
+    max_episode_length: PositiveInt | None = None  # steps; default: the environment's time limit
+
+    def make(self, spec) -> Agent:
+        max_length = self.max_episode_length or spec.max_episode_steps
+        if max_length is None:
+            raise SettingError(
+                "the environment has no time limit, so REINFORCE needs to know how long an episode "
+                "may get; set max_episode_length, for example to 1000"
+            )
+        heads = {"policy": networks.CategoricalPolicy.of(spec)}
+        if self.baseline == "value":
+            heads["value"] = networks.Value()
+        # Apart, so that returns of any size fit the value without disturbing the policy.
+        network = networks.compose(spec, self.backbone, shared=False, **heads)
+        return Agent(
+            actor=PolicyActor(network),
+            learner=Reinforce(network, optax.adam(self.learning_rate), self),
+            adder=Episodes(self.episodes_per_update, max_length),
+            evaluator=PolicyActor(network, greedy=True),
+        )
+
+
+class Reinforce(Learner):
+    """Follows the policy gradient estimated from whole episodes.
+
+    With discount < 1 the exact gradient of the discounted return weighs step t by discount^t
+    (`discounted_gradient`). Without, as almost everywhere in practice, late steps count as much as
+    early ones: a biased gradient that learns faster in long episodes.
+    """
+
+    config: Config
+
+    def init(self, key):
+        return super().init(key)._replace(extra=jnp.float32(0))  # the moving-average baseline
+
+    def loss(self, params, trajectory, key, state):
+        config, steps = self.config, trajectory.reward.shape[0]
+        outputs = self.network.unroll(params, trajectory.observation, trajectory.first)
+        values = outputs.value if config.baseline == "value" else jnp.zeros(steps + 1)
+        returns = rlax.lambda_returns(
+            trajectory.reward,
+            config.discount * trajectory.discount,
+            jax.lax.stop_gradient(values[1:]),
+            trajectory.trace(),
+        )
+        baseline = state.extra if config.baseline == "moving_average" else values[:-1]
+        advantage = jax.lax.stop_gradient(returns - baseline)
+        if config.normalise_advantages:
+            advantage = standardise(advantage, trajectory.weight)
+        weight = trajectory.weight
+        if config.discounted_gradient:
+            weight *= config.discount ** jnp.arange(steps)
+        logits = outputs.policy.logits[:-1]
+        # rlax means over steps, padding included; times their number it is the sum again.
+        policy_loss = steps * rlax.policy_gradient_loss(
+            logits, trajectory.action, advantage, weight
+        )
+        entropy_loss = steps * rlax.entropy_loss(logits, weight)
+        value_loss = jnp.sum(trajectory.weight * rlax.l2_loss(values[:-1], returns))
+        loss = policy_loss + config.entropy_cost * entropy_loss
+        metrics = {
+            "policy_loss": policy_loss,
+            "entropy": outputs.policy.entropy()[:-1],
+            "return_to_go": returns,
+        }
+        if config.baseline == "value":
+            loss += config.value_cost * value_loss
+            metrics["value_loss"] = value_loss
+        return loss, metrics
+
+    def update(self, state, batch, key):
+        updated, metrics = super().update(state, batch, key)
+        # Moves after the update: a baseline that has seen the return it is compared with is biased.
+        decay = jnp.where(state.updates == 0, 0.0, self.config.baseline_decay)
+        extra = decay * state.extra + (1 - decay) * metrics["return_to_go"]
+        return updated._replace(extra=extra), metrics

@@ -1,0 +1,37 @@
+"""The adder: cuts the stream of experience into the trajectories a learner asks for."""
+
+from typing import Any
+
+from rlws.settings import Settings
+from rlws.types import Array, Key, Row, Trajectory
+
+
+class Adder(Settings):
+    """Pure functions of a state that lives on the device, the same in every trainer."""
+
+    def init(self, row: Row, num_envs: int) -> Any:
+        """Returns the empty state. `row` gives the shapes of one row of one environment."""
+        raise NotImplementedError
+
+    def add(self, state: Any, rows: Row, length: Array | int) -> Any:
+        """Adds the first `length` steps of a block of rows (leaves [T, B, ...]).
+
+        Adding a block is the same as adding its steps one by one; rows from `length` on are padding.
+        """
+        raise NotImplementedError
+
+    def ready(self, state: Any) -> Array:
+        """Returns whether there is a batch to learn from (bool scalar)."""
+        raise NotImplementedError
+
+    def sample(self, state: Any, key: Key) -> tuple[Any, Trajectory]:
+        """Returns the state after taking a batch, and the batch (leaves [batch, T, ...]).
+
+        Called only when `ready`.
+        """
+        raise NotImplementedError
+
+    @property
+    def block_length(self) -> int | None:
+        """Steps between two looks at `ready`; None: whenever an episode ends."""
+        raise NotImplementedError

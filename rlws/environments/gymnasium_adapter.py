@@ -1,0 +1,139 @@
+"""Any gymnasium environment as a dm_env one."""
+
+import dataclasses
+import importlib
+from functools import partial
+from typing import Any
+
+import dm_env
+import gymnasium
+import numpy as np
+
+from rlws import streams
+from rlws.environments import gymnasium_spaces as spaces
+from rlws.environments.names import unknown
+from rlws.settings import SettingError
+from rlws.types import Action
+
+_FIRST, _MID, _LAST = dm_env.StepType
+# Skips the argument handling of TimeStep.__new__, a third of the cost of making one.
+_timestep = partial(tuple.__new__, dm_env.TimeStep)
+
+
+class GymEnvironment(dm_env.Environment):
+    """A gymnasium environment with dm_env semantics.
+
+    The discount is 0 where the environment terminates, 1 elsewhere, so also where only a time limit
+    truncates the episode. Observations may be the environment's own arrays: copy what you keep.
+
+    Attributes:
+      episode: number of the next episode from 0; its seed depends on `seed`, `index` and it alone.
+      max_episode_steps: the time limit, or None.
+    """
+
+    def __init__(
+        self,
+        id_or_env: str | gymnasium.Env,
+        seed: int = 0,
+        index: int = 0,
+        render: bool = False,
+        max_episode_steps: int | None = None,
+    ):
+        """Makes environment `index` of the run with `seed`.
+
+        Args:
+          id_or_env: "CartPole-v1", "module:Id-v0" to import `module` first, or an environment.
+          render: whether `render` will be called; for an id only.
+          max_episode_steps: replaces the registered limit of an id; wraps an environment in one.
+
+        Raises:
+          SettingError: an unknown id, a missing package, a space with no spec, a limit below 1.
+        """
+        env = _build(id_or_env, render, max_episode_steps)
+        self._env, self._env_step, self._env_reset = env, env.step, env.reset
+        self._observation_spec = spaces.to_spec(env.observation_space, "observation")
+        self._action_spec = spaces.to_spec(env.action_space, "action")
+        self._observe = spaces.from_gymnasium(env.observation_space)
+        self._act = spaces.to_gymnasium(env.action_space)
+        self._seed, self._index, self._restart = seed, index, True
+        self.episode = 0
+        self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps)
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins the next episode; returns its FIRST timestep, reward and discount None."""
+        counters = streams.Stream.ENVIRONMENT, self._index, self.episode
+        observation, _ = self._env_reset(seed=streams.host_seed(self._seed, *counters))
+        self.episode += 1
+        self._restart = False
+        return dm_env.restart(self._observe(observation))
+
+    def step(self, action: Action) -> dm_env.TimeStep:
+        """Takes `action`; before the first reset and after LAST, begins an episode instead."""
+        if self._restart:
+            return self.reset()
+        observation, reward, terminated, truncated, _ = self._env_step(self._act(action))
+        self._restart = terminated or truncated
+        return _timestep(
+            (
+                _LAST if self._restart else _MID,
+                float(reward),
+                0.0 if terminated else 1.0,
+                self._observe(observation),
+            )
+        )
+
+    def observation_spec(self) -> Any:
+        """Returns the spec of one observation, nested as the space is."""
+        return self._observation_spec
+
+    def action_spec(self) -> Any:
+        """Returns the spec of one action, nested as the space is."""
+        return self._action_spec
+
+    def render(self) -> np.ndarray:
+        """Returns a picture of the environment, uint8 [height, width, 3].
+
+        Raises:
+          SettingError: the environment was not made to draw pictures.
+        """
+        picture = self._env.render() if self._env.render_mode == "rgb_array" else None
+        if picture is None:
+            mode = self._env.render_mode
+            raise SettingError(f"render needs render_mode 'rgb_array', got {mode!r}; pass render=True")
+        return picture
+
+    def close(self) -> None:
+        """Frees what the environment holds, such as its window."""
+        self._env.close()
+
+
+def names() -> list[str]:
+    """Returns the names `rlws.environments.make` knows gymnasium's registered ids by."""
+    return [f"gym:{identity}" for identity in gymnasium.registry]
+
+
+def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:
+    if limit is not None and limit < 1:
+        raise SettingError(f"max_episode_steps must be at least 1, got {limit}; None keeps the limit")
+    if isinstance(id_or_env, gymnasium.Env):
+        return gymnasium.wrappers.TimeLimit(id_or_env, limit) if limit else id_or_env
+    mode = {"render_mode": "rgb_array"} if render else {}
+    try:
+        registered = _registered(id_or_env)
+        return gymnasium.make(registered, limit, disable_env_checker=True, **mode)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        reason = " ".join(str(error).split())
+        remedy = "pip install 'rlws[envs]'" if "box2d" in reason.lower() else "install it"
+        message = f"environment 'gym:{id_or_env}' needs a package that is missing: {remedy}"
+        raise SettingError(f"{message} ({reason})") from error
+
+
+def _registered(identity: str) -> gymnasium.envs.registration.EnvSpec:
+    module, _, name = identity.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if name not in gymnasium.registry:
+        remedy = "'gym:module:Id-v0' imports the module that registers an id"
+        raise unknown(f"gym:{identity}", names(), remedy)
+    # `GymEnvironment` never steps before a reset, so gymnasium need not check that it does not.
+    return dataclasses.replace(gymnasium.registry[name], order_enforce=False)

@@ -1,0 +1,70 @@
+"""Gymnasium spaces as dm_env specs, and the conversion of values between the two."""
+
+import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from dm_env import specs
+from gymnasium import spaces
+
+from rlws.settings import SettingError
+
+
+def to_spec(space: spaces.Space, name: str) -> Any:
+    """Returns the specs of `space`, nested as `Dict` and `Tuple` spaces are.
+
+    A `Discrete` space becomes int32 and counts from 0, wherever the space itself starts; all others
+    keep their dtype and bounds.
+
+    Raises:
+      SettingError: the space is, or contains, one that has no array of fixed shape.
+    """
+    match space:
+        case spaces.Discrete():
+            return specs.DiscreteArray(int(space.n), np.int32, name)
+        case spaces.Box():
+            if np.isneginf(space.low).all() and np.isposinf(space.high).all():
+                return specs.Array(space.shape, space.dtype, name)
+            return specs.BoundedArray(space.shape, space.dtype, space.low, space.high, name)
+        case spaces.MultiDiscrete():
+            high = space.start + space.nvec - 1
+            return specs.BoundedArray(space.shape, space.dtype, space.start, high, name)
+        case spaces.MultiBinary():
+            return specs.BoundedArray(space.shape, space.dtype, 0, 1, name)
+        case spaces.Dict():
+            return {key: to_spec(part, f"{name}/{key}") for key, part in space.items()}
+        case spaces.Tuple():
+            return tuple(to_spec(part, f"{name}/{i}") for i, part in enumerate(space))
+    raise SettingError(
+        f"{name} space must be of arrays of fixed shape (Box, Discrete, MultiDiscrete, MultiBinary,"
+        f" Dict or Tuple), got {space}; wrap the environment in a gymnasium wrapper that encodes it"
+    )
+
+
+def from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
+    """Returns the function from the environment's observations to those of `to_spec(space)`."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return lambda value: np.int32(value - start)
+    return _by_parts(space, from_gymnasium)
+
+
+def to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
+    """Returns the function from actions that conform to `to_spec(space)` to the environment's."""
+    if isinstance(space, spaces.Discrete):
+        # A Python int is what gymnasium checks fastest; `index`, unlike `int`, rejects a float.
+        start = int(space.start)
+        return (lambda value: start + operator.index(value)) if start else operator.index
+    return _by_parts(space, to_gymnasium)
+
+
+def _by_parts(space: spaces.Space, convert: Callable) -> Callable[[Any], Any]:
+    if isinstance(space, spaces.Dict):
+        parts = {key: convert(part) for key, part in space.items()}
+        return lambda value: {key: part(value[key]) for key, part in parts.items()}
+    if isinstance(space, spaces.Tuple):
+        items = tuple(map(convert, space))
+        return lambda value: tuple(item(v) for item, v in zip(items, value, strict=True))
+    return partial(np.asarray, dtype=space.dtype)

@@ -1,0 +1,52 @@
+"""Environments as pure JAX functions, with dm_env semantics."""
+
+from typing import Any
+
+import dm_env
+import jax.numpy as jnp
+
+from rlws.settings import Settings
+from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
+
+
+class JaxEnvironment(Settings):
+    """An environment of pure functions of one state; trainers vmap, scan and restart it.
+
+    Timesteps have array fields of fixed type: `step_type` int32, `reward` and `discount` float32,
+    with reward 0 and discount 1 on FIRST. Whoever runs the environment calls `reset` after a LAST
+    timestep (trainers and `to_dm_env` do); `step` never sees a finished episode's state, or its
+    result is thrown away. A stochastic environment keeps a key in its state.
+    """
+
+    def spec(self) -> EnvironmentSpec:
+        """Returns the specs of the environment."""
+        raise NotImplementedError
+
+    def reset(self, key: Key) -> tuple[Any, dm_env.TimeStep]:
+        """Begins an episode; returns its state and FIRST timestep."""
+        raise NotImplementedError
+
+    def step(self, state: Any, action: Action) -> tuple[Any, dm_env.TimeStep]:
+        """Returns the next state and its MID or LAST timestep."""
+        raise NotImplementedError
+
+    def render(self, state: Any) -> Any:
+        """Returns a picture of one (host) state, uint8 [height, width, 3]."""
+        raise NotImplementedError(f"{type(self).__name__} has no renderer")
+
+
+def first(observation: Observation) -> dm_env.TimeStep:
+    """Returns the FIRST timestep of an episode."""
+    step_type = jnp.int32(dm_env.StepType.FIRST)
+    return dm_env.TimeStep(step_type, jnp.float32(0), jnp.float32(1), observation)
+
+
+def following(
+    observation: Observation, reward: Array, terminated: Array, truncated: Array
+) -> dm_env.TimeStep:
+    """Returns the timestep after a step; discount is 0 where `terminated`, even if also truncated."""
+    step_type = jnp.where(terminated | truncated, dm_env.StepType.LAST, dm_env.StepType.MID)
+    discount = 1.0 - terminated.astype(jnp.float32)
+    return dm_env.TimeStep(
+        step_type.astype(jnp.int32), jnp.asarray(reward, jnp.float32), discount, observation
+    )

@@ -1,0 +1,101 @@
+"""Environments by name: "gym:CartPole-v1", "jax:Catch", and those a user registers."""
+
+import functools
+import inspect
+from collections.abc import Callable
+
+import dm_env
+
+from rlws.environments.cartpole import CartPole
+from rlws.environments.catch import Catch
+from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.names import unknown
+from rlws.settings import SettingError
+from rlws.types import EnvironmentSpec
+
+Environment = JaxEnvironment | dm_env.Environment
+
+_factories: dict[str, Callable[..., Environment]] = {"jax:CartPole-v1": CartPole, "jax:Catch": Catch}
+
+
+def make(
+    name: str,
+    seed: int = 0,
+    index: int = 0,
+    render: bool = False,
+    max_episode_steps: int | None = None,
+) -> Environment:
+    """Returns the environment called `name`.
+
+    A JAX environment has no state, so whoever runs it takes care of `seed` and `index`.
+
+    Args:
+      name: "gym:" and a gymnasium id, or a registered name.
+      seed: of the run.
+      index: of this environment among those of the run, from 0.
+      render: whether `render` will be called.
+      max_episode_steps: replaces the time limit.
+
+    Raises:
+      SettingError: nothing is called `name`, or it has no time limit to replace.
+    """
+    factory = _factory(name)
+    offered = dict(seed=seed, index=index, render=render, max_episode_steps=max_episode_steps)
+    if max_episode_steps is None:
+        del offered["max_episode_steps"]
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        offered = {key: value for key, value in offered.items() if key in parameters}
+    if max_episode_steps is not None and "max_episode_steps" not in offered:
+        raise SettingError(
+            f"max_episode_steps must be None, as {name!r} has no time limit to replace,"
+            f" got {max_episode_steps}"
+        )
+    return factory(**offered)
+
+
+def register(name: str, factory: Callable[..., Environment]) -> None:
+    """Makes `make(name)` call `factory` with those of its settings that `factory` accepts by name.
+
+    Args:
+      name: "prefix:Name", with any prefix but "gym".
+      factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
+    """
+    prefix, _, rest = name.partition(":")
+    if not prefix or not rest or prefix == "gym":
+        raise SettingError(
+            f"environment name must be 'prefix:Name' with a prefix of your own, got {name!r};"
+            f" try 'mine:{rest or prefix}'"
+        )
+    _factories[name] = factory
+
+
+def available() -> list[str]:
+    """Returns all known names, sorted."""
+    from rlws.environments import gymnasium_adapter  # slow to import, and not always needed
+
+    return sorted([*_factories, *gymnasium_adapter.names()])
+
+
+def spec(environment: Environment) -> EnvironmentSpec:
+    """Returns all an agent may know of `environment`, of either kind."""
+    if isinstance(environment, JaxEnvironment):
+        return environment.spec()
+    return EnvironmentSpec(
+        observations=environment.observation_spec(),
+        actions=environment.action_spec(),
+        rewards=environment.reward_spec(),
+        discounts=environment.discount_spec(),
+        max_episode_steps=getattr(environment, "max_episode_steps", None),
+    )
+
+
+def _factory(name: str) -> Callable[..., Environment]:
+    if name in _factories:
+        return _factories[name]
+    prefix, _, identity = name.partition(":")
+    if prefix != "gym" or not identity:
+        raise unknown(name, available(), "rlws.environments.available() lists the names")
+    from rlws.environments.gymnasium_adapter import GymEnvironment
+
+    return functools.partial(GymEnvironment, identity)

@@ -1,0 +1,55 @@
+"""What a run calls its environment (a name, an object, a function), as what its trainer needs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dm_env
+
+from rlws.environments.adapters import to_dm_env
+from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.registry import Environment, make
+from rlws.settings import SettingError
+
+Source = str | JaxEnvironment | Callable[[int, int], Environment]  # the function: of seed and index
+
+
+def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.Environment:
+    """Returns environment `index` of the run with this seed, stepped from Python.
+
+    Raises:
+      SettingError: no such environment, or the function returned something else.
+    """
+    environment: Any = source
+    if isinstance(source, str):
+        environment = make(source, seed, index, render)
+    elif not isinstance(source, JaxEnvironment):
+        environment = source(seed, index)
+    if isinstance(environment, JaxEnvironment):
+        return to_dm_env(environment, seed, index)
+    if not isinstance(environment, dm_env.Environment):
+        raise SettingError(
+            f"environment must be a dm_env.Environment or a JaxEnvironment, got {environment!r} "
+            f"from {source!r}"
+        )
+    return environment
+
+
+def device(source: Source) -> JaxEnvironment:
+    """Returns the environment as pure functions.
+
+    Raises:
+      SettingError: it has none.
+    """
+    if not is_jax(source):
+        raise SettingError(
+            f"DeviceTrainer needs an environment written in JAX, got {source!r}; "
+            "use one such as jax:CartPole-v1, or the HostTrainer"
+        )
+    return source if isinstance(source, JaxEnvironment) else make(source)
+
+
+def is_jax(source: Source) -> bool:
+    """Returns whether the environment can run on the device."""
+    if isinstance(source, str):
+        source = "" if source.startswith("gym:") else make(source)
+    return isinstance(source, JaxEnvironment)

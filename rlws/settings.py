@@ -1,0 +1,111 @@
+"""Frozen, checked settings: the base of every record a user configures.
+
+Everything that describes a run (agent configurations, actors, learners, adders, environments,
+trainers, experiments) is a frozen dataclass of settings; state lives elsewhere and is passed
+around explicitly. `Settings` makes each subclass such a dataclass and checks its fields.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import numbers
+import types
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
+
+
+class SettingError(ValueError):
+    """A setting, name or input is wrong; one line says which, the rule, the value and the remedy."""
+
+
+class Range(NamedTuple):
+    """An interval of numbers, closed unless marked open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+
+    def holds(self, value: Any) -> bool:
+        return (self.low < value if self.low_open else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"{'greater than' if self.low_open else 'at least'} {self.low:g}"
+        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+
+
+Positive = Annotated[float, Range(0.0, low_open=True)]
+NonNegative = Annotated[float, Range(0.0)]
+Fraction = Annotated[float, Range(0.0, 1.0)]
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+
+
+@dataclass_transform(frozen_default=True)
+class Settings:
+    """Base of all settings: subclasses become frozen dataclasses without a decorator.
+
+    Numbers, strings and choices are checked against their annotations (`Positive`, `Fraction`,
+    `Literal[...]`) when a record is made, so also by `dataclasses.replace`. JAX arrays and tracers
+    pass unchecked: a sweep makes configurations inside `jax.vmap`.
+
+    Raises:
+      SettingError: a value breaks its annotation.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # Applied here, so a subclass cannot forget it; @dataclass without frozen=True then fails.
+        dataclasses.dataclass(frozen=True)(cls)
+
+    def __post_init__(self):
+        for name, hint in _hints(type(self)).items():
+            _check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _check(name: str, hint: Any, value: Any) -> None:
+    kind, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return
+        options = [option for option in options if option is not type(None)]
+        if len(options) != 1:
+            return
+        return _check(name, options[0], value)
+    if typing.get_origin(kind) is Literal:
+        choose(name, value, typing.get_args(kind))
+    elif kind in (int, float):
+        _check_number(name, kind, limits, value)
+    elif kind in (bool, str) and not isinstance(value, kind):
+        raise SettingError(f"{name} must be a {kind.__name__}, got {value!r}")
+
+
+def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
+    if hasattr(value, "aval"):  # a JAX array or tracer: its value may not be known here
+        return
+    number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    if not number or isinstance(value, bool):
+        word = "a whole number" if kind is int else "a number"
+        raise SettingError(f"{name} must be {word}, got {value!r}")
+    for limit in limits:
+        if isinstance(limit, Range) and not limit.holds(value):
+            raise SettingError(f"{name} must be {limit}, got {value!r}")
+
+
+def choose(name: str, value: Any, options: Iterable[Any]) -> None:
+    """Raises a SettingError with the nearest option unless `value` is one of `options`."""
+    options = tuple(options)
+    if value not in options:
+        near = difflib.get_close_matches(str(value), map(str, options), 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(map(str, options))}"
+        raise SettingError(f"{name}: unknown value {value!r}; {hint}")
+
+

@@ -1,0 +1,115 @@
+"""The run in the terminal: a live line for people, plain lines for logs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import rich.box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rlws.tracking.progress import Progress, entry, short
+from rlws.tracking.sink import Row, Run, Sink
+
+_STYLES = {"name": "bold", "percent": "bold", "return": "bold cyan", "left": "dim"}
+_DROPPED = ("", "episodes", "name", "speed", "left", "return")  # in this order where room is short
+_PLAIN_LINES = 20  # a run, when stdout is not a terminal
+
+
+class Terminal(Sink):
+    """Shows the run on stdout: live on a terminal, else a plain line every 5 % of the budget.
+
+    Notes appear above the live line; at the end comes a table of the summary with the results
+    directory. `quiet` leaves only that table.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None):
+        self._quiet = quiet
+        self._console = console or Console(highlight=False)
+        self._live: Live | None = None
+        self._shown = 0  # plain lines so far
+
+    def start(self, run: Run) -> None:
+        """Prints what runs and where to, and starts the live line."""
+        self._progress = Progress(run)
+        self.note(f"{run.name}: {run.budget:,} {run.unit}, results in {short(run.directory)}")
+        if self._console.is_interactive and not self._quiet:
+            # Twice a second keeps the clock alive and takes no noticeable time from the run.
+            self._live = Live(_Line(self._progress), console=self._console, refresh_per_second=2)
+            self._live.start()
+
+    def log(self, row: Row) -> None:
+        """Updates the line."""
+        self._progress.update(row)
+        due = int(self._progress.fraction * _PLAIN_LINES)
+        if self._live:
+            self._live.refresh()
+        elif due > self._shown:
+            self._shown = due
+            self.note("   ".join(self._progress.fields().values()))
+
+    def note(self, text: str) -> None:
+        """Prints `text` above the line."""
+        if not self._quiet:
+            self._print(text)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Stops the live line and prints the summary."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+        run = self._progress.run
+        entries = {name: entry(name, value) for name, value in summary.items()}
+        entries["results"] = short(run.directory)
+        if self._console.is_interactive:
+            self._console.print(_panel(run.name, entries))
+        else:
+            width = max(map(len, entries)) + 2
+            indented = "\n" + " " * width
+            lines = (f"{k:<{width}}{v.replace(chr(10), indented)}" for k, v in entries.items())
+            self._print("\n".join(lines))
+
+    def _print(self, text: str) -> None:
+        if self._console.is_interactive:
+            self._console.print(Text(text))
+        else:
+            # Not Console.print: it wraps at 80, and ends the program when the pipe is closed.
+            print(text, file=self._console.file, flush=True)
+
+
+class _Line:
+    """The live line: the fields that fit, and the bar in the room left."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        fields = {"name": self._progress.run.name, **self._progress.fields()}
+        for name in _DROPPED:
+            fields.pop(name, None)
+            room = options.max_width - sum(len(text) + 2 for text in fields.values())
+            if room >= 8:
+                break
+        bar = ProgressBar(total=1.0, completed=self._progress.fraction, width=max(1, min(40, room)))
+        texts = {name: Text(text, _STYLES.get(name, "")) for name, text in fields.items()}
+        cells = [*([texts.pop("name")] if "name" in texts else []), bar, *texts.values()]
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for _ in cells:
+            grid.add_column(no_wrap=True)
+        grid.add_row(*cells)
+        yield grid
+
+
+def _panel(title: str, entries: Mapping[str, str]) -> Panel:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in entries.items():
+        grid.add_row(name.replace("_", " "), Text(text))
+    title = Text(title, "bold")
+    return Panel(grid, title=title, title_align="left", box=rich.box.ROUNDED, expand=False)

@@ -1,0 +1,100 @@
+"""The experience that flows through the framework: dm_env rows in, trajectories out.
+
+A stream of experience has one row per step and environment. Row t holds the timestep the actor saw,
+the action it answered with and whatever it recorded; the step after a LAST timestep restarts the
+episode and ignores its action. So the true final observation of each episode has a row of its own.
+"""
+
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+from dm_env import specs
+
+Array = jax.Array
+Key = jax.Array  # a PRNG key
+Params = Any  # a pytree of arrays
+Observation = Any  # an array or a nest of arrays
+Action = Any
+Metrics = dict[str, Array]  # scalars
+
+
+class EnvironmentSpec(NamedTuple):
+    """What an agent may know of its environment; specs may be nested."""
+
+    observations: Any
+    actions: Any
+    rewards: specs.Array
+    discounts: specs.BoundedArray
+    max_episode_steps: int | None = None  # the time limit, where there is one
+
+
+class Row(NamedTuple):
+    """One step of experience; leading axes are [T, B] in a block, T steps of B environments.
+
+    On FIRST, `timestep.reward` is 0 and `timestep.discount` is 1 (dm_env says None, which no array
+    can hold); on LAST, `action` is ignored.
+    """
+
+    timestep: dm_env.TimeStep
+    action: Action
+    extras: Any = ()
+
+
+class Trajectory(NamedTuple):
+    """T consecutive steps of one environment: the one item every learner gets.
+
+    Step t leads from `observation[t]` by `action[t]` to `observation[t + 1]`, with reward r_{t+1}.
+    A trajectory may span episodes; the step from a LAST to the FIRST row after it has weight 0.
+    """
+
+    observation: Observation  # [T + 1, ...]
+    action: Action  # [T, ...]
+    reward: Array  # [T], r_{t+1}
+    discount: Array  # [T], the environment's: 0 where step t terminates, 1 where truncated
+    weight: Array  # [T], 0 for steps that are not experience; importance weights multiply it
+    first: Array  # [T + 1] bool, observation t begins an episode
+    last: Array  # [T] bool, step t ends an episode, by termination or truncation
+    extras: Any = ()  # [T, ...], what the actor recorded
+
+    @classmethod
+    def from_rows(cls, rows: Row, weight: Array | float = 1.0) -> "Trajectory":
+        """Makes the trajectory of T + 1 consecutive rows of one environment (leaves [T + 1, ...])."""
+        step_type = rows.timestep.step_type
+        head, tail = (lambda x: x[:-1]), (lambda x: x[1:])
+        return cls(
+            observation=rows.timestep.observation,
+            action=jax.tree.map(head, rows.action),
+            reward=tail(rows.timestep.reward),
+            discount=tail(rows.timestep.discount),
+            weight=weight * (step_type[:-1] != dm_env.StepType.LAST),
+            first=step_type == dm_env.StepType.FIRST,
+            last=step_type[1:] == dm_env.StepType.LAST,
+            extras=jax.tree.map(head, rows.extras),
+        )
+
+    def trace(self, lambda_: float = 1.0) -> Array:
+        """Returns lambda [T] cut at episode ends: no return computed with it leaks across one."""
+        return lambda_ * (1.0 - self.last)
+
+    def masked(self) -> "Trajectory":
+        """Returns the trajectory with zeros wherever nothing of weight looks, so that padding cannot
+        reach a loss or, through 0 * NaN, its gradient."""
+        step = self.weight > 0
+        seen = jnp.append(step, False) | jnp.append(False, step)
+
+        def keep(where):
+            def zero(x):
+                mask = where.reshape(where.shape + (1,) * (x.ndim - 1))
+                return jnp.where(mask, x, jnp.zeros_like(x))
+
+            return zero
+
+        return self._replace(
+            observation=jax.tree.map(keep(seen), self.observation),
+            action=jax.tree.map(keep(step), self.action),
+            reward=keep(step)(self.reward),
+            discount=keep(step)(self.discount),
+            extras=jax.tree.map(keep(step), self.extras),
+        )
