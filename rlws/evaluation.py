@@ -1,7 +1,8 @@
 """Evaluation: whole episodes of a fixed policy, in environments of their own."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import dm_env
@@ -76,11 +77,7 @@ def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int, seed:
 
 
 def _host_play(agent: Agent, environment: Any, episodes: int, seed: int) -> Evaluate:
-    act_key = streams.key(seed, Stream.ACT)
-
-    @jax.jit
-    def act(params, step, timestep, state):
-        return cycle.act(agent.evaluator, params, act_key, step, timestep, state)[:2]
+    act = jax.jit(partial(_act, agent.evaluator, streams.key(seed, Stream.ACT)))
 
     def evaluate(params):
         with contextlib.ExitStack() as stack:
@@ -101,7 +98,7 @@ def _play_all(act, agent, envs, params, episodes):
     playing, step = list(range(len(envs))), 0
     timesteps = [env.reset() for env in envs]
     while any(episode < episodes for episode in playing):
-        action, state = act(params, np.int32(step), _stack(timesteps), state)
+        action, state = act(params, np.uint32(step), _stack(timesteps), state)
         action, step = jax.tree.map(np.asarray, action), step + 1
         for i, env in enumerate(envs):
             episode = playing[i]
@@ -117,7 +114,39 @@ def _play_all(act, agent, envs, params, episodes):
     return returns, lengths
 
 
+def film(
+    agent: Agent, params: Params, environment: Any, seed: int
+) -> tuple[Iterator[np.ndarray], float]:
+    """Returns the frames of one episode of the evaluator, uint8 [H, W, 3], and frames per second."""
+    seed = streams.host_seed(seed, Stream.EVALUATION)
+    env = resolve.host(environment, seed, 0, render=True)
+    act = jax.jit(partial(_act, agent.evaluator, streams.key(seed, Stream.ACT)))
+
+    def frames():
+        with contextlib.closing(env):
+            limit = environments.spec(env).max_episode_steps or MAX_STEPS
+            timestep, state = env.reset(), cycle.initial_actor_state(agent.evaluator, 1)
+            yield env.render()
+            for step in range(limit):
+                action, state = act(params, np.uint32(step), _stack([timestep]), state)
+                timestep = env.step(jax.tree.map(lambda x: np.asarray(x)[0], action))
+                yield env.render()
+                if timestep.last():
+                    return
+
+    return frames(), getattr(env, "frames_per_second", 30.0)
+
+
+def _act(actor, act_key, params, step, timestep, state):
+    return cycle.act(actor, params, act_key, step, timestep, state)[:2]
+
+
 def _stack(timesteps):
-    rows = [ts._replace(reward=ts.reward or 0.0, discount=1.0 if ts.discount is None else ts.discount)
-            for ts in timesteps]
+    rows = [
+        timestep._replace(
+            reward=timestep.reward or 0.0,
+            discount=1.0 if timestep.discount is None else timestep.discount,
+        )
+        for timestep in timesteps
+    ]
     return jax.tree.map(lambda *x: np.stack(x), *rows)

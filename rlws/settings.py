@@ -100,6 +100,18 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
             raise SettingError(f"{name} must be {limit}, got {value!r}")
 
 
+def describe(value: Any) -> Any:
+    """Returns settings as JSON-able data: their fields, and their "type" as "module:Class"."""
+    if isinstance(value, Settings):
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
 def choose(name: str, value: Any, options: Iterable[Any]) -> None:
     """Raises a SettingError with the nearest option unless `value` is one of `options`."""
     options = tuple(options)

@@ -9,6 +9,7 @@ import enum
 import jax
 import numpy as np
 
+from rlws.threefry import THREEFRY
 from rlws.types import Key
 
 
@@ -24,12 +25,12 @@ class Stream(enum.IntEnum):
 
 def key(seed: int, stream: Stream) -> Key:
     """Returns the raw key (uint32 [2]) of `stream` in the run with this `seed`."""
-    return jax.random.key_data(jax.random.fold_in(jax.random.key(seed), stream))
+    return jax.random.key_data(jax.random.fold_in(jax.random.key(seed, impl=THREEFRY), stream))
 
 
 def draw(stream_key: Key, *counters: jax.Array | int) -> Key:
-    """Returns the typed key of one draw: `stream_key` folded with the counters in order."""
-    folded = jax.random.wrap_key_data(stream_key)
+    """Returns the typed key of one draw: the stream's key folded with the counters in order."""
+    folded = jax.random.wrap_key_data(stream_key, impl=THREEFRY)
     for counter in counters:
         folded = jax.random.fold_in(folded, counter)
     return folded

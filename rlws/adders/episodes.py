@@ -10,7 +10,7 @@ from rlws.adders.adder import Adder
 from rlws.settings import PositiveInt
 from rlws.types import Array, Row, Trajectory
 
-MAX_BLOCK = 64  # steps; the longest block `add` has room for
+MAX_BLOCK = 128  # steps; the longest block `add` has room for
 
 
 class EpisodesState(NamedTuple):

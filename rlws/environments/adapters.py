@@ -1,5 +1,7 @@
 """A JAX environment as a dm_env one, for the host loop, for debugging and for pictures."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import dm_env
@@ -36,8 +38,7 @@ def to_dm_env(environment: JaxEnvironment, seed: int = 0, index: int = 0) -> dm_
 class _DmEnvironment(dm_env.Environment):
     def __init__(self, environment: JaxEnvironment, seed: int, index: int):
         self._environment, self._spec = environment, environment.spec()
-        # Bound methods of one environment are equal, so all of its adapters share a compilation.
-        self._jit_reset, self._jit_step = jax.jit(environment.reset), jax.jit(environment.step)
+        self._jit_reset, self._jit_step = _jitted(environment)
         self._key, self._index = streams.key(seed, streams.Stream.ENVIRONMENT), index
         self._state, self._restart = None, True
         self.episode = 0
@@ -49,14 +50,14 @@ class _DmEnvironment(dm_env.Environment):
         self._state, timestep = self._jit_reset(key)
         self.episode += 1
         self._restart = False
-        return dm_env.restart(jax.device_get(timestep.observation))
+        return dm_env.restart(_to_numpy(timestep.observation))
 
     def step(self, action: Action) -> dm_env.TimeStep:
         """Takes `action`; before the first reset and after LAST, begins an episode instead."""
         if self._restart:
             return self.reset()
         self._state, timestep = self._jit_step(self._state, action)
-        timestep = jax.device_get(timestep)
+        timestep = _to_numpy(timestep)
         step_type = dm_env.StepType(int(timestep.step_type))
         self._restart = step_type is dm_env.StepType.LAST
         return timestep._replace(step_type=step_type)
@@ -80,3 +81,24 @@ class _DmEnvironment(dm_env.Environment):
     def render(self) -> np.ndarray:
         """Returns a picture of the current state, uint8 [height, width, 3]."""
         return self._environment.render(jax.device_get(self._state))
+
+
+def _jitted(environment: JaxEnvironment) -> tuple[Callable, Callable]:
+    """Returns jitted `reset` and `step`; equal environments share them and compile once."""
+    try:
+        hash(environment)
+    except TypeError:  # an array among its settings
+        return _jit(environment)
+    return _shared_jit(environment)
+
+
+def _jit(environment: JaxEnvironment) -> tuple[Callable, Callable]:
+    return jax.jit(environment.reset), jax.jit(environment.step)
+
+
+_shared_jit = functools.lru_cache(maxsize=16)(_jit)
+
+
+def _to_numpy(nest: Any) -> Any:
+    # Leaf by leaf: for a few small arrays on a CPU, jax.device_get takes three times as long.
+    return jax.tree.map(np.asarray, nest)

@@ -1,4 +1,4 @@
-"""CartPole: balance a pole on a cart. Barto, Sutton and Anderson (1983), as gymnasium's CartPole-v1.
+"""CartPole (Barto, Sutton and Anderson, 1983): balance a pole on a cart, as in gymnasium.
 
 https://gymnasium.farama.org/environments/classic_control/cart_pole
 """

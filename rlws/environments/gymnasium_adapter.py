@@ -96,11 +96,11 @@ class GymEnvironment(dm_env.Environment):
         Raises:
           SettingError: the environment was not made to draw pictures.
         """
-        picture = self._env.render() if self._env.render_mode == "rgb_array" else None
+        mode = self._env.render_mode
+        picture = self._env.render() if mode == "rgb_array" else None
         if picture is None:
-            mode = self._env.render_mode
-            raise SettingError(f"render needs render_mode 'rgb_array', got {mode!r}; pass render=True")
-        return picture
+            raise SettingError(f"render mode must be 'rgb_array', got {mode!r}; pass render=True")
+        return np.asarray(picture)
 
     def close(self) -> None:
         """Frees what the environment holds, such as its window."""
@@ -114,7 +114,7 @@ def names() -> list[str]:
 
 def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:
     if limit is not None and limit < 1:
-        raise SettingError(f"max_episode_steps must be at least 1, got {limit}; None keeps the limit")
+        raise SettingError(f"max_episode_steps must be at least 1, got {limit}; None keeps it")
     if isinstance(id_or_env, gymnasium.Env):
         return gymnasium.wrappers.TimeLimit(id_or_env, limit) if limit else id_or_env
     mode = {"render_mode": "rgb_array"} if render else {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rlws.settings import SettingError
 
-_VERSION = re.compile(r"(.*?)(?:-v(\d+))?")
+_VERSION = re.compile(r"-v(\d+)\Z")
 
 
 def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:
@@ -17,21 +17,31 @@ def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Returns the names `name` stands for: another version of it, it with a prefix, or a near one."""
+    """Returns the known names meant by `name`: its newest version, else its namesakes under other
+    prefixes, else the nearest spelling, under the same prefix where it is one."""
     newest = {}
     for candidate in sorted(known, key=_version):
         newest[_base(candidate)] = candidate
     if _base(name) in newest:
         return [newest[_base(name)]]
-    prefixed = [full for base, full in newest.items() if base.partition(":")[2] == _base(name)]
-    if prefixed:
-        return sorted(prefixed)
-    return [newest[base] for base in difflib.get_close_matches(_base(name), newest, 1)]
+    prefix, rest = _split(_base(name))
+    namesakes = [newest[base] for base in newest if _split(base)[1] == rest]
+    if namesakes:
+        return sorted(namesakes)
+    siblings = {_split(base)[1]: base for base in newest if _split(base)[0] == prefix}
+    options = siblings or {_split(base)[1]: base for base in newest}
+    return [newest[options[near]] for near in difflib.get_close_matches(rest, options, 1)]
 
 
 def _base(name: str) -> str:
-    return _VERSION.fullmatch(name)[1]
+    return _VERSION.sub("", name)
+
+
+def _split(name: str) -> tuple[str, str]:
+    prefix, _, rest = name.rpartition(":")
+    return prefix, rest
 
 
 def _version(name: str) -> int:
-    return int(_VERSION.fullmatch(name)[2] or 0)
+    match = _VERSION.search(name)
+    return int(match[1]) if match else 0

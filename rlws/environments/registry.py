@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from typing import TypeAlias
 
 import dm_env
 
@@ -13,9 +14,12 @@ from rlws.environments.names import unknown
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec
 
-Environment = JaxEnvironment | dm_env.Environment
+Environment: TypeAlias = JaxEnvironment | dm_env.Environment
 
-_factories: dict[str, Callable[..., Environment]] = {"jax:CartPole-v1": CartPole, "jax:Catch": Catch}
+_factories: dict[str, Callable[..., Environment]] = {
+    "jax:CartPole-v1": CartPole,
+    "jax:Catch": Catch,
+}
 
 
 def make(

@@ -28,7 +28,7 @@ class State(NamedTuple):
 
 def init(agent: Agent, spec: EnvironmentSpec, seed: int, num_envs: int) -> State:
     """Returns the state of an agent that has seen nothing."""
-    learner = agent.learner.init(jax.random.wrap_key_data(streams.key(seed, Stream.INIT)))
+    learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
     row = example_row(agent, spec, learner.params)
     adder = agent.adder.init(row, num_envs)
 

@@ -26,6 +26,9 @@ class DeviceTrainer(Trainer):
     The program runs in chunks of one report, or less where its episode log is full.
     """
 
+    def check(self, environment):
+        resolve.device(environment)
+
     def train(self, config, environment, *, seed=0, steps=None, episodes=None, report_period=1000):
         budget = Budget(steps, episodes).check()
         environment = resolve.device(environment)

@@ -10,9 +10,9 @@ import numpy as np
 from rlws import environments, streams
 from rlws.environments import resolve
 from rlws.adders.episodes import MAX_BLOCK
-from rlws.settings import SettingError
 from rlws.streams import Stream
 from rlws.trainers import cycle
+from rlws.trainers.block import Block
 from rlws.trainers.trainer import Budget, Progress, Trainer
 
 LAST = dm_env.StepType.LAST
@@ -48,10 +48,10 @@ def _run(agent, spec, envs, seed, budget, report_period):
     actor_state = cycle.initial_actor_state(agent.actor, len(envs))
     example = jax.device_get(cycle.example_row(agent, spec, state.learner.params))
     until_last = agent.adder.block_length is None
-    block_length = agent.adder.block_length or MAX_BLOCK
-    block, t, step, steps, episodes, next_report = _block(example, block_length, envs), 0, 0, 0, 0, 0
+    new_block = partial(Block, example, agent.adder.block_length or MAX_BLOCK, len(envs))
+    block, steps, episodes, next_report, step = new_block(), 0, 0, 0, np.uint32(0)
     timesteps = [env.reset() for env in envs]
-    running, ended = [[0.0, 0] for _ in envs], []  # return and length of each episode
+    running, ended = [[0.0, 0] for _ in envs], []  # [return, length] of episodes
 
     while True:
         if steps >= next_report or budget.spent(steps, episodes):
@@ -63,22 +63,20 @@ def _run(agent, spec, envs, seed, budget, report_period):
                 return
             ended, next_report = [], (steps // report_period + 1) * report_period
 
-        _write(block.timestep, t, timesteps)
-        seen = jax.tree.map(lambda x: x[t], block.timestep)
+        seen = block.begin(timesteps)
         action, actor_state, extras, step = act(state.learner.params, step, seen, actor_state)
-        action = jax.tree.map(np.asarray, action)
-        _record(block, t, action, extras)
-        t += 1
-        if t == block_length or (until_last and any(ts.step_type == LAST for ts in timesteps)):
-            _check_finite(block, t, steps)
-            state = consume(state, block, t)
-            block, t = _block(example, block_length, envs), 0
+        actions = block.end(action, extras)
+        lasts = [timestep.step_type == LAST for timestep in timesteps]
+        if block.length == block.capacity or (until_last and True in lasts):
+            block.check_finite(steps)
+            state = consume(state, block.rows, block.length)
+            block = new_block()
 
         for i, env in enumerate(envs):
-            if timesteps[i].step_type == LAST:
+            if lasts[i]:
                 timesteps[i] = env.reset()
                 continue
-            timesteps[i] = timestep = env.step(jax.tree.map(lambda x: x[i], action))
+            timesteps[i] = timestep = env.step(actions[i])
             steps += 1
             running[i][0] += timestep.reward
             running[i][1] += 1
@@ -98,38 +96,3 @@ def _compile(agent, seed):
         return cycle.consume(agent, state, rows, length, learn_key)
 
     return jax.jit(act), jax.jit(consume, donate_argnums=0)
-
-
-def _block(example, length, envs):
-    # A new one each time: JAX may still read, or on a CPU have borrowed, the memory of the last.
-    return jax.tree.map(lambda x: np.zeros((length, len(envs), *x.shape), x.dtype), example)
-
-
-def _write(block, t, timesteps):
-    for i, timestep in enumerate(timesteps):
-        block.step_type[t, i] = timestep.step_type
-        block.reward[t, i] = timestep.reward or 0.0
-        block.discount[t, i] = 1.0 if timestep.discount is None else timestep.discount
-        for buffer, x in zip(
-            jax.tree.leaves(block.observation), jax.tree.leaves(timestep.observation), strict=True
-        ):
-            buffer[t, i] = x
-
-
-def _record(block, t, action, extras):
-    for buffer, x in zip(
-        jax.tree.leaves((block.action, block.extras)), jax.tree.leaves((action, extras)), strict=True
-    ):
-        buffer[t] = x
-
-
-def _check_finite(block, length, steps):
-    for path, x in jax.tree.leaves_with_path(block.timestep):
-        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x[:length]).all():
-            t, i = np.argwhere(~np.isfinite(x[:length]).reshape(length, x.shape[1], -1).all(-1))[0]
-            raise SettingError(
-                f"environment {i}: {jax.tree_util.keystr(path)} must be finite, got {x[t, i]} "
-                f"about step {steps}; mend the environment or wrap it"
-            )
-
-

@@ -28,6 +28,9 @@ class Trainer(Settings):
 
     num_envs: PositiveInt = 1
 
+    def check(self, environment: Any) -> None:
+        """Raises a SettingError if this trainer cannot run `environment`."""
+
     def train(
         self,
         config: AgentConfig,
@@ -38,7 +41,7 @@ class Trainer(Settings):
         episodes: int | None = None,
         report_period: int = 1000,
     ) -> Iterator[Progress]:
-        """Trains until the first row of steps at or beyond the budget (`steps` or `episodes`).
+        """Trains until the first row of steps at or beyond the budget (`steps`, `episodes`).
 
         Args:
           config: settings of the agent.
@@ -46,7 +49,7 @@ class Trainer(Settings):
             of (seed, index) that returns a dm_env environment.
           seed: decides everything random, with the environment and the settings.
           steps: environment steps to take, over all environments.
-          episodes: or, episodes to end.
+          episodes: episodes to end; with both, whichever comes first.
           report_period: environment steps between reports.
 
         Yields:
@@ -57,21 +60,21 @@ class Trainer(Settings):
 
 
 class Budget(NamedTuple):
-    """How long to train, in environment steps or in episodes."""
+    """How long to train: until either limit is reached; None is no limit."""
 
     steps: int | None = None
     episodes: int | None = None
 
     def check(self) -> "Budget":
         """Returns the budget if it is one; raises a SettingError otherwise."""
-        if (self.steps is None) == (self.episodes is None):
-            raise SettingError(
-                f"set either steps or episodes, got steps={self.steps}, episodes={self.episodes}"
-            )
+        if self.steps is None and self.episodes is None:
+            raise SettingError("a budget must limit steps or episodes, got neither; set steps")
         for name, value in self._asdict().items():
             if value is not None and value < 0:
-                raise SettingError(f"{name} must be at least 0, got {value}")
+                raise SettingError(f"{name} must be at least 0, got {value}; 0 only evaluates")
         return self
 
     def spent(self, steps: int, episodes: int) -> bool:
-        return steps >= self.steps if self.steps is not None else episodes >= self.episodes
+        return (self.steps is not None and steps >= self.steps) or (
+            self.episodes is not None and episodes >= self.episodes
+        )

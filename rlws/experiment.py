@@ -1,0 +1,124 @@
+"""An experiment: which agent in which environment, for how long, and what to keep of it."""
+
+import contextlib
+import datetime
+import itertools
+import pathlib
+import time
+from typing import Any
+
+from rlws import environments
+from rlws.agent import AgentConfig
+from rlws.environments import resolve
+from rlws.recorder import Recorder
+from rlws.settings import NonNegativeInt, PositiveInt, SettingError, Settings, describe
+from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
+from rlws.trainers import HostTrainer, Trainer
+
+REPORTS = 200  # rows of metrics in a run of so many steps
+
+
+class Evaluation(Settings):
+    """Episodes of the evaluator, from initial states that are the same each time."""
+
+    episodes: PositiveInt = 100  # per evaluation
+    period: NonNegativeInt = 0  # environment steps between evaluations; 0: at the end only
+
+
+class Experiment(Settings):
+    """One run, ready to launch; replace any field to make another."""
+
+    name: str
+    environment: str  # such as gym:CartPole-v1 or jax:Catch
+    agent: AgentConfig
+    trainer: Trainer = HostTrainer()
+    steps: NonNegativeInt | None = 100_000  # budget in environment steps
+    episodes: NonNegativeInt | None = None  # budget in episodes, if it is used up first
+    seed: NonNegativeInt = 0
+    evaluation: Evaluation = Evaluation()
+    directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
+    video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
+    quiet: bool = False  # print the summary only
+
+    def run(self, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
+        """Trains and evaluates the agent, keeps everything in the run's directory.
+
+        Args:
+          sinks: follow the run elsewhere, besides terminal, metrics.csv, JSON files and plots.
+
+        Returns:
+          The summary, as in summary.json.
+
+        Raises:
+          SettingError: something about the experiment cannot be; nothing was written or compiled.
+        """
+        self.check()
+        directory = self._new_directory()
+        unit = "episodes" if self.steps is None else "steps"
+        run = Run(self.name, directory, describe(self), getattr(self, unit), unit)
+        tracker = Tracker((Terminal(self.quiet), Csv(), Json(), Plots(), *sinks))
+        tracker.start(run)
+        recorder = Recorder(self, run, tracker)
+        try:
+            for report, seconds in _timed(self._train()):
+                recorder.take(report, seconds)
+            recorder.conclude()
+        except BaseException as error:
+            recorder.summary["ended_by"] = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise
+        finally:
+            tracker.finish(recorder.summary)
+        return recorder.summary
+
+    def check(self) -> None:
+        """Raises a SettingError unless environment, agent, trainer and budget fit each other."""
+        if self.steps is None and self.episodes is None:
+            raise SettingError("steps or episodes must limit the run, got None for both; set steps")
+        self.trainer.check(self.environment)
+        with contextlib.closing(resolve.host(self.environment, self.seed, 0)) as environment:
+            self.agent.make(environments.spec(environment))
+
+    def _train(self):
+        return self.trainer.train(
+            self.agent,
+            self.environment,
+            seed=self.seed,
+            steps=self.steps,
+            episodes=self.episodes,
+            report_period=1000 if self.steps is None else max(1, self.steps // REPORTS),
+        )
+
+    def _new_directory(self) -> pathlib.Path:
+        if self.directory is not None:
+            candidates = [pathlib.Path(self.directory)]
+        else:
+            now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{self.seed}"
+            root = pathlib.Path("results") / self.name
+            candidates = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
+        for directory in candidates:
+            try:
+                if not directory.is_dir() or not any(directory.iterdir()):
+                    directory.mkdir(parents=True, exist_ok=True)
+                    (directory / "config.json").touch()  # fails here rather than after training
+                    return directory
+            except OSError as error:
+                raise SettingError(
+                    f"directory must be writable, got {str(directory)!r}: {error.strerror}; "
+                    "choose another with --directory"
+                ) from error
+        raise SettingError(
+            f"directory must be new or empty, got {self.directory!r}, which holds files; "
+            "choose another with --directory, or remove it"
+        )
+
+
+def _timed(reports):
+    """Yields each report with the seconds spent so far in making reports."""
+    seconds, reports = 0.0, iter(reports)
+    while True:
+        began = time.perf_counter()
+        report = next(reports, None)
+        seconds += time.perf_counter() - began
+        if report is None:
+            return
+        yield report, seconds

@@ -1,0 +1,106 @@
+"""From a trainer's reports to rows of metrics, evaluations, videos and a summary."""
+
+import resource
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlws import evaluation
+from rlws.tracking import Run, Tracker, write_video
+from rlws.trainers import Progress
+
+if TYPE_CHECKING:
+    from rlws.experiment import Experiment
+
+LAST_EPISODES = 100  # of training, in the summary
+
+
+class Recorder:
+    """Follows one run. It reads parameters and nothing else, so it cannot change the run."""
+
+    def __init__(self, experiment: "Experiment", run: Run, tracker: Tracker):
+        self.experiment, self.run, self.tracker = experiment, run, tracker
+        self.summary: dict[str, Any] = {"experiment": experiment.name, "seed": experiment.seed}
+        self._returns: deque[float] = deque(maxlen=LAST_EPISODES)
+        self._last: Progress | None = None
+        self._seconds = self._fraction = 0.0
+        self._evaluate: evaluation.Evaluate | None = None
+
+    def take(self, report: Progress, seconds: float) -> None:
+        """Logs a report that was made `seconds` of training after the start."""
+        row = self._row(report, seconds)
+        period, before = self.experiment.evaluation.period, self._last
+        if period and (before is None or report.steps // period > before.steps // period):
+            row |= self.evaluate(report)
+        self.tracker.log(row)
+        fraction = self.run.fraction(row)
+        if self.experiment.video and (
+            before is None or self._fraction < 0.5 <= fraction or self._fraction < 1 <= fraction
+        ):
+            self._film(report)
+        self._last, self._seconds, self._fraction = report, seconds, fraction
+
+    def evaluate(self, report: Progress) -> dict[str, float]:
+        """Returns the mean and deviation of the evaluator's returns."""
+        settings = self.experiment.evaluation
+        if self._evaluate is None:
+            self._evaluate = evaluation.evaluator(
+                report.agent, self.experiment.environment, settings.episodes, self.experiment.seed
+            )
+        returns, _ = self._evaluate(report.params)
+        result = {
+            "evaluation_return_mean": float(np.mean(returns)),
+            "evaluation_return_std": float(np.std(returns)),
+        }
+        mean, deviation = result.values()
+        self.tracker.note(
+            f"evaluation at {report.steps:,} steps: return {mean:.1f} ± {deviation:.1f} "
+            f"over {settings.episodes} episodes"
+        )
+        return result
+
+    def conclude(self) -> None:
+        """Evaluates what was learned and completes the summary."""
+        assert self._last is not None
+        self.summary |= self.evaluate(self._last)
+        if not self._last.updates and self._last.steps:
+            self.tracker.note(
+                f"the learner never ran: {self._last.steps:,} steps were not enough for a batch"
+            )
+
+    def _row(self, report: Progress, seconds: float) -> dict[str, float]:
+        before, elapsed = self._last, seconds - self._seconds
+        rate = (report.steps - before.steps) / elapsed if before else 0.0
+        row: dict[str, float] = {
+            "steps": report.steps,
+            "episodes": report.episodes,
+            "updates": report.updates,
+            "seconds": seconds,
+            "steps_per_second": rate,
+        }
+        if len(report.returns):
+            row |= {
+                "episode_return": float(np.mean(report.returns)),
+                "episode_return_min": float(np.min(report.returns)),
+                "episode_return_max": float(np.max(report.returns)),
+                "episode_length": float(np.mean(report.lengths)),
+            }
+        self._returns.extend(report.returns)
+        self.summary |= {name: row[name] for name in ("steps", "episodes", "updates", "seconds")}
+        self.summary["steps_per_second"] = report.steps / seconds
+        if self._returns:
+            self.summary[f"training_return_last_{LAST_EPISODES}"] = float(np.mean(self._returns))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.summary["peak_memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
+        return row | report.metrics
+
+    def _film(self, report: Progress) -> None:
+        path = self.run.directory / "videos" / f"steps_{report.steps:09d}.mp4"
+        experiment = self.experiment
+        frames, rate = evaluation.film(
+            report.agent, report.params, experiment.environment, experiment.seed
+        )
+        write_video(path, frames, rate)
+        self.tracker.note(f"video of a greedy episode: {path}")
