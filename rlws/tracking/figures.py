@@ -67,12 +67,14 @@ def return_figure(columns: Columns, title: str = "") -> Figure | None:
 
 def panels_figure(columns: Columns, names: Sequence[str], title: str = "") -> Figure | None:
     """Draws a small panel for each of `names` that has values; None where none has."""
+    from matplotlib.ticker import EngFormatter
+
     steps = np.asarray(columns["steps"], float)
     series = {name: _column(columns, name, len(steps)) for name in names}
     series = {name: values for name, values in series.items() if np.isfinite(values).any()}
     if not series:
         return None
-    across = min(3, len(series))
+    across = 2 if len(series) == 4 else min(3, len(series))
     down = math.ceil(len(series) / across)
     window = smoothing_window(steps)
     figure = _figure(max(4.0, 3.2 * across), 2.4 * down + 0.5)
@@ -82,6 +84,8 @@ def panels_figure(columns: Columns, names: Sequence[str], title: str = "") -> Fi
         _curve(axes, steps[seen], values[seen], np.ones(seen.sum()), window)
         if values[seen].min() > 0 and values[seen].max() > 100 * values[seen].min():
             axes.set_yscale("log")
+        elif np.abs(values[seen]).max() >= 10_000:
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.supxlabel(f"environment steps (bold: mean of the last {_compact(window)})", fontsize=9)
@@ -111,14 +115,17 @@ def _curve(
 ) -> None:
     smooth = rolling_mean(steps, values, weights, window)
     marker = "." if len(steps) < 10 else ""
-    axes.plot(steps, values, color=BLUE, alpha=0.35, lw=0.8, marker=marker, label="mean per row")
+    axes.plot(
+        steps, values, color=BLUE, alpha=0.35, lw=0.8, marker=marker, label="mean per logged row"
+    )
     axes.plot(steps, smooth, color=BLUE, lw=2.0, label=f"mean of the last {_compact(window)} steps")
 
 
 def _evaluations(axes: Axes, steps: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> None:
-    style = {"fmt": "o", "ms": 5, "lw": 1.2, "capsize": 2.5, "zorder": 3}
     label = "evaluation, mean ± std"
-    axes.errorbar(steps, mean, deviation, color=VERMILLION, label=label, **style)
+    axes.errorbar(
+        steps, mean, deviation, fmt="o", ms=5, lw=1.2, capsize=2.5, color=VERMILLION, label=label
+    )
 
 
 def _column(columns: Columns, name: str, rows: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlws.tracking.figures import Columns, panels_figure, return_figure
@@ -15,7 +15,7 @@ _ROWS = 2000
 
 
 class Plots(Sink):
-    """Writes `plots/*.png` at the end and every quarter of the budget, if `period` seconds passed.
+    """Writes `plots/*.png` at the end and each quarter of the budget, `period` seconds apart.
 
     Keeps at most 2000 rows: beyond, every second one goes, evaluations last.
     """
@@ -95,7 +95,7 @@ def plot_run(columns: Columns, directory: str | os.PathLike, title: str = "") ->
     return list(paths)
 
 
-def panel_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
+def panel_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Returns the losses (gradient norm too) and the other metrics among `names`."""
     shown = [
         name

@@ -82,7 +82,9 @@ def duration(seconds: float) -> str:
 def entry(name: str, value: Any) -> str:
     """Returns a summary's value as text."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return duration(value) if name == "seconds" and math.isfinite(value) else number(value)
+        return (
+            duration(float(value)) if name == "seconds" and math.isfinite(value) else number(value)
+        )
     return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

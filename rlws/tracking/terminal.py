@@ -15,7 +15,7 @@ from rlws.tracking.progress import Progress, entry, short
 from rlws.tracking.sink import Row, Run, Sink
 
 _STYLES = {"name": "bold", "percent": "bold", "return": "bold cyan", "left": "dim"}
-_DROPPED = ("", "episodes", "name", "speed", "left", "return")  # in this order where room is short
+_DROPPED = ("", "episodes", "name", "speed", "left", "return", "steps")  # in turn, for room
 _PLAIN_LINES = 20  # a run, when stdout is not a terminal
 
 
@@ -90,14 +90,25 @@ class _Line:
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         fields = {"name": self._progress.run.name, **self._progress.fields()}
+        # 2 columns stay free: a ^C echoed at the right edge would wrap and leave a second line.
         for name in _DROPPED:
             fields.pop(name, None)
-            room = options.max_width - sum(len(text) + 2 for text in fields.values())
-            if room >= 8:
+            room = options.max_width - 2 - sum(len(text) + 2 for text in fields.values())
+            if room >= 6:
                 break
-        bar = ProgressBar(total=1.0, completed=self._progress.fraction, width=max(1, min(40, room)))
+        bar = ProgressBar(
+            total=1.0,
+            completed=self._progress.fraction,
+            width=max(1, min(40, room)),
+            complete_style="cyan",
+            finished_style="green",
+        )
         texts = {name: Text(text, _STYLES.get(name, "")) for name, text in fields.items()}
-        cells = [*([texts.pop("name")] if "name" in texts else []), bar, *texts.values()]
+        cells: list[RenderableType] = [
+            *([texts.pop("name")] if "name" in texts else []),
+            bar,
+            *texts.values(),
+        ]
         grid = Table.grid(padding=(0, 2, 0, 0))
         for _ in cells:
             grid.add_column(no_wrap=True)
@@ -111,5 +122,5 @@ def _panel(title: str, entries: Mapping[str, str]) -> Panel:
     grid.add_column(overflow="fold")
     for name, text in entries.items():
         grid.add_row(name.replace("_", " "), Text(text))
-    title = Text(title, "bold")
-    return Panel(grid, title=title, title_align="left", box=rich.box.ROUNDED, expand=False)
+    heading = Text(title, "bold")
+    return Panel(grid, title=heading, title_align="left", box=rich.box.ROUNDED, expand=False)

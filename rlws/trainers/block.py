@@ -44,13 +44,14 @@ class Block:
 
     def end(self, action: Any, extras: Any) -> list[Any]:
         """Writes what the actor answered to that row; returns the action of each environment."""
-        leaves = jax.tree.leaves((action, extras))
+        t, leaves = self.length, jax.tree.leaves((action, extras))
         for buffer, leaf in zip(self._recorded, leaves, strict=True):
-            buffer[self.length] = leaf  # waits for the device
-        actions = [x[self.length] for x in self._actions]
+            buffer[t] = np.asarray(leaf)  # waits for the device
         self.length += 1
+        # Python numbers for scalars: environments check those faster than NumPy's.
+        actions = [x[t].tolist() if x.ndim == 2 else list(x[t]) for x in self._actions]
         if len(actions) == 1:
-            return list(actions[0])
+            return actions[0]
         return [self._action_tree.unflatten(leaf) for leaf in zip(*actions, strict=True)]
 
     def check_finite(self, steps: int) -> None:

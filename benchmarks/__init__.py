@@ -1,0 +1,1 @@
+"""Measurements: each module runs us and a reference in alternation and prints ratios."""
