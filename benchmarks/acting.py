@@ -15,12 +15,28 @@ import numpy as np
 
 from agents_zoo import reinforce
 from benchmarks.measure import alternate, report, stepping
+from rlws.adders import Episodes
 from rlws.environments import CartPole
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.device import Program
 
-NEVER = 2000  # episodes a batch, more than will be played
+
+class Deaf(Episodes):
+    """An adder that keeps what it is given and never has a batch."""
+
+    min_ends = np.inf
+
+    def ready(self, state):
+        return jnp.bool_(False)
+
+
+class Config(reinforce.Config):
+    """REINFORCE that acts and never learns."""
+
+    def make(self, spec):
+        agent = super().make(spec)
+        return agent._replace(adder=Deaf(agent.adder.episodes, agent.adder.max_length))
 
 
 def cartpole(endless):
@@ -33,7 +49,7 @@ def cartpole(endless):
 
 def bare_host(endless, segment):
     """Yields the steps done by the shortest loop that plays CartPole with a network."""
-    network = _network()
+    network = policy()
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 4)))
 
     @jax.jit
@@ -56,12 +72,12 @@ def bare_host(endless, segment):
 def our_host(endless, segment):
     """Yields the steps done by the HostTrainer."""
     make = lambda seed, index: GymEnvironment(cartpole(endless), seed, index)
-    config = reinforce.Config(episodes_per_update=NEVER, max_episode_length=500)
+    config = Config(max_episode_length=500)
     for progress in HostTrainer().train(config, make, steps=10**9, report_period=segment):
         yield progress.steps
 
 
-def _network():
+def policy():
     def forward(x):
         init = hk.initializers.Orthogonal(2**0.5)
         for size in (64, 64):
@@ -73,7 +89,7 @@ def _network():
 
 def bare_device(num_envs, length):
     """Returns a segment of the shortest scan that plays CartPole with a network."""
-    env, network = CartPole(), _network()
+    env, network = CartPole(), policy()
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 4)))
 
     def step(carry, _):
@@ -127,7 +143,7 @@ def our_device(num_envs, length):
 
 def our_device_whole(num_envs, length):
     """Yields the steps done by the DeviceTrainer: acting, adding and logging, but no update."""
-    config = reinforce.Config(episodes_per_update=NEVER)
+    config = Config()
     trainer = DeviceTrainer(num_envs=num_envs)
     steps = num_envs * length
     for progress in trainer.train(config, CartPole(), steps=10**9, report_period=steps):

@@ -14,6 +14,7 @@ from rlws.recorder import Recorder
 from rlws.settings import NonNegativeInt, PositiveInt, SettingError, Settings, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.trainers import HostTrainer, Trainer
+from rlws.trainers.trainer import limits
 
 REPORTS = 200  # rows of metrics in a run of so many steps
 
@@ -72,8 +73,7 @@ class Experiment(Settings):
 
     def check(self) -> None:
         """Raises a SettingError unless environment, agent, trainer and budget fit each other."""
-        if self.steps is None and self.episodes is None:
-            raise SettingError("steps or episodes must limit the run, got None for both; set steps")
+        limits(self.steps, self.episodes)
         self.trainer.check(self.environment)
         with contextlib.closing(resolve.host(self.environment, self.seed, 0)) as environment:
             self.agent.make(environments.spec(environment))

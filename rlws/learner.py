@@ -55,7 +55,9 @@ class Learner(Settings):
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.global_norm(grads)
-        return state._replace(params=params, opt_state=opt_state, updates=state.updates + 1), metrics
+        return state._replace(
+            params=params, opt_state=opt_state, updates=state.updates + 1
+        ), metrics
 
     def batch_loss(
         self, params: Params, batch: Trajectory, key: Key, state: LearnerState

@@ -119,5 +119,3 @@ def choose(name: str, value: Any, options: Iterable[Any]) -> None:
         near = difflib.get_close_matches(str(value), map(str, options), 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(map(str, options))}"
         raise SettingError(f"{name}: unknown value {value!r}; {hint}")
-
-

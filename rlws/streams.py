@@ -5,9 +5,9 @@ the same whatever the trainer, the logging and the evaluation do, and a run resu
 """
 
 import enum
+import hashlib
 
 import jax
-import numpy as np
 
 from rlws.threefry import THREEFRY
 from rlws.types import Key
@@ -38,4 +38,5 @@ def draw(stream_key: Key, *counters: jax.Array | int) -> Key:
 
 def host_seed(seed: int, stream: Stream, *counters: int) -> int:
     """Returns the 31-bit seed of a draw made by host code, such as a gymnasium reset."""
-    return int(np.random.SeedSequence((seed, stream, *counters)).generate_state(1)[0] >> 1)
+    text = repr((int(seed), int(stream), *map(int, counters)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) >> 1

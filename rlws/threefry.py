@@ -50,7 +50,9 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _fold_in(key: Array, data: Array) -> Array:
-    return jnp.stack(hash_2x32((key[0], key[1]), jnp.uint32(0), jnp.asarray(data).astype(np.uint32)))
+    return jnp.stack(
+        hash_2x32((key[0], key[1]), jnp.uint32(0), jnp.asarray(data).astype(np.uint32))
+    )
 
 
 def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:

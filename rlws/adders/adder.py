@@ -1,5 +1,6 @@
 """The adder: cuts the stream of experience into the trajectories a learner asks for."""
 
+import math
 from typing import Any
 
 from rlws.settings import Settings
@@ -33,5 +34,10 @@ class Adder(Settings):
 
     @property
     def block_length(self) -> int | None:
-        """Steps between two looks at `ready`; None: whenever an episode ends."""
+        """Steps between two looks at `ready`; None: it may change with any end of an episode."""
         raise NotImplementedError
+
+    @property
+    def min_ends(self) -> float:
+        """How many episodes must end between two batches, at least, where that is what counts."""
+        return math.inf

@@ -10,7 +10,7 @@ from rlws.adders.adder import Adder
 from rlws.settings import PositiveInt
 from rlws.types import Array, Row, Trajectory
 
-MAX_BLOCK = 128  # steps; the longest block `add` has room for
+MAX_BLOCK = 512  # steps; the longest block `add` has room for
 
 
 class EpisodesState(NamedTuple):
@@ -38,6 +38,10 @@ class Episodes(Adder):
     max_length: PositiveInt  # steps
 
     block_length = None
+
+    @property
+    def min_ends(self) -> int:
+        return self.episodes
 
     def init(self, row: Row, num_envs: int) -> EpisodesState:
         # While an environment is free the next episode begins, so the last one has ended after this

@@ -63,5 +63,3 @@ def flatten(observation: Observation) -> Array:
                 "use a convolutional backbone for images, or your own function"
             )
     return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in leaves])
-
-

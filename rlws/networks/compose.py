@@ -58,10 +58,12 @@ def compose(
     def forward(observation):
         observation = jax.tree.map(_encode, spec.observations, observation)
         branch = functools.cache(lambda scope: _scoped(scope, backbone, observation))
-        return Outputs(*(
-            _scoped(name, head, branch("backbone" if shared else f"{name}_backbone"))
-            for name, head in heads.items()
-        ))
+        return Outputs(
+            *(
+                _scoped(name, head, branch("backbone" if shared else f"{name}_backbone"))
+                for name, head in heads.items()
+            )
+        )
 
     transformed = hk.without_apply_rng(hk.transform(forward))
     example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec.observations)

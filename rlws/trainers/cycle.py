@@ -1,7 +1,7 @@
-"""The cycle every trainer turns: act, then consume what was experienced.
+"""The cycle every trainer turns: act, add the rows, and learn whenever the adder has a batch.
 
-Trainers differ in how they step environments and in nothing else; these functions are all they do
-to an agent. All are pure.
+Trainers differ in how they step environments and in nothing else. These functions, and `add` and
+`ready` of the adder, are all they do to an agent. All are pure.
 """
 
 from typing import Any, NamedTuple
@@ -66,23 +66,14 @@ def act(
     return jax.vmap(actor.select_action, (None, 0, 0, 0))(params, timestep, state, keys)
 
 
-def consume(agent: Agent, state: State, rows: Row, length: Array | int, learn_key: Key) -> State:
-    """Adds the first `length` steps of a block of rows [T, B] and learns if there is a batch."""
-    return learn(agent, state._replace(adder=agent.adder.add(state.adder, rows, length)), learn_key)
-
-
 def learn(agent: Agent, state: State, learn_key: Key) -> State:
-    """Updates the learner if the adder has a batch ready."""
-
-    def update(state):
-        key = streams.draw(learn_key, state.learner.updates)
-        sample_key, update_key = jax.random.split(key)
-        adder, batch = agent.adder.sample(state.adder, sample_key)
-        learner, metrics = agent.learner.update(state.learner, batch, update_key)
-        metrics["updates"] = jnp.float32(1)
-        return State(learner, adder, jax.tree.map(jnp.add, state.totals, metrics))
-
-    return jax.lax.cond(agent.adder.ready(state.adder), update, lambda state: state, state)
+    """Takes a batch from the adder, which must be ready, and updates the learner with it."""
+    key = streams.draw(learn_key, state.learner.updates)
+    sample_key, update_key = jax.random.split(key)
+    adder, batch = agent.adder.sample(state.adder, sample_key)
+    learner, metrics = agent.learner.update(state.learner, batch, update_key)
+    metrics["updates"] = jnp.float32(1)
+    return State(learner, adder, jax.tree.map(jnp.add, state.totals, metrics))
 
 
 def read_totals(state: State) -> tuple[State, Metrics]:

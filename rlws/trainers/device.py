@@ -14,7 +14,7 @@ from rlws.environments import JaxEnvironment
 from rlws.settings import SettingError
 from rlws.streams import Stream
 from rlws.trainers import cycle
-from rlws.trainers.trainer import Budget, Progress, Trainer
+from rlws.trainers.trainer import Progress, Trainer, limits, next_multiple
 from rlws.types import Array, Key, Row
 
 LOG_SIZE = 2**16  # (steps of all environments) a chunk of the program may log
@@ -30,7 +30,7 @@ class DeviceTrainer(Trainer):
         resolve.device(environment)
 
     def train(self, config, environment, *, seed=0, steps=None, episodes=None, report_period=1000):
-        budget = Budget(steps, episodes).check()
+        last_step, last_episode = limits(steps, episodes)
         environment = resolve.device(environment)
         spec = environment.spec()
         agent = config.make(spec)
@@ -41,7 +41,7 @@ class DeviceTrainer(Trainer):
         logs = []
 
         while True:
-            spent = budget.spent(total_steps, total_episodes)
+            spent = total_steps >= last_step or total_episodes >= last_episode
             if total_steps >= next_report or spent:
                 state, metrics = cycle.read_totals(run.state)
                 run = run._replace(state=state)
@@ -58,10 +58,9 @@ class DeviceTrainer(Trainer):
                 )
                 if spent:
                     return
-                logs, next_report = [], (total_steps // report_period + 1) * report_period
-            until = next_report if budget.steps is None else min(next_report, budget.steps)
-            most = 2**31 - 1 if budget.episodes is None else budget.episodes - total_episodes
-            run, log = advance(run, until - total_steps, most)
+                logs, next_report = [], min(next_multiple(total_steps, report_period), last_step)
+            most = min(last_episode - total_episodes, 2**31 - 1)
+            run, log = advance(run, min(next_report - total_steps, 2**31 - 1), most)
             log = jax.device_get(log)
             if not log.finite:
                 raise SettingError(
@@ -160,7 +159,9 @@ class Program(NamedTuple):
             # An inner loop, so that the update stands outside it: vmapped over seeds it would
             # otherwise be computed at every step.
             run, log = jax.lax.while_loop(collecting, collect, carry)
-            return run._replace(state=cycle.learn(self.agent, run.state, run.keys.learn)), log
+            learn = lambda state: cycle.learn(self.agent, state, run.keys.learn)
+            ready = self.agent.adder.ready(run.state.adder)
+            return run._replace(state=jax.lax.cond(ready, learn, lambda s: s, run.state)), log
 
         return jax.lax.while_loop(running, turn, (run, log))
 

@@ -12,8 +12,9 @@ from rlws.environments import resolve
 from rlws.adders.episodes import MAX_BLOCK
 from rlws.streams import Stream
 from rlws.trainers import cycle
+from rlws.trainers.acting import compile_acting
 from rlws.trainers.block import Block
-from rlws.trainers.trainer import Budget, Progress, Trainer
+from rlws.trainers.trainer import Progress, Trainer, limits, next_multiple
 
 LAST = dm_env.StepType.LAST
 
@@ -27,7 +28,7 @@ class HostTrainer(Trainer):
     jit: bool = True
 
     def train(self, config, environment, *, seed=0, steps=None, episodes=None, report_period=1000):
-        budget = Budget(steps, episodes).check()
+        budget = limits(steps, episodes)
         with contextlib.ExitStack() as stack:
             envs = []
             for index in range(self.num_envs):
@@ -41,56 +42,67 @@ class HostTrainer(Trainer):
 
 
 def _run(agent, spec, envs, seed, budget, report_period):
-    act, consume = _compile(agent, seed)
+    add, learn = _compile(agent, seed)
+    last_step, last_episode = budget
     state = jax.jit(partial(cycle.init, agent, spec, seed, len(envs)))()
     actor_state = cycle.initial_actor_state(agent.actor, len(envs))
     example = jax.device_get(cycle.example_row(agent, spec, state.learner.params))
-    until_last = agent.adder.block_length is None
-    new_block = partial(Block, example, agent.adder.block_length or MAX_BLOCK, len(envs))
-    block, steps, episodes, next_report, step = new_block(), 0, 0, 0, np.uint32(0)
-    timesteps = [env.reset() for env in envs]
-    running, ended = [[0.0, 0] for _ in envs], []  # [return, length] of episodes
+    act_key = streams.key(seed, Stream.ACT)
+    acting = compile_acting(agent, state.learner.params, example, len(envs), act_key)
+    act, params = acting.program, acting.read(state.learner.params)
+    block_length = agent.adder.block_length or MAX_BLOCK
+    new_block = partial(Block, example, block_length, len(envs), acting.timestep)
+    block, timesteps = new_block(), [env.reset() for env in envs]
+    steps = episodes = next_report = ends = 0
+    step, look = np.uint32(0), False  # rows so far; whether there may be a batch
+    restart, episode_return, episode_length = ([zero] * len(envs) for zero in (False, 0.0, 0))
+    ended = []  # (return, length) of the episodes since the last report
 
     while True:
-        if steps >= next_report or budget.spent(steps, episodes):
+        if steps >= next_report or episodes >= last_episode:
             state, metrics = cycle.read_totals(state)
             returns, lengths = np.array(ended, np.float64).reshape(-1, 2).T
-            updates, params = int(state.learner.updates), state.learner.params
-            yield Progress(steps, episodes, updates, returns, lengths, metrics, agent, params)
-            if budget.spent(steps, episodes):
+            updates, learned = int(state.learner.updates), state.learner.params
+            yield Progress(steps, episodes, updates, returns, lengths, metrics, agent, learned)
+            if steps >= last_step or episodes >= last_episode:
                 return
-            ended, next_report = [], (steps // report_period + 1) * report_period
+            ended, next_report = [], min(next_multiple(steps, report_period), last_step)
 
         seen = block.begin(timesteps)
-        action, actor_state, extras, step = act(state.learner.params, step, seen, actor_state)
+        action, actor_state, extras, step = act(params, step, seen, actor_state)
         actions = block.end(action, extras)
-        lasts = [timestep.step_type == LAST for timestep in timesteps]
-        if block.length == block.capacity or (until_last and True in lasts):
+        if block.length == block.capacity or look:
             block.check_finite(steps)
-            state = consume(state, block.rows, block.length)
-            block = new_block()
+            adder, ready = add(state.adder, block.rows, block.length)
+            state, block, look = state._replace(adder=adder), new_block(), False
+            if ready:
+                state, ends = learn(state), 0
+                params = acting.read(state.learner.params)
 
         for i, env in enumerate(envs):
-            if lasts[i]:
-                timesteps[i] = env.reset()
+            if restart[i]:
+                timesteps[i], restart[i] = env.reset(), False
                 continue
             timesteps[i] = timestep = env.step(actions[i])
             steps += 1
-            running[i][0] += timestep.reward
-            running[i][1] += 1
+            episode_return[i] += timestep.reward
+            episode_length[i] += 1
             if timestep.step_type == LAST:
-                ended.append(running[i])
-                running[i] = [0.0, 0]
+                ended.append((episode_return[i], episode_length[i]))
+                restart[i], episode_return[i], episode_length[i] = True, 0.0, 0
                 episodes += 1
+                ends += 1
+                look = ends >= agent.adder.min_ends
 
 
 def _compile(agent, seed):
-    act_key, learn_key = streams.key(seed, Stream.ACT), streams.key(seed, Stream.LEARN)
+    learn_key = streams.key(seed, Stream.LEARN)
 
-    def act(params, step, timestep, state):
-        return *cycle.act(agent.actor, params, act_key, step, timestep, state), step + 1
+    def add(adder, rows, length):
+        adder = agent.adder.add(adder, rows, length)
+        return adder, agent.adder.ready(adder)
 
-    def consume(state, rows, length):
-        return cycle.consume(agent, state, rows, length, learn_key)
+    def learn(state):
+        return cycle.learn(agent, state, learn_key)
 
-    return jax.jit(act), jax.jit(consume, donate_argnums=0)
+    return jax.jit(add, donate_argnums=0), jax.jit(learn, donate_argnums=0)

@@ -1,5 +1,6 @@
 """What all trainers offer: an iterator over the progress of a run."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -59,22 +60,20 @@ class Trainer(Settings):
         raise NotImplementedError
 
 
-class Budget(NamedTuple):
-    """How long to train: until either limit is reached; None is no limit."""
+def limits(steps: int | None, episodes: int | None) -> tuple[float, float]:
+    """Returns the budget with infinity for None.
 
-    steps: int | None = None
-    episodes: int | None = None
+    Raises:
+      SettingError: there is no limit, or a negative one.
+    """
+    if steps is None and episodes is None:
+        raise SettingError("steps or episodes must limit the run, got None for both; set steps")
+    for name, value in {"steps": steps, "episodes": episodes}.items():
+        if value is not None and value < 0:
+            raise SettingError(f"{name} must be at least 0, got {value}; 0 only evaluates")
+    return math.inf if steps is None else steps, math.inf if episodes is None else episodes
 
-    def check(self) -> "Budget":
-        """Returns the budget if it is one; raises a SettingError otherwise."""
-        if self.steps is None and self.episodes is None:
-            raise SettingError("a budget must limit steps or episodes, got neither; set steps")
-        for name, value in self._asdict().items():
-            if value is not None and value < 0:
-                raise SettingError(f"{name} must be at least 0, got {value}; 0 only evaluates")
-        return self
 
-    def spent(self, steps: int, episodes: int) -> bool:
-        return (self.steps is not None and steps >= self.steps) or (
-            self.episodes is not None and episodes >= self.episodes
-        )
+def next_multiple(count: int, period: int) -> int:
+    """Returns the first multiple of `period` beyond `count`."""
+    return (count // period + 1) * period

@@ -1,0 +1,199 @@
+"""Settings: frozen without a decorator, checked when made, changed and swept."""
+
+import dataclasses
+import json
+import math
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlws.settings import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Range,
+    SettingError,
+    Settings,
+    choose,
+    describe,
+)
+
+
+class Inner(Settings):
+    sizes: tuple[int, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
+class Toy(Settings):
+    rate: Positive = 1e-3
+    fraction: Fraction = 0.5
+    cost: NonNegative = 0.0
+    count: PositiveInt = 4
+    start: NonNegativeInt = 0
+    flag: bool = False
+    name: str = "toy"
+    limit: PositiveInt | None = None
+    unit: Annotated[float, Range(-1.0, 1.0)] = 0.0
+    plain: int = 0
+    inner: Inner = Inner()
+
+
+class Child(Toy):
+    extra: PositiveInt = 1
+
+
+@pytest.mark.parametrize("cls", [Inner, Toy, Child])
+def test_settings_subclasses_are_frozen_without_a_decorator(cls):
+    record = cls()
+    name = dataclasses.fields(cls)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(record, name, 1)
+    assert record == cls()
+    assert hash(record) == hash(cls())
+
+
+def test_settings_inherit_fields():
+    assert Child(rate=0.1, extra=2).rate == 0.1
+    with pytest.raises(SettingError, match=r"^Child\.rate must be greater than 0, got -1$"):
+        Child(rate=-1)
+
+
+def test_settings_refuse_to_be_thawed():
+    with pytest.raises(TypeError, match="non-frozen"):
+
+        @dataclasses.dataclass
+        class Thawed(Toy):
+            more: int = 0
+
+
+def test_settings_stay_frozen_under_a_plain_dataclass_decorator():
+    # Python refuses this only one level further down; what matters is that it stays frozen.
+    @dataclasses.dataclass
+    class Decorated(Settings):
+        more: PositiveInt = 1
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Decorated().more = 2
+    with pytest.raises(SettingError):
+        Decorated(more=0)
+
+
+def test_settings_replace_checks_again():
+    assert dataclasses.replace(Toy(), rate=0.5) == Toy(rate=0.5)
+    with pytest.raises(SettingError, match=r"^Toy\.fraction must be at least 0 and at most 1, got"):
+        dataclasses.replace(Toy(), fraction=1.01)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("rate", 0, "greater than 0, got 0"),
+        ("rate", -0.5, "greater than 0, got -0.5"),
+        ("rate", math.nan, "greater than 0, got nan"),
+        ("rate", "3", "a number, got '3'"),
+        ("rate", None, "a number, got None"),
+        ("rate", True, "a number, got True"),
+        ("rate", 1j, "a number, got 1j"),
+        ("fraction", -1e-9, "at least 0 and at most 1, got -1e-09"),
+        ("fraction", 2, "at least 0 and at most 1, got 2"),
+        ("fraction", math.nan, "at least 0 and at most 1, got nan"),
+        ("cost", -1, "at least 0, got -1"),
+        ("count", 0, "at least 1, got 0"),
+        ("count", 1.0, "a whole number, got 1.0"),
+        ("count", "4", "a whole number, got '4'"),
+        ("count", False, "a whole number, got False"),
+        ("count", None, "a whole number, got None"),
+        ("start", -1, "at least 0, got -1"),
+        ("flag", 1, "a bool, got 1"),
+        ("flag", "yes", "a bool, got 'yes'"),
+        ("name", 3, "a str, got 3"),
+        ("limit", 0, "at least 1, got 0"),
+        ("limit", 2.5, "a whole number, got 2.5"),
+        ("unit", 1.5, "at least -1 and at most 1, got 1.5"),
+        ("plain", 1.5, "a whole number, got 1.5"),
+    ],
+)
+def test_settings_errors_name_setting_rule_and_value(field, value, message):
+    with pytest.raises(SettingError) as error:
+        Toy(**{field: value})
+    assert str(error.value) == f"Toy.{field} must be {message}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rate", 1),
+        ("rate", 1e-30),
+        ("rate", np.float32(0.1)),
+        ("fraction", 0),
+        ("fraction", 1.0),
+        ("cost", 0),
+        ("count", 1),
+        ("count", np.int64(7)),
+        ("start", 0),
+        ("plain", -3),
+        ("limit", None),
+        ("limit", 3),
+        ("unit", -1.0),
+    ],
+)
+def test_settings_accept_what_the_rule_allows(field, value):
+    assert getattr(Toy(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [("relo", "did you mean 'relu'?"), ("softmax!", "one of: tanh, relu"), (None, "one of: tanh")],
+)
+def test_settings_choices_suggest_the_nearest(value, hint):
+    with pytest.raises(SettingError) as error:
+        Inner(activation=value)
+    assert str(error.value).startswith(f"Inner.activation: unknown value {value!r}; {hint}")
+
+
+def test_choose_accepts_any_iterable_of_options():
+    choose("thing", "b", iter("abc"))
+    with pytest.raises(SettingError, match=r"^thing: unknown value 'd'; one of: a, b, c$"):
+        choose("thing", "d", iter("abc"))
+
+
+def test_settings_pass_tracers_and_arrays():
+    def rates(rate):
+        made = Child(rate=rate, fraction=rate, limit=None)
+        return dataclasses.replace(made, cost=2 * rate).cost + made.rate
+
+    # Out of range for `fraction`: values of tracers are not known.
+    np.testing.assert_array_equal(jax.vmap(rates)(jnp.arange(3.0)), [0, 3, 6])
+    np.testing.assert_array_equal(jax.jit(rates)(2.0), 6)
+    assert Toy(rate=jnp.float32(2)).rate == 2
+    assert Toy(count=jnp.int32(2)).count == 2
+
+
+def test_describe_is_json_able_and_complete():
+    class Holder(Settings):
+        toy: Toy = Toy(limit=3)
+        table: dict = dataclasses.field(default_factory=lambda: {1: (Inner(), None)})
+        other: type = int
+
+    described = describe(Holder())
+    assert json.loads(json.dumps(described)) == described
+    assert described["type"].endswith(":test_describe_is_json_able_and_complete.<locals>.Holder")
+    assert described["toy"]["inner"] == {
+        "type": f"{__name__}:Inner",
+        "sizes": [64, 64],
+        "activation": "tanh",
+    }
+    assert described["toy"]["limit"] == 3
+    assert set(described["toy"]) == {"type", *(field.name for field in dataclasses.fields(Toy))}
+    assert described["table"] == {"1": [described["toy"]["inner"], None]}
+    assert described["other"] == "<class 'int'>"
+
+
+def test_describe_tells_different_settings_apart():
+    assert describe(Toy()) != describe(Child())
+    assert describe(Toy()) != describe(Toy(inner=Inner(activation="relu")))
