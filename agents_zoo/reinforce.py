@@ -5,7 +5,7 @@ learning", Machine Learning 8. https://doi.org/10.1007/BF00992696
 
 Minimises, for an episode of T steps with returns G_t = r_{t+1} + discount * G_{t+1},
 
-    sum_t -log pi(a_t | s_t) (G_t - b_t) + value_cost * (G_t - V(s_t))^2 / 2 - entropy_cost * H_t
+    sum_t -log pi(a_t | s_t) (G_t - b_t) - entropy_cost * H_t + (G_t - V(s_t))^2 / 2
 
 averaged over the episodes of a batch. The sum over an episode is never divided by its length: that
 would weigh short episodes more, and no longer be the gradient of the expected return.
@@ -37,12 +37,12 @@ class Config(AgentConfig):
     """Settings of REINFORCE."""
 
     backbone: Backbone = MLP()
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 2e-3  # of the policy
+    value_learning_rate: Positive = 1e-2  # of the value baseline
     discount: Fraction = 0.99  # gamma, per step
     discounted_gradient: bool = False  # weigh step t by discount^t: see Reinforce
     baseline: Baseline = "value"
     baseline_decay: Fraction = 0.9  # of the moving average, per update
-    value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
     normalise_advantages: bool = True  # to mean 0 and deviation 1 over the batch
     episodes_per_update: PositiveInt = 4
@@ -58,14 +58,24 @@ class Config(AgentConfig):
         heads = {"policy": networks.CategoricalPolicy.of(spec)}
         if self.baseline == "value":
             heads["value"] = networks.Value()
-        # Apart, so that returns of any size fit the value without disturbing the policy.
+        # Apart, so that fitting returns of any size does not disturb the policy.
         network = networks.compose(spec, self.backbone, shared=False, **heads)
+        rates = {"policy": self.learning_rate, "value": self.value_learning_rate}
+        optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _label)
         return Agent(
             actor=PolicyActor(network),
-            learner=Reinforce(network, optax.adam(self.learning_rate), self),
+            learner=Reinforce(network, optimizer, self),
             adder=Episodes(self.episodes_per_update, max_length),
             evaluator=PolicyActor(network, greedy=True),
         )
+
+
+def _label(params):
+    """Names the head that each parameter serves: modules are called policy... and value..."""
+    return {
+        name: jax.tree.map(lambda _: "value" if name.startswith("value") else "policy", module)
+        for name, module in params.items()
+    }
 
 
 class Reinforce(Learner):
@@ -112,7 +122,7 @@ class Reinforce(Learner):
             "return_to_go": returns,
         }
         if config.baseline == "value":
-            loss += config.value_cost * value_loss
+            loss += value_loss
             metrics["value_loss"] = value_loss
         return loss, metrics
 

@@ -1,6 +1,11 @@
 """From an experiment to a command line: every setting is a flag."""
 
+import contextlib
 import dataclasses
+import difflib
+import io
+import itertools
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +22,11 @@ TRAINERS = {"host": HostTrainer, "device": DeviceTrainer}
 def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs `experiment` with the changes the command line asks for; returns the summary.
 
-    Exits with status 2 and one line on a wrong setting, 130 on Ctrl-C.
+    Exits with status 2 and one line on a wrong setting or environment, 130 on Ctrl-C.
     """
     try:
         args = list(sys.argv[1:] if args is None else args)
-        experiment, args = _choose_trainer(experiment, args)
-        experiment = tyro.cli(type(experiment), default=experiment, args=args)
-        return experiment.run()
+        return _parse(*_choose_trainer(experiment, args)).run()
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -43,3 +46,46 @@ def _choose_trainer(experiment, args):
             rest = args[:i] + args[i + 1 + ("=" not in arg) :]
             return dataclasses.replace(experiment, trainer=trainer), rest
     return experiment, args
+
+
+def _parse(experiment, args):
+    program = sys.modules["__main__"]
+    spec = program.__spec__  # where it runs as a module
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(
+                type(experiment),
+                prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
+                description=f"{program.__doc__ or ''}\n\nAnother trainer, whose options are then "
+                f"those below: --trainer {{{','.join(TRAINERS)}}}",
+                default=experiment,
+                args=args,
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise SettingError(_one_line(boxed.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """Returns what tyro says in a box (a message, and help under a rule) as our errors say it."""
+    rows = [row.strip("│╭╮╰╯ ") for row in re.sub("\x1b.*?m", "", box).splitlines()]
+    message = " ".join(itertools.takewhile(lambda row: row and row[0] != "─", rows[1:]))
+    usages = [row for row in rows if row.startswith("--")]  # in the help, such as "--seed INT"
+    if found := re.match(r"Unrecognized options: ([^,=]+)", message):
+        flags = [re.split("[, ]", usage)[0] for usage in usages]
+        near = difflib.get_close_matches(found[1], flags, 1, 0.0)
+        remedy = f"did you mean {near[0]}?" if near else "--help lists all"
+        return f"unknown option {found[1]}; {remedy}"
+    if found := re.match(r"Missing value for argument '(.+?)'", message):
+        return f"{found[1]} needs a value, got none; --help says which"
+    if found := re.match(r"invalid choice '(.*)' for argument '(.+?)'. Expected one of (.*)", message):
+        choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
+    if found := re.match(r"Error parsing (--\S+): .*?(\[?'.*'\]?)", message):
+        kind = usages[0].partition(" ")[2] if usages else "another kind of value"
+        return f"{found[1]} takes {kind}, got {found[2]}"
+    if found := re.match(r"Error parsing (\S+): \w+\.(\w+) (must be .*)", message):
+        owner = "" if found[1] == Experiment.__name__ else f"{found[1]}."
+        return f"--{owner}{found[2].replace('_', '-')} {found[3]}"
+    return message

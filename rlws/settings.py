@@ -31,8 +31,8 @@ class Range(NamedTuple):
         return (self.low < value if self.low_open else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
-        low = f"{'greater than' if self.low_open else 'at least'} {self.low:g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+        low = f"{'greater than' if self.low_open else 'at least'} {self.low:.10g}"
+        return low if self.high == math.inf else f"{low} and at most {self.high:.10g}"
 
 
 Positive = Annotated[float, Range(0.0, low_open=True)]
@@ -40,6 +40,7 @@ NonNegative = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**31 - 1)]  # what an int32 holds
 
 
 @dataclass_transform(frozen_default=True)

@@ -1,0 +1,190 @@
+"""Composed networks: any leading axes, any observation, and errors that name both shapes."""
+
+import pathlib
+import re
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+import rlws
+from rlws.networks import MLP, Categorical, CategoricalPolicy, Value, compose
+from rlws.settings import SettingError
+from rlws.types import EnvironmentSpec
+
+KEY = jax.random.key(1)
+VECTOR = specs.Array((3,), np.float32)
+NESTED = {
+    "x": VECTOR,
+    "inner": (specs.DiscreteArray(4), specs.BoundedArray((2, 2), np.int32, 0, 9)),
+}
+
+
+def spec_of(observations=VECTOR, actions=None):
+    actions = actions or specs.DiscreteArray(2)
+    return EnvironmentSpec(
+        observations, actions, specs.Array((), np.float32), specs.BoundedArray((), float, 0, 1)
+    )
+
+
+def network_of(observations=VECTOR, backbone=None, shared=True):
+    backbone = backbone or MLP((5,))
+    heads = {"policy": CategoricalPolicy(2, scale=1.0), "value": Value()}
+    return compose(spec_of(observations), backbone, shared=shared, **heads)
+
+
+def observe(*leading):
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.normal(size=(*leading, 3)).astype(np.float32),
+        "inner": (
+            rng.integers(0, 4, leading, np.int32),
+            rng.integers(0, 10, (*leading, 2, 2), np.int32),
+        ),
+    }
+
+
+def test_apply_agrees_over_any_leading_axes():
+    network = network_of(NESTED)
+    params = network.init(KEY)
+    apply = jax.jit(network.apply)
+    observation = observe(2, 3, 4)
+    whole = apply(params, observation)
+    assert whole.policy.logits.shape == (2, 3, 4, 2)
+    assert whole.value.shape == (2, 3, 4)
+    flat = apply(params, jax.tree.map(lambda x: x.reshape(24, *x.shape[3:]), observation))
+    np.testing.assert_allclose(flat.value, whole.value.reshape(24), atol=1e-6)
+    for index in [(0, 0, 0), (1, 2, 3), (1, 0, 2)]:
+        one = apply(params, jax.tree.map(lambda x, i=index: x[i], observation))
+        assert one.value.shape == ()
+        np.testing.assert_allclose(one.policy.logits, whole.policy.logits[index], atol=1e-6)
+        np.testing.assert_allclose(one.value, whole.value[index], atol=1e-6)
+    assert np.ptp(whole.value) > 0.1  # they would not agree by being constant
+
+
+def test_step_and_unroll_of_a_network_without_core_are_apply():
+    network = network_of()
+    params, x = network.init(KEY), np.eye(3, dtype=np.float32)
+    assert network.initial_state() == ()
+    outputs, state = network.step(params, x[0], True, ())
+    assert state == ()
+    np.testing.assert_array_equal(outputs.value, network.apply(params, x[0]).value)
+    unrolled = network.unroll(params, x, np.array([True, False, False]))
+    np.testing.assert_array_equal(unrolled.value, network.apply(params, x).value)
+
+
+def see(features):
+    return features  # a head that shows what the backbone gives
+
+
+def test_observations_reach_the_backbone_discrete_ones_one_hot():
+    observation = {
+        "x": np.array([1.5, -2, 3], np.float32),
+        "inner": (np.int32(2), np.array([[7, 0], [1, 9]], np.int32)),
+    }
+    network = compose(spec_of(NESTED), lambda o: o, seen=see)
+    seen = network.apply(network.init(KEY), observation).seen
+    np.testing.assert_array_equal(seen["inner"][0], [0, 0, 1, 0])
+    np.testing.assert_array_equal(seen["inner"][1], observation["inner"][1])
+    np.testing.assert_array_equal(seen["x"], observation["x"])
+    batch = jax.tree.map(lambda x: np.stack([x] * 3), observation)
+    assert network.apply({}, batch).seen["inner"][0].shape == (3, 4)
+
+
+def test_mlp_sees_all_leaves_side_by_side_as_float32():
+    network = compose(spec_of(NESTED), MLP(()), seen=see)
+    observation = observe()
+    seen = network.apply(network.init(KEY), observation).seen
+    number, table = observation["inner"]
+    expected = [*np.eye(4)[number], *table.ravel(), *observation["x"]]
+    np.testing.assert_array_equal(seen, np.float32(expected))
+    assert seen.dtype == jnp.float32
+
+
+def test_init_depends_on_its_key_alone():
+    network = network_of()
+    same = jax.tree.map(np.array_equal, network.init(KEY), network_of().init(KEY))
+    assert jax.tree.all(same)
+    other = network.init(jax.random.key(2))
+    differ = jax.tree.map(lambda x, y: np.array_equal(x, y) == (x.ndim == 1), network.init(KEY), other)
+    assert jax.tree.all(differ)  # all weights do, all biases are 0
+
+
+def test_backbones_are_shared_or_apart():
+    x = np.array([1.0, 2, 3], np.float32)
+    for shared, backbones in [(True, {"backbone"}), (False, {"policy_backbone", "value_backbone"})]:
+        network = network_of(shared=shared)
+        params = network.init(KEY)
+        assert {name.split("/")[0] for name in params} == backbones | {"policy", "value"}
+        before = network.apply(params, x)
+        for backbone in backbones:
+            changed = {
+                name: jax.tree.map(lambda p: p + 1, leaf) if name.startswith(backbone + "/") else leaf
+                for name, leaf in params.items()
+            }
+            after = network.apply(changed, x)
+            moved = {
+                "policy": not np.array_equal(before.policy.logits, after.policy.logits),
+                "value": not np.array_equal(before.value, after.value),
+            }
+            assert moved == {head: shared or backbone.startswith(head) for head in moved}
+    apart = network_of(shared=False).init(KEY)
+    assert not np.array_equal(*(apart[f"{h}_backbone/linear"]["w"] for h in ("policy", "value")))
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (
+            {"policy": CategoricalPolicy(3)},
+            "head 'policy' has logits of shape (3,), but the environment's 2 actions need shape (2,)",
+        ),
+        (
+            {"policy": lambda x: Categorical(hk.Linear(4)(x).reshape(2, 2))},
+            "head 'policy' has logits of shape (2, 2), but the environment's 2 actions need",
+        ),
+        ({"value": lambda x: hk.Linear(1)(x)}, "head 'value' must have shape (), got (1,)"),
+    ],
+)
+def test_compose_refuses_heads_of_the_wrong_size(heads, message):
+    with pytest.raises(SettingError) as error:
+        compose(spec_of(), MLP((4,)), **heads)
+    assert message in str(error.value)
+
+
+def test_compose_refuses_a_categorical_head_for_continuous_actions():
+    continuous = spec_of(actions=specs.BoundedArray((2,), np.float32, -1, 1))
+    with pytest.raises(SettingError, match=r"head 'policy' is categorical and needs a discrete"):
+        compose(continuous, MLP((4,)), policy=CategoricalPolicy(2))
+
+
+@pytest.mark.parametrize(
+    ("observations", "observation", "message"),
+    [
+        (VECTOR, np.zeros(4), r"observation must have shape \(3,\) after leading axes \(\), got \(4,\)"),
+        (VECTOR, np.zeros((5, 2)), r"shape \(3,\) after leading axes \(5,\), got \(5, 2\)"),
+        (VECTOR, np.zeros(()), r"observation must have shape \(3,\).*got \(\)"),
+        (
+            NESTED,
+            {"x": np.zeros((6, 3)), "inner": (np.zeros(6, int), np.zeros((7, 2, 2), int))},
+            r"observation\['inner'\]\[1\] must have shape \(2, 2\) after leading axes \(6,\)",
+        ),
+        (NESTED, {"x": np.zeros(3)}, r"observation must have the structure .*inner.*, got .*\{'x'"),
+    ],
+)
+def test_apply_names_both_shapes_of_a_wrong_observation(observations, observation, message):
+    network = network_of(observations)
+    params = jax.eval_shape(network.init, KEY)
+    with pytest.raises(SettingError, match=message):
+        jax.eval_shape(network.apply, params, observation)
+
+
+def test_haiku_is_transformed_in_one_place():
+    found = []
+    for path in sorted(pathlib.Path(rlws.__file__).parent.rglob("*.py")):
+        calls = re.findall(r"\b(?:hk\.(?:multi_)?|haiku\.)?transform\w*\(", path.read_text())
+        found += [(path.name, call) for call in calls if "transform" in call and "hk" in call]
+    assert found == [("compose.py", "hk.transform(")]

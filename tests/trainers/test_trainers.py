@@ -1,0 +1,246 @@
+"""What a trainer promises, whichever it is."""
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from agents_zoo import reinforce
+from rlws import networks
+from rlws.actor import Actor
+from rlws.environments import CartPole, Catch
+from rlws.settings import SettingError
+from rlws.trainers import DeviceTrainer, HostTrainer
+from rlws.trainers.acting import compile_acting
+from rlws.trainers.block import Block
+from rlws.trainers.cycle import example_row
+from rlws.types import EnvironmentSpec, Row
+
+SMALL = reinforce.Config(backbone=networks.MLP((8,)), episodes_per_update=2)
+TRAINERS = [HostTrainer(), HostTrainer(num_envs=3), DeviceTrainer(), DeviceTrainer(num_envs=3)]
+IDS = ["host", "host3", "device", "device3"]
+
+
+def train(trainer, config=SMALL, environment="jax:Catch", **budget):
+    return list(trainer.train(config, environment, **budget))
+
+
+@pytest.mark.parametrize("trainer", TRAINERS, ids=IDS)
+def test_budgets_are_kept(trainer):
+    reports = train(trainer, steps=200, report_period=50)
+    assert reports[0].steps == reports[0].updates == 0
+    assert 200 <= reports[-1].steps < 200 + trainer.num_envs
+    assert [r.steps // 50 for r in reports] == [0, 1, 2, 3, 4]
+    episodes = sum(len(r.returns) for r in reports)
+    # Catch lasts nine steps: the steps of ended episodes and of those under way make up the total.
+    assert episodes == reports[-1].episodes
+    assert all(length == 9 for r in reports for length in r.lengths)
+    assert all(ret in (-1, 1) for r in reports for ret in r.returns)
+    assert 0 <= reports[-1].steps - 9 * episodes <= 9 * trainer.num_envs
+    # Two episodes an update, and with several environments some are dropped.
+    fewest = episodes // (2 if trainer.num_envs == 1 else 6)
+    assert fewest - 1 <= reports[-1].updates <= episodes // 2
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
+def test_episode_budget_ends_with_the_episode(trainer):
+    last = train(trainer, episodes=5)[-1]
+    assert (last.episodes, last.steps) == (5, 45)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
+def test_zero_budget_reports_once(trainer):
+    (report,) = train(trainer, steps=0)
+    assert (report.steps, report.updates, report.metrics, len(report.returns)) == (0, 0, {}, 0)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
+@pytest.mark.parametrize("budget", [{}, {"steps": -1}, {"episodes": -3}])
+def test_wrong_budget_is_named(trainer, budget):
+    with pytest.raises(SettingError, match="steps|episodes"):
+        train(trainer, **budget)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS, ids=IDS)
+def test_reports_change_nothing(trainer):
+    last = [train(trainer, steps=150, report_period=period)[-1] for period in (7, 1000)]
+    jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(r.params) for r in last))
+    assert last[0].steps == last[1].steps
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
+def test_metrics_are_means_over_the_updates_since_the_last_report(trainer):
+    each = train(trainer, episodes=9, report_period=1)
+    once = train(trainer, episodes=9, report_period=10**6)[-1]
+    losses = [report.metrics["loss"] for report in each if report.metrics]
+    assert len(losses) == once.updates == 4
+    np.testing.assert_allclose(once.metrics["loss"], np.mean(losses), rtol=1e-4)
+
+
+def test_host_trainer_without_jit_learns_the_same():
+    on, off = (train(HostTrainer(jit=jit), episodes=5)[-1] for jit in (True, False))
+    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+    jax.tree.map(close, on.params, off.params)
+
+
+def test_everything_is_traced_once():
+    traces = []
+
+    class Learner(reinforce.Reinforce):
+        def loss(self, *args):
+            traces.append(1)
+            return super().loss(*args)
+
+    class Config(reinforce.Config):
+        def make(self, spec):
+            agent = super().make(spec)
+            return agent._replace(
+                learner=Learner(agent.learner.network, agent.learner.optimizer, self)
+            )
+
+    for trainer in (HostTrainer(), DeviceTrainer()):
+        counts = []
+        for episodes in (5, 25):  # two updates, and twelve
+            traces.clear()
+            train(trainer, Config(episodes_per_update=2), episodes=episodes, report_period=13)
+            counts.append(len(traces))
+        assert counts[0] == counts[1]
+
+
+def test_device_trainer_refuses_a_host_environment():
+    with pytest.raises(SettingError, match=r"written in JAX, got 'gym:CartPole-v1'.*HostTrainer"):
+        train(DeviceTrainer(), environment="gym:CartPole-v1", steps=10)
+
+
+class Poisoned(Catch):
+    """Catch that shows NaN in its fifth step."""
+
+    def step(self, state, action):
+        state, timestep = super().step(state, action)
+        rows = jnp.argmax(timestep.observation[:-1].sum(axis=1))
+        observation = jnp.where(rows == 5, jnp.nan, timestep.observation)
+        return state, timestep._replace(observation=observation)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS, ids=IDS)
+def test_nan_observation_stops_the_run_before_it_is_learned_from(trainer):
+    with pytest.raises(SettingError, match=r"(environment|Poisoned).*finite, got"):
+        train(trainer, environment=Poisoned(), steps=500)
+
+
+def test_environment_factory_is_checked():
+    with pytest.raises(SettingError, match=r"must be a dm_env\.Environment.*got None"):
+        train(HostTrainer(), environment=lambda seed, index: None, steps=10)
+
+
+def test_environments_are_closed_when_training_fails():
+    closed = []
+
+    class Failing(dm_env.Environment):
+        def reset(self):
+            raise RuntimeError("boom")
+
+        step = reset
+
+        def observation_spec(self):
+            return specs.Array((2,), np.float32)
+
+        def action_spec(self):
+            return specs.DiscreteArray(2)
+
+        def close(self):
+            closed.append(1)
+
+    with pytest.raises(RuntimeError, match="boom"):
+        config = reinforce.Config(max_episode_length=5)
+        train(HostTrainer(num_envs=2), config, lambda seed, index: Failing(), steps=10)
+    assert closed == [1, 1]
+
+
+class Nested(dm_env.Environment):
+    """Nested observations; rewards tell whether the action arrived as it was chosen."""
+
+    max_episode_steps = 4
+
+    def __init__(self):
+        self.t = 0
+
+    def _observation(self):
+        return {"position": np.full(2, self.t, np.float32), "clock": np.int32(self.t)}
+
+    def reset(self):
+        self.t = 0
+        return dm_env.restart(self._observation())
+
+    def step(self, action):
+        assert isinstance(action, int) and action in (0, 1, 2)
+        self.t += 1
+        if self.t == 4:
+            return dm_env.termination(1.0, self._observation())
+        return dm_env.transition(0.0, self._observation())
+
+    def observation_spec(self):
+        return {"position": specs.Array((2,), np.float32), "clock": specs.DiscreteArray(5)}
+
+    def action_spec(self):
+        return specs.DiscreteArray(3)
+
+
+def test_nested_observations_train_on_the_host():
+    last = train(HostTrainer(num_envs=2), SMALL, lambda seed, index: Nested(), episodes=9)[-1]
+    assert last.updates > 0
+
+
+def test_block_holds_what_was_written():
+    example = Row(
+        dm_env.TimeStep(np.int32(0), np.float32(0), np.float32(0), np.zeros(2, np.float32)),
+        np.int32(0),
+    )
+    block = Block(example, 3, 2, [True, False, False, True])
+    first = dm_env.restart(np.float32([1, 2]))
+    last = dm_env.truncation(3.0, np.float32([4, 5]), discount=0.5)
+    step_type, observation = block.begin([first, last])
+    np.testing.assert_array_equal(step_type, [0, 2])
+    np.testing.assert_array_equal(observation, [[1, 2], [4, 5]])
+    assert block.end(jnp.array([7, 8]), ()) == [7, 8]
+    rows = jax.tree.map(lambda x: x[0].tolist(), block.rows)
+    expected = dm_env.TimeStep([0, 2], [0.0, 3.0], [1.0, 0.5], [[1, 2], [4, 5]])
+    assert (block.length, rows) == (1, Row(expected, [7, 8]))
+
+
+class Peeking(Actor):
+    """Reads the reward and one parameter of two."""
+
+    def select_action(self, params, timestep, state, key):
+        action = (params["read"] + timestep.reward > 0).astype(jnp.int32)
+        return action, state, ()
+
+
+def test_acting_takes_only_what_the_actor_reads():
+    spec = EnvironmentSpec(specs.Array((2,), np.float32), specs.DiscreteArray(2), None, None, 5)
+    agent = SMALL.make(spec)._replace(actor=Peeking())
+    params = {"ignored": jnp.float32(1), "read": jnp.float32(-1)}
+    row = example_row(agent, spec, params)
+    acting = compile_acting(agent, params, row, 2, np.zeros(2, np.uint32))
+    assert acting.params == [False, True]
+    assert acting.timestep == [
+        False,
+        True,
+        False,
+        False,
+    ]  # step type, reward, discount, observation
+    action, state, extras, step = acting.program(
+        acting.read(params), np.uint32(3), [np.float32([0, 2])], ()
+    )
+    assert (action.tolist(), state, extras, int(step)) == ([0, 1], (), (), 4)
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_device_environments_restart_with_new_episodes(num_envs):
+    reports = train(DeviceTrainer(num_envs=num_envs), environment=CartPole(), steps=400 * num_envs)
+    lengths = np.concatenate([r.lengths for r in reports])
+    returns = np.concatenate([r.returns for r in reports])
+    np.testing.assert_array_equal(lengths, returns)
+    assert len(set(lengths)) > 3
