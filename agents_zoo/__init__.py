@@ -1,0 +1,1 @@
+"""Algorithms, each in one file: the paper, `Config`, the learner, and the actor if it is special."""

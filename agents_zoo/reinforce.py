@@ -43,7 +43,7 @@ class Config(AgentConfig):
     discounted_gradient: bool = False  # weigh step t by discount^t: see Reinforce
     baseline: Baseline = "value"
     baseline_decay: Fraction = 0.9  # of the moving average, per update
-    entropy_cost: NonNegative = 0.01
+    entropy_cost: NonNegative = 0.005
     normalise_advantages: bool = True  # to mean 0 and deviation 1 over the batch
     episodes_per_update: PositiveInt = 4
     max_episode_length: PositiveInt | None = None  # steps; default: the environment's time limit
@@ -71,11 +71,9 @@ class Config(AgentConfig):
 
 
 def _label(params):
-    """Names the head that each parameter serves: modules are called policy... and value..."""
-    return {
-        name: jax.tree.map(lambda _: "value" if name.startswith("value") else "policy", module)
-        for name, module in params.items()
-    }
+    # Haiku names modules after their heads: policy/linear, policy_backbone/linear, value/linear ...
+    head = lambda module: "value" if module.startswith("value") else "policy"
+    return {name: dict.fromkeys(module, head(name)) for name, module in params.items()}
 
 
 class Reinforce(Learner):

@@ -78,6 +78,8 @@ def our_host(endless, segment):
 
 
 def policy():
+    """Returns Haiku's 64x64 tanh policy for CartPole, as one would write it by hand."""
+
     def forward(x):
         init = hk.initializers.Orthogonal(2**0.5)
         for size in (64, 64):

@@ -1,5 +1,10 @@
 """REINFORCE with a learned baseline on gymnasium's CartPole."""
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
 from agents_zoo import reinforce
 from rlws.cli import main
 from rlws.experiment import Experiment

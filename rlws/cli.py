@@ -80,7 +80,9 @@ def _one_line(box: str) -> str:
         return f"unknown option {found[1]}; {remedy}"
     if found := re.match(r"Missing value for argument '(.+?)'", message):
         return f"{found[1]} needs a value, got none; --help says which"
-    if found := re.match(r"invalid choice '(.*)' for argument '(.+?)'. Expected one of (.*)", message):
+    if found := re.match(
+        r"invalid choice '(.*)' for argument '(.+?)'. Expected one of (.*)", message
+    ):
         choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
     if found := re.match(r"Error parsing (--\S+): .*?(\[?'.*'\]?)", message):
         kind = usages[0].partition(" ")[2] if usages else "another kind of value"

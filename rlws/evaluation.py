@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws import environments, streams
-from rlws.environments import resolve
 from rlws.agent import Agent
-from rlws.environments import JaxEnvironment
+from rlws.environments import JaxEnvironment, resolve
 from rlws.streams import Stream
 from rlws.trainers import cycle
 from rlws.types import Params

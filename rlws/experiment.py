@@ -11,7 +11,7 @@ from rlws import environments
 from rlws.agent import AgentConfig
 from rlws.environments import resolve
 from rlws.recorder import Recorder
-from rlws.settings import NonNegativeInt, PositiveInt, SettingError, Settings, describe
+from rlws.settings import NonNegativeInt, PositiveInt, Seed, SettingError, Settings, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.trainers import HostTrainer, Trainer
 from rlws.trainers.trainer import limits
@@ -29,14 +29,14 @@ class Evaluation(Settings):
 class Experiment(Settings):
     """One run, ready to launch; replace any field to make another."""
 
-    name: str
+    name: str  # of the experiment, and of its folder in results/
     environment: str  # such as gym:CartPole-v1 or jax:Catch
-    agent: AgentConfig
-    trainer: Trainer = HostTrainer()
+    agent: AgentConfig  # what learns
+    trainer: Trainer = HostTrainer()  # what runs it
     steps: NonNegativeInt | None = 100_000  # budget in environment steps
     episodes: NonNegativeInt | None = None  # budget in episodes, if it is used up first
-    seed: NonNegativeInt = 0
-    evaluation: Evaluation = Evaluation()
+    seed: Seed = 0  # decides everything random
+    evaluation: Evaluation = Evaluation()  # of what was learned
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
     quiet: bool = False  # print the summary only
@@ -63,7 +63,6 @@ class Experiment(Settings):
         try:
             for report, seconds in _timed(self._train()):
                 recorder.take(report, seconds)
-            recorder.conclude()
         except BaseException as error:
             recorder.summary["ended_by"] = f"{type(error).__name__}: {error}".rstrip(": ")
             raise
@@ -75,8 +74,21 @@ class Experiment(Settings):
         """Raises a SettingError unless environment, agent, trainer and budget fit each other."""
         limits(self.steps, self.episodes)
         self.trainer.check(self.environment)
-        with contextlib.closing(resolve.host(self.environment, self.seed, 0)) as environment:
+        made = resolve.host(self.environment, self.seed, 0, render=self.video)
+        with contextlib.closing(made) as environment:
             self.agent.make(environments.spec(environment))
+            if self.video:
+                self._check_pictures(environment)
+
+    def _check_pictures(self, environment):
+        try:
+            environment.reset()
+            environment.render()
+        except Exception as error:  # whatever a renderer lacks
+            raise SettingError(
+                f"--video needs pictures, and {self.environment} gives none: {error}; "
+                "leave out --video"
+            ) from error
 
     def _train(self):
         return self.trainer.train(

@@ -40,9 +40,9 @@ class Learner(Settings):
     ) -> tuple[Array, Metrics]:
         """Returns what to minimise on one trajectory, and metrics.
 
-        Either may be a scalar, averaged over the trajectories of the batch, or have one entry a step
-        ([T]), averaged over the steps of the whole batch that have weight. Gradients flow through
-        `params` only; `state` offers the rest (`extra`, `updates`) as constants.
+        Either may be a scalar, averaged over the trajectories of the batch, or have an entry for
+        each step ([T]), averaged over the steps of the whole batch that have weight. Gradients flow
+        through `params` only; `state` offers the rest (`extra`, `updates`) as constants.
         """
         raise NotImplementedError
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from rlws import evaluation
 from rlws.tracking import Run, Tracker, write_video
+from rlws.tracking.progress import short
 from rlws.trainers import Progress
+from rlws.trainers.trainer import limits
 
 if TYPE_CHECKING:
     from rlws.experiment import Experiment
@@ -32,17 +34,23 @@ class Recorder:
         """Logs a report that was made `seconds` of training after the start."""
         row = self._row(report, seconds)
         period, before = self.experiment.evaluation.period, self._last
-        if period and (before is None or report.steps // period > before.steps // period):
-            row |= self.evaluate(report)
+        last_step, last_episode = limits(self.experiment.steps, self.experiment.episodes)
+        spent = report.steps >= last_step or report.episodes >= last_episode
+        if spent or (period and (not before or report.steps // period > before.steps // period)):
+            evaluated = self._evaluation(report)
+            row |= evaluated
+            self.summary |= evaluated
         self.tracker.log(row)
         fraction = self.run.fraction(row)
-        if self.experiment.video and (
-            before is None or self._fraction < 0.5 <= fraction or self._fraction < 1 <= fraction
-        ):
+        if self.experiment.video and (not before or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
+        if spent and report.steps and not report.updates:
+            self.tracker.note(
+                f"the learner never ran: {report.steps:,} steps were not enough for a batch"
+            )
         self._last, self._seconds, self._fraction = report, seconds, fraction
 
-    def evaluate(self, report: Progress) -> dict[str, float]:
+    def _evaluation(self, report: Progress) -> dict[str, float]:
         """Returns the mean and deviation of the evaluator's returns."""
         settings = self.experiment.evaluation
         if self._evaluate is None:
@@ -60,15 +68,6 @@ class Recorder:
             f"over {settings.episodes} episodes"
         )
         return result
-
-    def conclude(self) -> None:
-        """Evaluates what was learned and completes the summary."""
-        assert self._last is not None
-        self.summary |= self.evaluate(self._last)
-        if not self._last.updates and self._last.steps:
-            self.tracker.note(
-                f"the learner never ran: {self._last.steps:,} steps were not enough for a batch"
-            )
 
     def _row(self, report: Progress, seconds: float) -> dict[str, float]:
         before, elapsed = self._last, seconds - self._seconds
@@ -102,5 +101,9 @@ class Recorder:
         frames, rate = evaluation.film(
             report.agent, report.params, experiment.environment, experiment.seed
         )
-        write_video(path, frames, rate)
-        self.tracker.note(f"video of a greedy episode: {path}")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_video(path, frames, rate)
+            self.tracker.note(f"video of a greedy episode: {short(path)}")
+        except OSError as error:
+            self.tracker.note(f"no video at {report.steps:,} steps: {error}")

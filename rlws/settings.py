@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
 
 
 class SettingError(ValueError):
-    """A setting, name or input is wrong; one line says which, the rule, the value and the remedy."""
+    """Something is wrong with the input; one line names it, the rule, the value and the remedy."""
 
 
 class Range(NamedTuple):

@@ -8,16 +8,17 @@ import enum
 import hashlib
 
 import jax
+import jax.numpy as jnp
 
-from rlws.threefry import THREEFRY
-from rlws.types import Key
+from rlws.threefry import THREEFRY, hash_2x32
+from rlws.types import Array, Key
 
 
 class Stream(enum.IntEnum):
     """The independent sources of randomness of a run."""
 
     INIT = 0  # network parameters
-    ACT = 1  # exploration; counters: step, environment
+    ACT = 1  # exploration; counters: environment, step
     LEARN = 2  # sampling and losses; counter: update
     ENVIRONMENT = 3  # environments; counters: environment, episode
     EVALUATION = 4  # evaluation: a whole run seed of its own
@@ -28,12 +29,14 @@ def key(seed: int, stream: Stream) -> Key:
     return jax.random.key_data(jax.random.fold_in(jax.random.key(seed, impl=THREEFRY), stream))
 
 
-def draw(stream_key: Key, *counters: jax.Array | int) -> Key:
-    """Returns the typed key of one draw: the stream's key folded with the counters in order."""
-    folded = jax.random.wrap_key_data(stream_key, impl=THREEFRY)
-    for counter in counters:
-        folded = jax.random.fold_in(folded, counter)
-    return folded
+def draw(stream_key: Key, high: Array | int = 0, low: Array | int = 0) -> Key:
+    """Returns the typed key of one draw of a stream, counted by two numbers.
+
+    Costs one hash and, unlike keys folded into each other, fuses with what it is used for.
+    """
+    high, low = (jnp.asarray(counter).astype(jnp.uint32) for counter in (high, low))
+    words = hash_2x32((stream_key[0], stream_key[1]), high, low)
+    return jax.random.wrap_key_data(jnp.stack(words, axis=-1), impl=THREEFRY)
 
 
 def host_seed(seed: int, stream: Stream, *counters: int) -> int:

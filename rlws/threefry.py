@@ -45,14 +45,16 @@ def _seed(seed: Array) -> Array:
     return jnp.stack([jnp.uint32(0), jnp.asarray(seed).astype(np.uint32)])
 
 
+# XLA would compute a key anew for each use of its words: without a barrier, the code for a chain of
+# keys derived from each other grows exponentially.
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(_count(key, shape), axis=-1)
+    return jax.lax.optimization_barrier(jnp.stack(_count(key, shape), axis=-1))
 
 
 def _fold_in(key: Array, data: Array) -> Array:
-    return jnp.stack(
-        hash_2x32((key[0], key[1]), jnp.uint32(0), jnp.asarray(data).astype(np.uint32))
-    )
+    data = jnp.asarray(data).astype(np.uint32)
+    words = hash_2x32((key[0], key[1]), jnp.zeros_like(data), data)
+    return jax.lax.optimization_barrier(jnp.stack(words))
 
 
 def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:

@@ -64,7 +64,7 @@ class Trajectory(NamedTuple):
 
     @classmethod
     def from_rows(cls, rows: Row, weight: Array | float = 1.0) -> "Trajectory":
-        """Makes the trajectory of T + 1 consecutive rows of one environment (leaves [T + 1, ...])."""
+        """Returns the trajectory of T + 1 consecutive rows of one environment, [T + 1, ...]."""
         step_type = rows.timestep.step_type
         head, tail = (lambda x: x[:-1]), (lambda x: x[1:])
         return cls(
@@ -83,8 +83,10 @@ class Trajectory(NamedTuple):
         return lambda_ * (1.0 - self.last)
 
     def masked(self) -> "Trajectory":
-        """Returns the trajectory with zeros wherever nothing of weight looks, so that padding cannot
-        reach a loss or, through 0 * NaN, its gradient."""
+        """Returns the trajectory with zeros wherever no step of weight looks.
+
+        So padding cannot reach a loss or, through 0 * NaN, its gradient.
+        """
         step = self.weight > 0
         seen = jnp.append(step, False) | jnp.append(False, step)
 

@@ -55,7 +55,8 @@ DRAWS = {
 @pytest.fixture(scope="module")
 def drawn():
     """All draws of 3 keys, by both generators, jitted and vmapped."""
-    as_bits = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    as_bits = lambda x: jax.random.key_data(x) if is_key(x) else x
     everything = lambda key: {name: as_bits(draw(key)) for name, draw in DRAWS.items()}
     ours, theirs = (jax.jit(jax.vmap(everything))(key) for key in keys(3))
     return {name: (ours[name], theirs[name]) for name in DRAWS}

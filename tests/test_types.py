@@ -38,7 +38,7 @@ EXPECTED = Trajectory(
 def test_from_rows_follows_the_table(field):
     found, expected = getattr(table(), field), getattr(EXPECTED, field)
     is_list = lambda x: isinstance(x, list)
-    jax.tree.map(np.testing.assert_array_equal, expected, jax.tree.map(np.asarray, found), is_leaf=is_list)
+    jax.tree.map(np.testing.assert_array_equal, expected, found, is_leaf=is_list)
 
 
 def test_from_rows_multiplies_the_given_weight():

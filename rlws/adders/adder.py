@@ -17,7 +17,7 @@ class Adder(Settings):
     def add(self, state: Any, rows: Row, length: Array | int) -> Any:
         """Adds the first `length` steps of a block of rows (leaves [T, B, ...]).
 
-        Adding a block is the same as adding its steps one by one; rows from `length` on are padding.
+        Adding a block is the same as adding its steps one by one; rows past `length` are padding.
         """
         raise NotImplementedError
 

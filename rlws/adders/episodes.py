@@ -14,6 +14,8 @@ MAX_BLOCK = 512  # steps; the longest block `add` has room for
 
 
 class EpisodesState(NamedTuple):
+    """The stream since the last batch, and which episodes of it the next batch will hold."""
+
     rows: Row  # leaves [capacity, B, ...], the stream since the last batch
     steps: Array  # rows written since then
     begun: Array  # episodes begun since then, counted up to `episodes`

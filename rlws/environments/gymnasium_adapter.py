@@ -29,6 +29,7 @@ class GymEnvironment(dm_env.Environment):
     Attributes:
       episode: number of the next episode from 0; its seed depends on `seed`, `index` and it alone.
       max_episode_steps: the time limit, or None.
+      frames_per_second: of a film in real time.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class GymEnvironment(dm_env.Environment):
         self._seed, self._index, self._restart = seed, index, True
         self.episode = 0
         self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps)
+        self.frames_per_second = env.metadata.get("render_fps") or 30
 
     def reset(self) -> dm_env.TimeStep:
         """Begins the next episode; returns its FIRST timestep, reward and discount None."""

@@ -42,9 +42,9 @@ def first(observation: Observation) -> dm_env.TimeStep:
 
 
 def following(
-    observation: Observation, reward: Array, terminated: Array, truncated: Array
+    observation: Observation, reward: Array | float, terminated: Array, truncated: Array | bool
 ) -> dm_env.TimeStep:
-    """Returns the timestep after a step; discount is 0 where `terminated`, even if also truncated."""
+    """Returns the timestep after a step; discount 0 where `terminated`, even if also truncated."""
     step_type = jnp.where(terminated | truncated, dm_env.StepType.LAST, dm_env.StepType.MID)
     discount = 1.0 - terminated.astype(jnp.float32)
     return dm_env.TimeStep(

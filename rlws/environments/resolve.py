@@ -1,5 +1,6 @@
 """What a run calls its environment (a name, an object, a function), as what its trainer needs."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.
       SettingError: no such environment, or the function returned something else.
     """
     environment: Any = source
+    if render:  # pictures, not a window: SDL need not look for a screen
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if isinstance(source, str):
         environment = make(source, seed, index, render)
     elif not isinstance(source, JaxEnvironment):

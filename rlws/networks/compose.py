@@ -53,7 +53,7 @@ def compose(
     Raises:
       SettingError: a head does not fit the environment's actions; both shapes are named.
     """
-    Outputs = collections.namedtuple("Outputs", heads)  # noqa: PYI024 (fields known only here)
+    Outputs = collections.namedtuple("Outputs", heads)
 
     def forward(observation):
         observation = jax.tree.map(_encode, spec.observations, observation)

@@ -31,6 +31,8 @@ def write_video(
     """
     from imageio_ffmpeg import count_frames_and_secs, write_frames
 
+    # Else it forks to run Python before ffmpeg, which may deadlock as JAX is multithreaded.
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     path, frames = pathlib.Path(path), iter(frames)
     first = next(frames, None)
     if first is None:

@@ -13,9 +13,9 @@ from rlws.types import Row
 class Block:
     """Rows [length, B, ...] in NumPy; `length` of them are filled.
 
-    Written for speed: it is touched at every step of every environment. Each block has memory of its
-    own, as JAX may still read, or on a CPU have borrowed, that of the one before. `read` says which
-    leaves of the timestep acting reads.
+    Written for speed: every step of every environment comes through here. Each block has memory of
+    its own, as JAX may still read, or on a CPU have borrowed, that of the one before. `read` says
+    which leaves of the timestep acting reads.
     """
 
     def __init__(self, example: Row, capacity: int, num_envs: int, read: list[bool]):
@@ -31,7 +31,7 @@ class Block:
         self._plain = isinstance(observation, np.ndarray) and isinstance(rows.action, np.ndarray)
 
     def begin(self, timesteps: list[dm_env.TimeStep]) -> list[np.ndarray]:
-        """Writes the timesteps of all environments into the next row; returns what is read of it."""
+        """Writes the timesteps of all environments as the next row; returns what is read of it."""
         t, step_type, reward, discount = self.length, self._step_type, self._reward, self._discount
         for i, timestep in enumerate(timesteps):
             step_type[t, i], r, d, observation = timestep

@@ -60,15 +60,18 @@ def initial_actor_state(actor: Actor, num_envs: int) -> Any:
 def act(
     actor: Actor, params: Params, act_key: Key, step: Array, timestep: dm_env.TimeStep, state: Any
 ) -> tuple[Action, Any, Any]:
-    """Acts in B environments at once (leaves [B, ...]); returns actions, actor states and extras."""
-    # Environment i draws the same numbers however many there are: split is prefix-stable.
-    keys = jax.random.split(streams.draw(act_key, step), timestep.step_type.shape[0])
-    return jax.vmap(actor.select_action, (None, 0, 0, 0))(params, timestep, state, keys)
+    """Acts in B environments (leaves [B, ...]); returns actions, actor states and extras."""
+
+    def act_in_one(index, timestep, state):
+        key = streams.draw(act_key, index, step)
+        return actor.select_action(params, timestep, state, key)
+
+    return jax.vmap(act_in_one)(jnp.arange(timestep.step_type.shape[0]), timestep, state)
 
 
 def learn(agent: Agent, state: State, learn_key: Key) -> State:
     """Takes a batch from the adder, which must be ready, and updates the learner with it."""
-    key = streams.draw(learn_key, state.learner.updates)
+    key = streams.draw(learn_key, 0, state.learner.updates)
     sample_key, update_key = jax.random.split(key)
     adder, batch = agent.adder.sample(state.adder, sample_key)
     learner, metrics = agent.learner.update(state.learner, batch, update_key)

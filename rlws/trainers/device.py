@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws import environments, streams
-from rlws.environments import resolve
-from rlws.environments import JaxEnvironment
+from rlws.environments import JaxEnvironment, resolve
 from rlws.settings import SettingError
 from rlws.streams import Stream
 from rlws.trainers import cycle

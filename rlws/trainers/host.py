@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from rlws import environments, streams
-from rlws.environments import resolve
 from rlws.adders.episodes import MAX_BLOCK
+from rlws.environments import resolve
 from rlws.streams import Stream
 from rlws.trainers import cycle
 from rlws.trainers.acting import compile_acting

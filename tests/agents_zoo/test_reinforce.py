@@ -68,7 +68,7 @@ def path(actions, rewards):
         jnp.array([1, *[1] * (steps - 1), 0, *[jnp.nan] * (2 - steps)], float),
         jnp.array(states, jnp.int32),
     )
-    rows = Row(timestep, jnp.array((actions + [0, 0])[:3], jnp.int32))
+    rows = Row(timestep, jnp.array([*actions, 0, 0][:3], jnp.int32))
     return Trajectory.from_rows(rows, jnp.array([1.0, steps > 1], float))
 
 
@@ -94,7 +94,7 @@ def expected_and_true_gradient(extra=0.0, learner_class=None, **settings):
     @jax.jit
     def both(state):
         updated, _ = jax.vmap(learner.update, (None, 0, None))(state, batches, KEY)
-        gained = jax.tree.map(lambda new, old: new - old, updated.params, state.params)
+        gained = jax.tree.map(lambda new, old: new - old[None], updated.params, state.params)
         value = lambda params: objective(learner.network, params, learner.config.discount)
         true, probabilities = jax.grad(value, has_aux=True)(state.params)
         return jax.tree.map(lambda x: jnp.tensordot(probabilities, x, 1), gained), true
@@ -247,7 +247,8 @@ def test_reinforce_metrics_equal_hand_worked_numbers():
 def test_reinforce_value_gradient_is_towards_the_return_and_no_policy_gradient():
     learner = make(discount=0.5, baseline="value")
     state = state_of(learner, (1, 2, 6, 9, 9))
-    grads = jax.grad(lambda p: learner.loss(p, THREE, KEY, state)[0])(state.params)
+    loss = lambda params: learner.loss(params, THREE, KEY, state)[0]
+    grads = jax.jit(jax.grad(loss))(state.params)
     # V - G, and nothing through the bootstrap value or the baseline.
     expected = [1 - 3, 2 - 4, 6 - 4, 0, 0]
     np.testing.assert_allclose(grads["value/linear"]["w"][:, 0], expected, atol=1e-6)
@@ -263,7 +264,7 @@ def returns(trajectory, values, **settings):
     settings = {"baseline": "value", "discount": 0.9} | settings
     learner = make(**settings)
     state = state_of(learner, values)
-    metrics = learner.loss(state.params, trajectory, KEY, state)[1]
+    metrics = jax.jit(learner.loss)(state.params, trajectory, KEY, state)[1]
     return np.asarray(metrics["return_to_go"])
 
 
@@ -307,7 +308,7 @@ def test_reinforce_ignores_the_step_after_last():
     state = state_of(learner, V)
     both = trajectory([F, L, F, L], [0, 1, 0], [1, 0, 1], [0, 3, 0, 3], [1, 0, 1])
     one = trajectory([F, L], [0], [1], [0, 3], [1])
-    loss = lambda x: learner.loss(state.params, x, KEY, state)[0]
+    loss = jax.jit(lambda x: learner.loss(state.params, x, KEY, state)[0])
     assert loss(both) == pytest.approx(2 * float(loss(one)), rel=1e-6)
 
 
@@ -418,7 +419,7 @@ def outcome(config):
     state = learner.init(KEY)
     for rewards in ([1.0, 2, -1], [4.0, 0, 1]):
         state, _ = learner.update(state, batch_of(rewards, [4, 1, 3]), KEY)
-    return jax.tree.leaves(state.params), state.extra
+    return state.params, state.extra
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +448,7 @@ def test_reinforce_float_settings_change_the_update(sweep, name):
     assert differs(*(jax.tree.map(lambda x, i=i: x[i], sweep) for i in (0, index)))
 
 
-@pytest.mark.parametrize("index", [0, 2, 5])
+@pytest.mark.parametrize("index", [1, 3])
 def test_reinforce_swept_update_is_its_own_single_update(sweep, index):
     changed = [{}, *({name: value} for name, value in FLOATS.items())][index]
     single = jax.jit(lambda: outcome(dataclasses.replace(SMALL, **changed)))()
@@ -460,12 +461,12 @@ def test_reinforce_swept_update_is_its_own_single_update(sweep, index):
 def test_reinforce_choices_change_the_update(sweep, name):
     config = dataclasses.replace(SMALL, **{name: OTHERS[name]})
     base = jax.tree.map(lambda x: x[0], sweep)
-    (params, extra), (base_params, base_extra) = jax.jit(outcome, static_argnums=0)(config), base
-    if name == "baseline":  # fewer parameters
-        assert len(params) < len(base_params)
-        assert extra != base_extra  # which bootstraps nothing here but is swept in float32
-    else:
-        assert differs(params, base_params)
+    policy = lambda outcome: outcome[0]["policy/linear"]
+    assert differs(policy(jax.jit(outcome, static_argnums=0)(config)), policy(base))
+
+
+def shapes_of(agent):
+    return jax.eval_shape(agent.actor.network.init, KEY)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +474,7 @@ def test_reinforce_choices_change_the_update(sweep, name):
     [
         ("episodes_per_update", lambda agent: agent.adder.episodes),
         ("max_episode_length", lambda agent: agent.adder.max_length),
-        ("backbone", lambda agent: agent.actor.network.init(KEY)["policy_backbone/linear"]["b"].size),
+        ("backbone", lambda agent: shapes_of(agent)["policy_backbone/linear"]["b"].size),
     ],
 )
 def test_reinforce_settings_reach_the_agent(name, read):
@@ -513,5 +514,5 @@ def test_reinforce_policy_and_value_learn_with_adam_at_their_own_rates():
 
 
 def test_reinforce_values_and_policy_share_nothing():
-    names = {name.split("/")[0] for name in SMALL.make(SPEC).learner.network.init(KEY)}
+    names = {name.split("/")[0] for name in shapes_of(SMALL.make(SPEC))}
     assert names == {"policy_backbone", "policy", "value_backbone", "value"}

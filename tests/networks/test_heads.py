@@ -42,7 +42,7 @@ def test_policy_begins_near_uniform(num_actions):
 def test_categorical_policy_needs_discrete_actions():
     actions = specs.BoundedArray((2,), np.float32, -1, 1)
     spec = EnvironmentSpec(SCALAR, actions, SCALAR, SCALAR)
-    with pytest.raises(SettingError, match=r"needs discrete actions, got BoundedArray\(shape=\(2,\)"):
+    with pytest.raises(SettingError, match=r"needs discrete actions, got BoundedArray"):
         CategoricalPolicy.of(spec)
 
 

@@ -1,4 +1,4 @@
-"""The host and device trainers run the same algorithm: same actions, episodes, batches, parameters."""
+"""The two trainers run the same algorithm: same actions, episodes, batches and parameters."""
 
 import dataclasses
 

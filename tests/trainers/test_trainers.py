@@ -59,7 +59,7 @@ def test_zero_budget_reports_once(trainer):
 @pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
 @pytest.mark.parametrize("budget", [{}, {"steps": -1}, {"episodes": -3}])
 def test_wrong_budget_is_named(trainer, budget):
-    with pytest.raises(SettingError, match="steps|episodes"):
+    with pytest.raises(SettingError, match=r"steps|episodes"):
         train(trainer, **budget)
 
 
@@ -153,8 +153,8 @@ def test_environments_are_closed_when_training_fails():
         def close(self):
             closed.append(1)
 
+    config = reinforce.Config(max_episode_length=5)
     with pytest.raises(RuntimeError, match="boom"):
-        config = reinforce.Config(max_episode_length=5)
         train(HostTrainer(num_envs=2), config, lambda seed, index: Failing(), steps=10)
     assert closed == [1, 1]
 
@@ -175,7 +175,8 @@ class Nested(dm_env.Environment):
         return dm_env.restart(self._observation())
 
     def step(self, action):
-        assert isinstance(action, int) and action in (0, 1, 2)
+        assert action in (0, 1, 2)
+        assert isinstance(action, int)
         self.t += 1
         if self.t == 4:
             return dm_env.termination(1.0, self._observation())

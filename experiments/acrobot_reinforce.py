@@ -1,0 +1,22 @@
+"""REINFORCE with a learned baseline on gymnasium's Acrobot."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import reinforce
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import HostTrainer
+
+experiment = Experiment(
+    name="acrobot_reinforce",
+    environment="gym:Acrobot-v1",
+    agent=reinforce.Config(),
+    trainer=HostTrainer(),
+    steps=200_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,22 @@
+"""REINFORCE with a learned baseline on Catch, all of it on the device."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import reinforce
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import DeviceTrainer
+
+experiment = Experiment(
+    name="catch_reinforce",
+    environment="jax:Catch",
+    agent=reinforce.Config(),
+    trainer=DeviceTrainer(),
+    steps=100_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,22 @@
+"""REINFORCE with a learned baseline on gymnasium's LunarLander; needs the extra "envs"."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import reinforce
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import HostTrainer
+
+experiment = Experiment(
+    name="lunarlander_reinforce",
+    environment="gym:LunarLander-v3",
+    agent=reinforce.Config(),
+    trainer=HostTrainer(),
+    steps=500_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)
