@@ -54,7 +54,8 @@ class Learner(Settings):
         grads, metrics = gradient(state.params, batch, key, state)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        squares = [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(grads)]
+        metrics["gradient_norm"] = jnp.sqrt(sum(squares))
         return state._replace(
             params=params, opt_state=opt_state, updates=state.updates + 1
         ), metrics

@@ -7,17 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 
 from rlws import streams
 from rlws.actor import Actor
 from rlws.streams import Stream
 from rlws.trainers import cycle
 
-COUNTERS = ((), (0,), (1,), (0, 0), (0, 1), (1, 0), (2, 1), (1, 2))
+COUNTERS = ((), (1,), (2,), (0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 2**31))
 
 
 def bits(seed, stream, *counters):
-    return tuple(np.asarray(jax.random.bits(streams.draw(streams.key(seed, stream), *counters), 2)))
+    return tuple(draw_bits(streams.key(seed, stream), *counters).tolist())
+
+
+@jax.jit
+def draw_bits(key, high=0, low=0):
+    return jax.random.bits(streams.draw(key, high, low), 2)
 
 
 def test_streams_draws_differ_by_seed_stream_and_counters():
@@ -48,22 +54,24 @@ def test_streams_key_is_raw_and_traceable():
 def test_streams_are_pinned():
     # A change of these numbers breaks the reproduction of every run made before it.
     expected = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), 1), 9)
-    np.testing.assert_array_equal(
-        jax.random.key_data(streams.draw(streams.key(5, Stream.ACT), 9)),
-        jax.random.key_data(expected),
-    )
+    draw = streams.draw(streams.key(5, Stream.ACT), 0, 9)
+    np.testing.assert_array_equal(jax.random.key_data(draw), jax.random.key_data(expected))
+
+    key = streams.key(5, Stream.ACT)
+    both = threefry_2x32((key[0], key[1]), np.array([3, 9], np.uint32))
+    np.testing.assert_array_equal(jax.random.key_data(streams.draw(key, 3, 9)), both)
     names = ["INIT", "ACT", "LEARN", "ENVIRONMENT", "EVALUATION"]
     assert [stream.name for stream in sorted(Stream)] == names
     assert sorted(Stream) == [0, 1, 2, 3, 4]
 
 
 def test_host_seed_differs_by_seed_stream_and_counters():
-    # Not of different length: NumPy's SeedSequence takes trailing zeros for none.
-    cases = itertools.product((0, 1, 2), Stream, (0, 1, 2), (0, 1, 2))
-    table = [streams.host_seed(*case) for case in cases]
+    counters = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (11, 1), (1, 11), (1, 1, 1)]
+    cases = list(itertools.product((0, 1, 2, 2**31), Stream, counters))
+    table = [streams.host_seed(seed, stream, *counters) for seed, stream, counters in cases]
     assert len(set(table)) == len(table)
     assert all(0 <= seed < 2**31 for seed in table)
-    assert table[0] == streams.host_seed(0, Stream.INIT, 0, 0)
+    assert table[0] == streams.host_seed(np.int64(0), Stream.INIT)
 
 
 class Dice(Actor):
@@ -103,7 +111,7 @@ def test_act_draws_do_not_depend_on_the_number_of_environments(step):
 def test_act_key_is_the_draw_of_step_and_environment():
     _, _, keys = roll(4, 11)
     act_key = streams.key(3, Stream.ACT)
-    expected = [jax.random.key_data(streams.draw(act_key, 11, i)) for i in range(4)]
+    expected = [jax.random.key_data(streams.draw(act_key, i, 11)) for i in range(4)]
     np.testing.assert_array_equal(keys, expected)
 
 

@@ -43,12 +43,10 @@ DRAWS = {
     "bits scalar": lambda key: jax.random.bits(key),
     "bits none": lambda key: jax.random.bits(key, (0, 3)),
     "uniform": lambda key: jax.random.uniform(key, (257,)),
-    "bfloat16": lambda key: jax.random.uniform(key, (33,), jnp.bfloat16).astype(jnp.float32),
     "normal": lambda key: jax.random.normal(key, (6, 11)),
     "randint": lambda key: jax.random.randint(key, (101,), -3, 1000),
     "permutation": lambda key: jax.random.permutation(key, 50),
     "categorical": lambda key: jax.random.categorical(key, jnp.arange(5.0), shape=(64,)),
-    "bernoulli": lambda key: jax.random.bernoulli(key, 0.3, (9, 2)),
 }
 
 

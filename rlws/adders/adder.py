@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from rlws.settings import Settings
-from rlws.types import Array, Key, Row, Trajectory
+from rlws.types import Array, Key, Metrics, Row, Trajectory
 
 
 class Adder(Settings):
@@ -31,6 +31,10 @@ class Adder(Settings):
         Called only when `ready`.
         """
         raise NotImplementedError
+
+    def metrics(self, state: Any) -> Metrics:
+        """Returns what to log with each update."""
+        return {}
 
     @property
     def block_length(self) -> int | None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rlws.adders.adder import Adder
 from rlws.settings import PositiveInt
-from rlws.types import Array, Row, Trajectory
+from rlws.types import Array, Metrics, Row, Trajectory
 
 MAX_BLOCK = 512  # steps; the longest block `add` has room for
 
@@ -23,7 +23,8 @@ class EpisodesState(NamedTuple):
     number: Array  # [B], which of those each environment plays; `episodes` or more: none
     begin: Array  # [B], the row at which it began
     seen: Array  # real steps since the last batch, of all environments
-    dropped: Array  # real steps that no batch held, since the start of the run
+    used: Array  # real steps in batches so far
+    dropped: Array  # real steps that no batch held so far
 
 
 class Episodes(Adder):
@@ -31,7 +32,8 @@ class Episodes(Adder):
 
     So no batch favours short episodes, as taking the first to end would, and each episode is played
     from start to end by the policy it improves. With several environments the surplus (episodes
-    begun beyond those, or under way when the policy changed) is dropped and counted.
+    begun beyond those, or under way when the policy changed) is dropped, and counted in the metric
+    `dropped_fraction`.
 
     An episode longer than `max_length` is cut there as if truncated; its rest is dropped.
     """
@@ -59,7 +61,8 @@ class Episodes(Adder):
             number=jnp.full(num_envs, self.episodes, jnp.int32),
             begin=jnp.zeros(num_envs, jnp.int32),
             seen=none,
-            dropped=none,
+            used=jnp.float32(0),
+            dropped=jnp.float32(0),
         )
 
     def add(self, state: EpisodesState, rows: Row, length: Array | int) -> EpisodesState:
@@ -118,9 +121,13 @@ class Episodes(Adder):
             ended=jnp.int32(0),
             number=jnp.full_like(state.number, self.episodes),
             seen=jnp.int32(0),
+            used=state.used + length.sum(),
             dropped=state.dropped + state.seen - length.sum(),
         )
         return state, batch
+
+    def metrics(self, state: EpisodesState) -> Metrics:
+        return {"dropped_fraction": state.dropped / jnp.maximum(state.used + state.dropped, 1)}
 
 
 def _latest(event: Array, value: Array, before: Array) -> Array:

@@ -34,7 +34,8 @@ def init(agent: Agent, spec: EnvironmentSpec, seed: int, num_envs: int) -> State
 
     def first_update(learner, adder):
         key = jax.random.key(0)
-        return agent.learner.update(learner, agent.adder.sample(adder, key)[1], key)[1]
+        adder, batch = agent.adder.sample(adder, key)
+        return agent.learner.update(learner, batch, key)[1] | agent.adder.metrics(adder)
 
     shapes = jax.eval_shape(first_update, learner, adder)
     totals = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
@@ -75,7 +76,7 @@ def learn(agent: Agent, state: State, learn_key: Key) -> State:
     sample_key, update_key = jax.random.split(key)
     adder, batch = agent.adder.sample(state.adder, sample_key)
     learner, metrics = agent.learner.update(state.learner, batch, update_key)
-    metrics["updates"] = jnp.float32(1)
+    metrics |= agent.adder.metrics(adder) | {"updates": jnp.float32(1)}
     return State(learner, adder, jax.tree.map(jnp.add, state.totals, metrics))
 
 

@@ -60,6 +60,7 @@ def _run(agent, spec, envs, seed, budget, report_period):
 
     while True:
         if steps >= next_report or episodes >= last_episode:
+            block.check_finite(steps)
             state, metrics = cycle.read_totals(state)
             returns, lengths = np.array(ended, np.float64).reshape(-1, 2).T
             updates, learned = int(state.learner.updates), state.learner.params
