@@ -1,0 +1,1 @@
+"""Experiments: one run, one module."""

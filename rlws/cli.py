@@ -7,13 +7,13 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tyro
 
 from rlws.experiment import Experiment
-from rlws.settings import SettingError, choose
+from rlws.settings import SettingError, choose, describe
 from rlws.trainers import DeviceTrainer, HostTrainer
 
 TRAINERS = {"host": HostTrainer, "device": DeviceTrainer}
@@ -28,7 +28,7 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
         args = list(sys.argv[1:] if args is None else args)
         return _parse(*_choose_trainer(experiment, args)).run()
     except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).split(), file=sys.stderr)  # an array in it has several lines
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -65,17 +65,25 @@ def _parse(experiment, args):
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        raise SettingError(_one_line(boxed.getvalue())) from None
+        raise SettingError(_one_line(boxed.getvalue(), _flags(describe(experiment)))) from None
 
 
-def _one_line(box: str) -> str:
+def _flags(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    yield "--trainer"
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flags(value, f"{prefix}{name}.")
+        elif name != "type":  # of the settings, which `describe` adds
+            yield (prefix + name).replace("_", "-")
+
+
+def _one_line(box: str, flags: Iterable[str]) -> str:
     """Returns what tyro says in a box (a message, and help under a rule) as our errors say it."""
     rows = [row.strip("│╭╮╰╯ ") for row in re.sub("\x1b.*?m", "", box).splitlines()]
     message = " ".join(itertools.takewhile(lambda row: row and row[0] != "─", rows[1:]))
     usages = [row for row in rows if row.startswith("--")]  # in the help, such as "--seed INT"
     if found := re.match(r"Unrecognized options: ([^,=]+)", message):
-        flags = [re.split("[, ]", usage)[0] for usage in usages]
-        near = difflib.get_close_matches(found[1], flags, 1, 0.0)
+        near = difflib.get_close_matches(found[1], flags, 1)
         remedy = f"did you mean {near[0]}?" if near else "--help lists all"
         return f"unknown option {found[1]}; {remedy}"
     if found := re.match(r"Missing value for argument '(.+?)'", message):
@@ -84,9 +92,9 @@ def _one_line(box: str) -> str:
         r"invalid choice '(.*)' for argument '(.+?)'. Expected one of (.*)", message
     ):
         choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
-    if found := re.match(r"Error parsing (--\S+): .*?(\[?'.*'\]?)", message):
+    if found := re.match(r"Error parsing (--\S+): .*?'(.*)'", message):
         kind = usages[0].partition(" ")[2] if usages else "another kind of value"
-        return f"{found[1]} takes {kind}, got {found[2]}"
+        return f"{found[1]} takes {kind}, got '{found[2]}'"
     if found := re.match(r"Error parsing (\S+): \w+\.(\w+) (must be .*)", message):
         owner = "" if found[1] == Experiment.__name__ else f"{found[1]}."
         return f"--{owner}{found[2].replace('_', '-')} {found[3]}"

@@ -64,7 +64,8 @@ class Experiment(Settings):
             for report, seconds in _timed(self._train()):
                 recorder.take(report, seconds)
         except BaseException as error:
-            recorder.summary["ended_by"] = f"{type(error).__name__}: {error}".rstrip(": ")
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            recorder.summary["ended_by"] = " ".join(reason.split())
             raise
         finally:
             tracker.finish(recorder.summary)

@@ -9,7 +9,6 @@ import numpy as np
 
 from rlws import evaluation
 from rlws.tracking import Run, Tracker, write_video
-from rlws.tracking.progress import short
 from rlws.trainers import Progress
 from rlws.trainers.trainer import limits
 
@@ -39,7 +38,8 @@ class Recorder:
         if spent or (period and (not before or report.steps // period > before.steps // period)):
             evaluated = self._evaluation(report)
             row |= evaluated
-            self.summary |= evaluated
+            if spent:
+                self.summary |= evaluated
         self.tracker.log(row)
         fraction = self.run.fraction(row)
         if self.experiment.video and (not before or self._fraction < 0.5 <= fraction or spent):
@@ -96,7 +96,8 @@ class Recorder:
         return row | report.metrics
 
     def _film(self, report: Progress) -> None:
-        path = self.run.directory / "videos" / f"steps_{report.steps:09d}.mp4"
+        name = f"videos/steps_{report.steps:09d}.mp4"
+        path = self.run.directory / name
         experiment = self.experiment
         frames, rate = evaluation.film(
             report.agent, report.params, experiment.environment, experiment.seed
@@ -104,6 +105,6 @@ class Recorder:
         try:
             path.parent.mkdir(exist_ok=True)
             write_video(path, frames, rate)
-            self.tracker.note(f"video of a greedy episode: {short(path)}")
+            self.tracker.note(f"video of a greedy episode: {name}")
         except OSError as error:
             self.tracker.note(f"no video at {report.steps:,} steps: {error}")

@@ -14,7 +14,7 @@ from rlws.actor import Actor
 from rlws.streams import Stream
 from rlws.trainers import cycle
 
-COUNTERS = ((), (1,), (2,), (0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 2**31))
+COUNTERS = ((), (1,), (2,), (0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 2**31 - 1))
 
 
 def bits(seed, stream, *counters):

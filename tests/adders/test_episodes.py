@@ -206,6 +206,15 @@ def test_episodes_count_drops_over_the_whole_run():
     assert machine.state.dropped == 8 * 3
 
 
+def test_episodes_rest_of_a_long_episode_takes_no_room():
+    machine = machine_for(2, 2, 1)
+    rows = stream(play("T200", "T1"))
+    assert len(rows.action) > 4 * machine.state.rows.action.shape[0]
+    readiness = [machine.add(block) for block in parts(rows)]
+    assert readiness == [False] * (len(readiness) - 1) + [True]
+    assert names(machine.sample()[1]) == [[0, 100], [20100]]
+
+
 class Reference:
     """What the docstring of Episodes says, step by step."""
 

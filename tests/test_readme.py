@@ -1,0 +1,63 @@
+"""The top README: its code runs, its commands exist."""
+
+import configparser
+import importlib
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from rlws import cli
+from rlws.experiment import Experiment
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands():
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+def test_readme_python_runs(tmp_path, monkeypatch):
+    # One module of all blocks, as a reader would type them, with small budgets.
+    source, budgets = re.subn(r"\bsteps=[\d_]+", "steps=600", "\n".join(blocks("python")))
+    assert budgets
+    (tmp_path / "from_readme.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("from_readme")
+    assert module.summary["steps"] >= 600
+    assert module.summary["updates"] > 0
+    assert len(list(tmp_path.glob("results/*/*/summary.json"))) == 4
+
+
+@pytest.mark.parametrize("command", commands())
+def test_readme_command_exists(command, monkeypatch):
+    launcher, requirement, python, option, name, *args = shlex.split(command)
+    assert (launcher, python, option) == (".ci/venv", "python", "-m")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    for extra in re.findall(r"\w+", requirement):
+        assert extra in setup["options.extras_require"]
+    module = importlib.import_module(name)
+    if name == "pytest":
+        return
+    parsed = []
+    monkeypatch.setattr(Experiment, "run", parsed.append)
+    cli.main(module.experiment, args)
+    parsed[0].check()
+    assert (parsed[0] != module.experiment) == bool(args)
+
+
+def test_readme_has_one_test_command_for_ci():
+    assert len([command for command in commands() if "pytest" in command]) == 1
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_readme_links_lead_somewhere(target):
+    assert (ROOT / target).exists()
