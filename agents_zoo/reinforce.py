@@ -37,7 +37,7 @@ class Config(AgentConfig):
     """Settings of REINFORCE."""
 
     backbone: Backbone = MLP()
-    learning_rate: Positive = 2e-3  # of the policy
+    learning_rate: Positive = 3e-3  # of the policy
     value_learning_rate: Positive = 1e-2  # of the value baseline
     discount: Fraction = 0.99  # gamma, per step
     discounted_gradient: bool = False  # weigh step t by discount^t: see Reinforce
@@ -45,7 +45,7 @@ class Config(AgentConfig):
     baseline_decay: Fraction = 0.9  # of the moving average, per update
     entropy_cost: NonNegative = 0.005
     normalise_advantages: bool = True  # to mean 0 and deviation 1 over the batch
-    episodes_per_update: PositiveInt = 4
+    episodes_per_update: PositiveInt = 8
     max_episode_length: PositiveInt | None = None  # steps; default: the environment's time limit
 
     def make(self, spec) -> Agent:

@@ -57,8 +57,8 @@ def _parse(experiment, args):
             return tyro.cli(
                 type(experiment),
                 prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
-                description=f"{program.__doc__ or ''}\n\nAnother trainer, whose options are then "
-                f"those below: --trainer {{{','.join(TRAINERS)}}}",
+                description=f"{program.__doc__ or ''}\n\n"
+                f"--trainer {{{','.join(TRAINERS)}}} chooses the trainer; its options are below.",
                 default=experiment,
                 args=args,
             )

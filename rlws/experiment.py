@@ -31,12 +31,12 @@ class Experiment(Settings):
 
     name: str  # of the experiment, and of its folder in results/
     environment: str  # such as gym:CartPole-v1 or jax:Catch
-    agent: AgentConfig  # what learns
-    trainer: Trainer = HostTrainer()  # what runs it
+    agent: AgentConfig
+    trainer: Trainer = HostTrainer()
     steps: NonNegativeInt | None = 100_000  # budget in environment steps
     episodes: NonNegativeInt | None = None  # budget in episodes, if it is used up first
     seed: Seed = 0  # decides everything random
-    evaluation: Evaluation = Evaluation()  # of what was learned
+    evaluation: Evaluation = Evaluation()
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
     quiet: bool = False  # print the summary only

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlws import evaluation
 from rlws.tracking import Run, Tracker, write_video
+from rlws.tracking.files import COUNTERS
 from rlws.trainers import Progress
 from rlws.trainers.trainer import limits
 
@@ -24,6 +25,7 @@ class Recorder:
     def __init__(self, experiment: "Experiment", run: Run, tracker: Tracker):
         self.experiment, self.run, self.tracker = experiment, run, tracker
         self.summary: dict[str, Any] = {"experiment": experiment.name, "seed": experiment.seed}
+        self.summary |= dict.fromkeys(COUNTERS, 0)
         self._returns: deque[float] = deque(maxlen=LAST_EPISODES)
         self._last: Progress | None = None
         self._seconds = self._fraction = 0.0

@@ -92,7 +92,7 @@ def done(tmp_path_factory):
     )
     stderr = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(stderr):
-        patch.setattr(experiment, "REPORTS", 16)
+        patch.setattr(experiment, "REPORTS", 13)  # so reports miss the periods
         summary = watched.run((notes,))
     directory = pathlib.Path(watched.directory)
     return Done(watched, directory, summary, notes, params[-1], stderr.getvalue())
@@ -133,7 +133,7 @@ def test_experiment_rows_go_from_start_to_end(done):
     steps = [row["steps"] for row in done.notes.rows]
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, 95)
-    assert len(steps) >= 16
+    assert len(steps) >= 14
 
 
 def test_experiment_evaluates_every_period_and_once_at_the_end(done):
@@ -143,6 +143,22 @@ def test_experiment_evaluates_every_period_and_once_at_the_end(done):
     assert at[-1] == 95
     tested = [row for row in rows_of(done.directory) if row["evaluation_return_mean"]]
     assert [float(row["steps"]) for row in tested] == at
+
+
+def test_experiment_counts_the_seconds_of_training_only(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(experiment.time, "perf_counter", lambda: now[0])
+
+    def reports():
+        for seconds in (2, 3, 4):
+            now[0] += seconds
+            yield seconds
+
+    taken = []
+    for report, seconds in experiment._timed(reports()):
+        taken.append((report, seconds))
+        now[0] += 100  # looking at it
+    assert taken == [(2, 2), (3, 5), (4, 9)]
 
 
 def test_experiment_films_start_middle_and_end(done):
@@ -237,6 +253,7 @@ def test_experiment_that_dies_keeps_what_it_has(error, folder):
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert summary["ended_by"] in ("KeyboardInterrupt", "RuntimeError: gears jammed")
     assert summary["steps"] == int(rows_of(folder / "run")[-1]["steps"]) > 0
+    assert summary["updates"] == 0
     assert "evaluation_return_mean" not in summary
     assert (folder / "run" / "plots" / "return.png").exists()
 

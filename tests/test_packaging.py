@@ -13,6 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 DISTRIBUTIONS = {"haiku": "dm-haiku", "dm_env": "dm-env", "imageio_ffmpeg": "imageio-ffmpeg"}
+TOOLS = ("sh", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "readlink", "rm", "sed", "tr")
 OURS = {"rlws", "agents_zoo", "experiments"}
 
 # Answers the launcher's questions and notes what it is asked to install.
@@ -70,7 +71,7 @@ class Launcher:
         shutil.copy(ROOT / ".ci" / "venv", self.root / ".ci" / "venv")
         for name in ("setup.cfg", "setup.py"):
             shutil.copy(ROOT / name, self.root / name)
-        for tool in "sh cat cksum cp dirname grep mkdir readlink rm sed tr".split():
+        for tool in TOOLS:
             (self.path / tool).symlink_to(shutil.which(tool))
         self.python("python3.12")
 

@@ -48,7 +48,7 @@ def test_readme_command_exists(command, monkeypatch):
     if name == "pytest":
         return
     parsed = []
-    monkeypatch.setattr(Experiment, "run", parsed.append)
+    monkeypatch.setattr(Experiment, "run", lambda experiment: parsed.append(experiment))
     cli.main(module.experiment, args)
     parsed[0].check()
     assert (parsed[0] != module.experiment) == bool(args)

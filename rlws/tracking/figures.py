@@ -61,7 +61,7 @@ def return_figure(columns: Columns, title: str = "") -> Figure | None:
     axes.set_ylabel("episode return")
     axes.set_xlabel("environment steps")
     axes.set_title(title, loc="left", fontsize=11)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 

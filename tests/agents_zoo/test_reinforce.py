@@ -244,17 +244,21 @@ def test_reinforce_metrics_equal_hand_worked_numbers():
         assert metrics[name] == pytest.approx(value, rel=1e-5), name
 
 
-def test_reinforce_value_gradient_is_towards_the_return_and_no_policy_gradient():
+@pytest.mark.parametrize(("discount", "returns"), [(0, [3, 4, 4]), (1, [5, 8, 12])])
+def test_reinforce_gradients_of_policy_and_value_equal_hand_worked_numbers(discount, returns):
     learner = make(discount=0.5, baseline="value")
-    state = state_of(learner, (1, 2, 6, 9, 9))
-    loss = lambda params: learner.loss(params, THREE, KEY, state)[0]
+    values = np.array([1, 2, 6, 16, 9])  # truncated, the return continues with 16
+    state = state_of(learner, values)
+    episode = THREE._replace(discount=jnp.array([1.0, 1, discount]))
+    loss = lambda params: learner.loss(params, episode, KEY, state)[0]
     grads = jax.jit(jax.grad(loss))(state.params)
+    advantage = np.array(returns) - values[:3]
     # V - G, and nothing through the bootstrap value or the baseline.
-    expected = [1 - 3, 2 - 4, 6 - 4, 0, 0]
-    np.testing.assert_allclose(grads["value/linear"]["w"][:, 0], expected, atol=1e-6)
-    # grad of -log pi(a) A: A (pi - onehot(a)), of advantages 2, 2, -2
-    policy = 2 * (np.array([[0.25, 0.75]]) - [[1, 0], [0, 1], [0, 1]]) * [[1], [1], [-1]]
-    np.testing.assert_allclose(grads["policy/linear"]["w"][:3], policy, atol=1e-6)
+    np.testing.assert_allclose(grads["value/linear"]["w"][:, 0], [*-advantage, 0, 0], atol=1e-5)
+    # The gradient of -log pi(a) A is A (pi - onehot(a)).
+    policy = advantage[:, None] * (np.array([[0.25, 0.75]]) - [[1, 0], [0, 1], [0, 1]])
+    np.testing.assert_allclose(grads["policy/linear"]["w"][:3], policy, atol=1e-5)
+    np.testing.assert_array_equal(grads["policy/linear"]["w"][3:], 0)
 
 
 # --- Ends of episodes.
