@@ -36,16 +36,16 @@ Baseline = Literal["none", "moving_average", "value"]
 class Config(AgentConfig):
     """Settings of REINFORCE."""
 
-    backbone: Backbone = MLP()
+    backbone: Backbone = MLP()  # of the policy, and again of the value
     learning_rate: Positive = 3e-3  # of the policy
     value_learning_rate: Positive = 1e-2  # of the value baseline
     discount: Fraction = 0.99  # gamma, per step
     discounted_gradient: bool = False  # weigh step t by discount^t: see Reinforce
-    baseline: Baseline = "value"
+    baseline: Baseline = "value"  # what returns are compared with
     baseline_decay: Fraction = 0.9  # of the moving average, per update
-    entropy_cost: NonNegative = 0.005
+    entropy_cost: NonNegative = 0.005  # how much a spread-out policy is worth
     normalise_advantages: bool = True  # to mean 0 and deviation 1 over the batch
-    episodes_per_update: PositiveInt = 8
+    episodes_per_update: PositiveInt = 8  # the batch
     max_episode_length: PositiveInt | None = None  # steps; default: the environment's time limit
 
     def make(self, spec) -> Agent:

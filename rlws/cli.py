@@ -1,22 +1,12 @@
-"""From an experiment to a command line: every setting is a flag."""
+"""The command line of an experiment: every setting is a flag."""
 
-import contextlib
-import dataclasses
-import difflib
-import io
-import itertools
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import tyro
-
 from rlws.experiment import Experiment
-from rlws.settings import SettingError, choose, describe
-from rlws.trainers import DeviceTrainer, HostTrainer
-
-TRAINERS = {"host": HostTrainer, "device": DeviceTrainer}
+from rlws.flags import parse
+from rlws.settings import SettingError
 
 
 def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, Any]:
@@ -25,77 +15,10 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
     Exits with status 2 and one line on a wrong setting or environment, 130 on Ctrl-C.
     """
     try:
-        args = list(sys.argv[1:] if args is None else args)
-        return _parse(*_choose_trainer(experiment, args)).run()
+        return parse(experiment, sys.argv[1:] if args is None else args).run()
     except SettingError as error:
         print("error:", *str(error).split(), file=sys.stderr)  # an array in it has several lines
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def _choose_trainer(experiment, args):
-    """Takes `--trainer host|device` out of the arguments: another trainer has other flags."""
-    for i, arg in enumerate(args):
-        name, _, value = arg.partition("=")
-        if name == "--trainer":
-            value = value or next(iter(args[i + 1 :]), "")
-            choose("--trainer", value, TRAINERS)
-            trainer = TRAINERS[value](num_envs=experiment.trainer.num_envs)
-            rest = args[:i] + args[i + 1 + ("=" not in arg) :]
-            return dataclasses.replace(experiment, trainer=trainer), rest
-    return experiment, args
-
-
-def _parse(experiment, args):
-    program = sys.modules["__main__"]
-    spec = program.__spec__  # where it runs as a module
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed):
-            return tyro.cli(
-                type(experiment),
-                prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
-                description=f"{program.__doc__ or ''}\n\n"
-                f"--trainer {{{','.join(TRAINERS)}}} chooses the trainer; its options are below.",
-                default=experiment,
-                args=args,
-            )
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-        raise SettingError(_one_line(boxed.getvalue(), _flags(describe(experiment)))) from None
-
-
-def _flags(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
-    yield "--trainer"
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flags(value, f"{prefix}{name}.")
-        elif name != "type":  # of the settings, which `describe` adds
-            yield (prefix + name).replace("_", "-")
-
-
-def _one_line(box: str, flags: Iterable[str]) -> str:
-    """Returns what tyro says in a box (a message, and help under a rule) as our errors say it."""
-    rows = [row.strip("│╭╮╰╯ ") for row in re.sub("\x1b.*?m", "", box).splitlines()]
-    message = " ".join(itertools.takewhile(lambda row: row and row[0] != "─", rows[1:]))
-    usages = [row for row in rows if row.startswith("--")]  # in the help, such as "--seed INT"
-    if found := re.match(r"Unrecognized options: ([^,=]+)", message):
-        near = difflib.get_close_matches(found[1], flags, 1)
-        remedy = f"did you mean {near[0]}?" if near else "--help lists all"
-        return f"unknown option {found[1]}; {remedy}"
-    if found := re.match(r"Missing value for argument '(.+?)'", message):
-        return f"{found[1]} needs a value, got none; --help says which"
-    if found := re.match(
-        r"invalid choice '(.*)' for argument '(.+?)'. Expected one of (.*)", message
-    ):
-        choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
-    if found := re.match(r"Error parsing (--\S+): .*?'(.*)'", message):
-        kind = usages[0].partition(" ")[2] if usages else "another kind of value"
-        return f"{found[1]} takes {kind}, got '{found[2]}'"
-    if found := re.match(r"Error parsing (\S+): \w+\.(\w+) (must be .*)", message):
-        owner = "" if found[1] == Experiment.__name__ else f"{found[1]}."
-        return f"--{owner}{found[2].replace('_', '-')} {found[3]}"
-    return message

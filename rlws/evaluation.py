@@ -116,7 +116,7 @@ def _play_all(act, agent, envs, params, episodes):
 def film(
     agent: Agent, params: Params, environment: Any, seed: int
 ) -> tuple[Iterator[np.ndarray], float]:
-    """Returns the frames of one episode of the evaluator, uint8 [H, W, 3], and frames per second."""
+    """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second."""
     seed = streams.host_seed(seed, Stream.EVALUATION)
     env = resolve.host(environment, seed, 0, render=True)
     act = jax.jit(partial(_act, agent.evaluator, streams.key(seed, Stream.ACT)))

@@ -43,6 +43,7 @@ class _DmEnvironment(dm_env.Environment):
         self._state, self._restart = None, True
         self.episode = 0
         self.max_episode_steps = self._spec.max_episode_steps
+        self.frames_per_second = environment.frames_per_second
 
     def reset(self) -> dm_env.TimeStep:
         """Begins the next episode; returns its FIRST timestep, reward and discount None."""

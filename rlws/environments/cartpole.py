@@ -39,6 +39,8 @@ class CartPole(jax_environment.JaxEnvironment):
     Actions push the cart left (0) or right (1); the observation is the state's `physics`.
     """
 
+    frames_per_second = 50
+
     max_episode_steps: PositiveInt = 500
 
     def spec(self) -> EnvironmentSpec:

@@ -33,6 +33,8 @@ class Catch(jax_environment.JaxEnvironment):
     observation is the board, 1 where ball and paddle are. Episodes last `rows - 1` steps.
     """
 
+    frames_per_second = 4
+
     rows: Annotated[int, Range(2)] = 10
     columns: PositiveInt = 5
 

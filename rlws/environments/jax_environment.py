@@ -18,6 +18,8 @@ class JaxEnvironment(Settings):
     result is thrown away. A stochastic environment keeps a key in its state.
     """
 
+    frames_per_second = 30  # of a film in real time; not a setting
+
     def spec(self) -> EnvironmentSpec:
         """Returns the specs of the environment."""
         raise NotImplementedError

@@ -36,9 +36,9 @@ class Backbone(Settings):
 class MLP(Backbone):
     """A multi-layer perceptron over all numbers of the observation, side by side."""
 
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    activation: Literal["tanh", "relu", "gelu", "silu", "elu"] = "tanh"
-    initializer: Literal["orthogonal", "glorot", "he"] = "orthogonal"
+    hidden_sizes: tuple[int, ...] = (64, 64)  # units of each hidden layer
+    activation: Literal["tanh", "relu", "gelu", "silu", "elu"] = "tanh"  # after each layer
+    initializer: Literal["orthogonal", "glorot", "he"] = "orthogonal"  # of weights; biases: 0
     scale: Annotated[float, Range(0.0, low_open=True)] = math.sqrt(2.0)  # gain of the initialiser
 
     def __call__(self, observation: Observation) -> Array:

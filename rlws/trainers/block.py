@@ -65,9 +65,9 @@ class Block:
         for path, x in jax.tree.leaves_with_path(self.rows.timestep):
             if not np.issubdtype(x.dtype, np.floating) or np.isfinite(x[: self.length]).all():
                 continue
-            wrong = ~np.isfinite(x[: self.length])
-            t, i = np.argwhere(wrong.reshape(*wrong.shape[:2], -1).any(-1))[0]
+            place = tuple(np.argwhere(~np.isfinite(x[: self.length]))[0])
             raise SettingError(
-                f"environment {i}: {jax.tree_util.keystr(path).lstrip('.')} must be finite, got "
-                f"{x[t, i]} within the {self.length} rows before step {steps}; mend the environment"
+                f"environment {place[1]}: {jax.tree_util.keystr(path).lstrip('.')} must be finite, "
+                f"got {x[place]} within the {self.length} rows before step {steps}; "
+                "mend the environment"
             )

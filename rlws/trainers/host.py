@@ -25,7 +25,7 @@ class HostTrainer(Trainer):
     Set `jit` to False to step through the actor and the learner with pdb.
     """
 
-    jit: bool = True
+    jit: bool = True  # compile; without, pdb can step through actor and learner
 
     def train(self, config, environment, *, seed=0, steps=None, episodes=None, report_period=1000):
         budget = limits(steps, episodes)

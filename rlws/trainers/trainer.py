@@ -27,7 +27,7 @@ class Progress(NamedTuple):
 class Trainer(Settings):
     """Runs an agent in an environment. Trainers hold the only `jax.jit` of the framework."""
 
-    num_envs: PositiveInt = 1
+    num_envs: PositiveInt = 1  # environments that are acted in at once
 
     def check(self, environment: Any) -> None:
         """Raises a SettingError if this trainer cannot run `environment`."""
