@@ -1,1 +1,1 @@
-"""Algorithms, each in one file: the paper, `Config`, the learner, and the actor if it is special."""
+"""Algorithms, each in one file: the paper, its settings, the learner, an actor if need be."""

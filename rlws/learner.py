@@ -85,6 +85,7 @@ def standardise(x: Array, weight: Array, axis_name: str = "batch") -> Array:
     real = weight > 0
     total = lambda y: jax.lax.psum(jnp.sum(jnp.where(real, y, 0.0)), axis_name)
     count = jnp.maximum(total(1.0), 1.0)
-    mean = total(x) / count
-    deviation = jnp.sqrt(total((x - mean) ** 2) / count)
-    return (x - mean) / (deviation + 1e-8)
+    centred = x - total(x) / count
+    # Once more: what rounding left of equal numbers must not be blown up to deviation 1.
+    centred = centred - total(centred) / count
+    return centred / (jnp.sqrt(total(centred**2) / count) + 1e-8)

@@ -57,7 +57,7 @@ class Settings:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        # Applied here, so a subclass cannot forget it; @dataclass without frozen=True then fails.
+        # Applied here, so that a subclass cannot forget it.
         dataclasses.dataclass(frozen=True)(cls)
 
     def __post_init__(self):

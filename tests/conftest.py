@@ -2,6 +2,7 @@
 
 import haiku as hk
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -20,17 +21,20 @@ Orthogonal.__call__ = allowing_rank_promotion(Orthogonal.__call__)
 
 FILTERS = (
     "error",
-    # JAX is multithreaded, and writing a video starts ffmpeg.
-    r"ignore:os\.fork\(\) was called:RuntimeWarning",
     # rlax, of its own functions.
     r"ignore:Rlax softmax will be deprecated:PendingDeprecationWarning",
     # TensorFlow Probability, which rlax imports.
     r"ignore:jax\.core\.pytype_aval_mappings is deprecated:DeprecationWarning",
-    # rlws.learner uses it; goes when that uses optax.tree.norm.
-    r"ignore:optax\.global_norm is deprecated:DeprecationWarning",
 )
 
 
 def pytest_configure(config):
     for line in FILTERS:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_forgotten():
+    """Compiled programs of one module are of no use to the next, and they add up to gigabytes."""
+    yield
+    jax.clear_caches()

@@ -45,3 +45,8 @@ class Adder(Settings):
     def min_ends(self) -> float:
         """How many episodes must end between two batches, at least, where that is what counts."""
         return math.inf
+
+    @property
+    def episode_limit(self) -> float:
+        """Steps at which an episode counts as ended, though it may go on."""
+        return math.inf

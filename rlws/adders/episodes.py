@@ -47,6 +47,10 @@ class Episodes(Adder):
     def min_ends(self) -> int:
         return self.episodes
 
+    @property
+    def episode_limit(self) -> int:
+        return self.max_length
+
     def init(self, row: Row, num_envs: int) -> EpisodesState:
         # While an environment is free the next episode begins, so the last one has ended after this
         # many lengths: one for what ran before, (episodes - 1) / B for the others, one for itself.
@@ -112,7 +116,7 @@ class Episodes(Adder):
             rows = jax.tree.map(lambda x: x[index, environment], state.rows)
             inside = jnp.arange(self.max_length) < length
             trajectory = Trajectory.from_rows(rows, inside.astype(jnp.float32))
-            return trajectory._replace(last=trajectory.last & inside)
+            return trajectory._replace(last=jnp.arange(self.max_length) == length - 1)
 
         batch = jax.vmap(cut)(start, environment, length)
         state = state._replace(

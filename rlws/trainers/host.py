@@ -44,6 +44,7 @@ class HostTrainer(Trainer):
 def _run(agent, spec, envs, seed, budget, report_period):
     add, learn = _compile(agent, seed)
     last_step, last_episode = budget
+    episode_limit = agent.adder.episode_limit
     state = jax.jit(partial(cycle.init, agent, spec, seed, len(envs)))()
     actor_state = cycle.initial_actor_state(agent.actor, len(envs))
     example = jax.device_get(cycle.example_row(agent, spec, state.learner.params))
@@ -92,8 +93,10 @@ def _run(agent, spec, envs, seed, budget, report_period):
                 ended.append((episode_return[i], episode_length[i]))
                 restart[i], episode_return[i], episode_length[i] = True, 0.0, 0
                 episodes += 1
-                ends += 1
-                look = ends >= agent.adder.min_ends
+            elif episode_length[i] != episode_limit:
+                continue
+            ends += 1
+            look = ends >= agent.adder.min_ends
 
 
 def _compile(agent, seed):

@@ -106,11 +106,18 @@ def test_two_seeds_differ_in_parameters_actions_and_episodes(device):
         assert not np.allclose(mine.observation[:, 0], its.observation[:, 0])
 
 
-def test_many_environments_agree():
-    num_envs = 3
-    config = reinforce.Config(episodes_per_update=num_envs)
-    one = run(HostTrainer(num_envs=num_envs), config=config, episodes=10 * num_envs)
-    two = run(DeviceTrainer(num_envs=num_envs), config=config, episodes=10 * num_envs)
+@pytest.mark.parametrize(
+    "config",
+    [
+        reinforce.Config(episodes_per_update=3),
+        reinforce.Config(episodes_per_update=3, max_episode_length=12),
+    ],
+    ids=["surplus dropped", "long episodes cut"],
+)
+def test_many_environments_agree(config):
+    num_envs = 4
+    one = run(HostTrainer(num_envs=num_envs), config=config, episodes=40)
+    two = run(DeviceTrainer(num_envs=num_envs), config=config, episodes=40)
     assert len(one[0]) == len(two[0]) >= 3
     for ours, theirs in zip(one[0], two[0], strict=True):
         ours, theirs = (jax.vmap(type(b).masked)(b) for b in (ours, theirs))
