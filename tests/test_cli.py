@@ -276,8 +276,12 @@ def test_experiments_run_as_module_and_by_path(command, place, folder):
 
 
 def test_real_ctrl_c_ends_with_130(folder):
+    # A shell that runs the tests in the background has their processes ignore Ctrl-C.
+    listen = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
     command = [
         sys.executable,
+        "-c",
+        f"{listen}; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')",
         str(ROOT / "experiments/cartpole_reinforce.py"),
         "--directory",
         "run",
@@ -297,7 +301,10 @@ def test_real_ctrl_c_ends_with_130(folder):
             time.sleep(0.1)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        try:
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
         assert process.stderr.read() == "interrupted\n"
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert summary["ended_by"] == "KeyboardInterrupt"

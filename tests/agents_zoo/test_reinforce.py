@@ -489,7 +489,7 @@ def test_reinforce_settings_reach_the_agent(name, read):
 
 def test_reinforce_makes_an_agent_of_one_network():
     agent = SMALL.make(SPEC)
-    assert agent.adder.episodes == 4
+    assert agent.adder.episodes == 8
     assert agent.adder.max_length == 10  # the environment's time limit
     assert agent.actor.network is agent.learner.network is agent.evaluator.network
     assert not agent.actor.greedy
