@@ -4,14 +4,12 @@ import os
 import pathlib
 
 # Most of the time goes into compiling, and many tests compile the same. Set here, before JAX is
-# imported, it holds for processes that tests start, too.
-CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
-CACHE /= os.environ.get(
-    "PYTEST_XDIST_WORKER", "main"
-)  # a process may read what another still writes
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# imported, it holds for processes that tests start, too. A folder for each worker: one might read
+# what another still writes.
+ROOT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / os.getenv("PYTEST_XDIST_WORKER", "main"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import haiku as hk
 import jax
