@@ -15,6 +15,7 @@ baseline by default, and Adam. With the value baseline an episode cut by a time 
 with V of its final observation; without it, the time limit counts as the end.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -55,7 +56,7 @@ class Config(AgentConfig):
                 "the environment has no time limit, so REINFORCE needs to know how long an episode "
                 "may get; set max_episode_length, for example to 1000"
             )
-        heads = {"policy": networks.CategoricalPolicy.of(spec)}
+        heads: dict[str, Callable] = {"policy": networks.CategoricalPolicy.of(spec)}
         if self.baseline == "value":
             heads["value"] = networks.Value()
         # Apart, so that fitting returns of any size does not disturb the policy.

@@ -25,7 +25,10 @@ from rlws.trainers.device import Program
 class Deaf(Episodes):
     """An adder that keeps what it is given and never has a batch."""
 
-    min_ends = np.inf
+    @property
+    def min_ends(self):
+        """Never."""
+        return np.inf
 
     def ready(self, state):
         return jnp.bool_(False)
@@ -36,14 +39,15 @@ class Config(reinforce.Config):
 
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(adder=Deaf(agent.adder.episodes, agent.adder.max_length))
+        return agent._replace(adder=Deaf(self.episodes_per_update, spec.max_episode_steps or 500))
 
 
 def cartpole(endless):
     """Returns CartPole; `endless`, no pole falls and every episode takes 500 steps."""
     env = gymnasium.make("CartPole-v1", disable_env_checker=True)
     if endless:
-        env.unwrapped.theta_threshold_radians = env.unwrapped.x_threshold = np.inf
+        for limit in ("theta_threshold_radians", "x_threshold"):
+            setattr(env.unwrapped, limit, np.inf)
     return env
 
 

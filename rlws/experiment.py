@@ -102,13 +102,10 @@ class Experiment(Settings):
         )
 
     def _new_directory(self) -> pathlib.Path:
-        if self.directory is not None:
-            candidates = [pathlib.Path(self.directory)]
-        else:
-            now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{self.seed}"
-            root = pathlib.Path("results") / self.name
-            candidates = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
-        for directory in candidates:
+        now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{self.seed}"
+        root = pathlib.Path("results") / self.name
+        fresh = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
+        for directory in fresh if self.directory is None else [pathlib.Path(self.directory)]:
             try:
                 if not directory.is_dir() or not any(directory.iterdir()):
                     directory.mkdir(parents=True, exist_ok=True)

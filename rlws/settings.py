@@ -61,23 +61,26 @@ class Settings:
         dataclasses.dataclass(frozen=True)(cls)
 
     def __post_init__(self):
-        for name, hint in _hints(type(self)).items():
+        for name, hint in _hints(_class(self)).items():
             _check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
 
 
+def _class(settings: Settings) -> Any:
+    return type(settings)  # mypy takes the hash of the class for that of a record
+
+
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _check(name: str, hint: Any, value: Any) -> None:
-    kind, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    kind, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else [hint]
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        options = typing.get_args(kind)
-        if value is None and type(None) in options:
+        options = [option for option in typing.get_args(kind) if option is not type(None)]
+        if value is None and len(options) < len(typing.get_args(kind)):
             return
-        options = [option for option in options if option is not type(None)]
         if len(options) != 1:
             return
         return _check(name, options[0], value)
@@ -104,7 +107,7 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
 def describe(value: Any) -> Any:
     """Returns settings as JSON-able data: their fields, and their "type" as "module:Class"."""
     if isinstance(value, Settings):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {name: describe(getattr(value, name)) for name in _hints(_class(value))}
         return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}

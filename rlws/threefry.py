@@ -51,7 +51,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.lax.optimization_barrier(jnp.stack(_count(key, shape), axis=-1))
 
 
-def _fold_in(key: Array, data: Array) -> Array:
+def _fold_in(key: Array, data: Array | int) -> Array:
     data = jnp.asarray(data).astype(np.uint32)
     words = hash_2x32((key[0], key[1]), jnp.zeros_like(data), data)
     return jax.lax.optimization_barrier(jnp.stack(words))

@@ -43,12 +43,13 @@ def device(source: Source) -> JaxEnvironment:
     Raises:
       SettingError: it has none.
     """
-    if not is_jax(source):
+    environment = make(source) if isinstance(source, str) else source
+    if not isinstance(environment, JaxEnvironment):
         raise SettingError(
             f"DeviceTrainer needs an environment written in JAX, got {source!r}; "
             "use one such as jax:CartPole-v1, or the HostTrainer"
         )
-    return source if isinstance(source, JaxEnvironment) else make(source)
+    return environment
 
 
 def is_jax(source: Source) -> bool:

@@ -53,7 +53,7 @@ def compose(
     Raises:
       SettingError: a head does not fit the environment's actions; both shapes are named.
     """
-    Outputs = collections.namedtuple("Outputs", heads)
+    Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
 
     def forward(observation):
         observation = jax.tree.map(_encode, spec.observations, observation)

@@ -80,8 +80,8 @@ def learn(agent: Agent, state: State, learn_key: Key) -> State:
     return State(learner, adder, jax.tree.map(jnp.add, state.totals, metrics))
 
 
-def read_totals(state: State) -> tuple[State, Metrics]:
-    """Returns the state with its totals set to zero, and the means (floats) since the last call."""
+def read_totals(state: State) -> tuple[State, dict[str, float]]:
+    """Returns the state with its totals set to zero, and the means since the last call."""
     totals = {name: float(value) for name, value in jax.device_get(state.totals).items()}
     updates = totals.pop("updates")
     means = {name: value / updates for name, value in totals.items()} if updates else {}

@@ -36,8 +36,8 @@ class DeviceTrainer(Trainer):
         program = Program(agent, environment, self.num_envs)
         run = jax.jit(program.init)(seed)
         advance = jax.jit(program.advance, donate_argnums=0)
-        total_steps = total_episodes = next_report = 0
-        logs = []
+        total_steps = total_episodes = 0
+        next_report, logs = 0.0, list[np.ndarray]()
 
         while True:
             spent = total_steps >= last_step or total_episodes >= last_episode

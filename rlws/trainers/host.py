@@ -56,8 +56,9 @@ def _run(agent, spec, envs, seed, budget, report_period):
     block, timesteps = new_block(), [env.reset() for env in envs]
     steps = episodes = next_report = ends = 0
     step, look = np.uint32(0), False  # rows so far; whether there may be a batch
-    restart, episode_return, episode_length = ([zero] * len(envs) for zero in (False, 0.0, 0))
-    ended = []  # (return, length) of the episodes since the last report
+    restart, episode_length = [False] * len(envs), [0] * len(envs)
+    episode_return = [0.0] * len(envs)
+    ended = list[tuple[float, int]]()  # returns and lengths of the episodes since the last report
 
     while True:
         if steps >= next_report or episodes >= last_episode:
