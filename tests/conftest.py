@@ -36,6 +36,8 @@ FILTERS = (
     r"ignore:Rlax softmax will be deprecated:PendingDeprecationWarning",
     # TensorFlow Probability, which rlax imports.
     r"ignore:jax\.core\.pytype_aval_mappings is deprecated:DeprecationWarning",
+    # Box2D; raised while it is imported, it ends the process.
+    r"ignore:builtin type:DeprecationWarning",
 )
 
 
