@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rlws.networks import Network
-from rlws.settings import Settings
+from rlws.settings import SettingError, Settings
 from rlws.types import Array, Key, Metrics, Params, Trajectory
 
 
@@ -68,6 +68,12 @@ class Learner(Settings):
         batch = jax.vmap(Trajectory.masked)(batch)
         per_trajectory = jax.vmap(self.loss, in_axes=(None, 0, 0, None), axis_name="batch")
         losses, metrics = per_trajectory(params, batch, keys, state)
+        for name, value in {"loss": losses, **metrics}.items():
+            if value.shape[1:] not in ((), batch.reward.shape[1:]):
+                raise SettingError(
+                    f"{name} of one trajectory must have shape () or {batch.reward.shape[1:]}, one "
+                    f"entry a step, got {value.shape[1:]}; squeeze or sum it"
+                )
         real = batch.weight > 0
         mean = lambda x, weight: _mean(x, real if x.ndim == 2 else real.any(axis=1), weight)
         loss = mean(losses, batch.weight if losses.ndim == 2 else 1.0)

@@ -10,6 +10,7 @@ import pytest
 
 from rlws.learner import Learner, standardise
 from rlws.networks import Network
+from rlws.settings import SettingError
 from rlws.types import Trajectory
 
 # The numbers of these tests are small integers and their counts powers of 2: float32 sums of any
@@ -245,3 +246,18 @@ def test_standardise_of_equal_numbers_is_finite(value):
 def test_standardise_of_equal_numbers_is_zero(value):
     found = standardised(np.full((2, 7), value, np.float32), np.ones((2, 7)))
     np.testing.assert_allclose(found, 0, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4, 1)])
+def test_batch_loss_of_another_shape_is_named(shape):
+    class Wrong(Learner):
+        def loss(self, params, trajectory, key, state):
+            return jnp.full(shape, params["w"]), {}
+
+    network = Network(lambda key: {"w": jnp.float32(1)}, None)
+    wrong = Wrong(network, optax.sgd(0.1))
+    state = wrong.init(jax.random.key(0))
+    with pytest.raises(
+        SettingError, match=r"loss of one trajectory must have shape \(\) or \(4,\)"
+    ):
+        wrong.update(state, make(batch=3, steps=4), jax.random.key(0))

@@ -57,6 +57,9 @@ class _DmEnvironment(dm_env.Environment):
         """Takes `action`; before the first reset and after LAST, begins an episode instead."""
         if self._restart:
             return self.reset()
+        # A Python int would compute in another type than the array a device trainer passes.
+        cast = lambda spec, leaf: np.asarray(leaf, spec.dtype)
+        action = jax.tree.map(cast, self._spec.actions, action)
         self._state, timestep = self._jit_step(self._state, action)
         timestep = _to_numpy(timestep)
         step_type = dm_env.StepType(int(timestep.step_type))

@@ -36,9 +36,13 @@ class HostTrainer(Trainer):
                 stack.callback(envs[-1].close)
             spec = environments.spec(envs[0])
             agent = config.make(spec)
-            if not self.jit:
-                stack.enter_context(jax.disable_jit())
-            yield from _run(agent, spec, envs, seed, budget, report_period)
+            run = _run(agent, spec, envs, seed, budget, report_period)
+            while True:
+                with jax.disable_jit(not self.jit):  # here only, not where reports are looked at
+                    report = next(run, None)
+                if report is None:
+                    return
+                yield report
 
 
 def _run(agent, spec, envs, seed, budget, report_period):

@@ -83,6 +83,9 @@ def test_host_trainer_without_jit_learns_the_same():
     config = reinforce.Config(backbone=networks.MLP((4,)), episodes_per_update=1)
     on, off = (train(HostTrainer(jit=jit), config, episodes=2)[-1] for jit in (True, False))
     assert on.updates == off.updates == 1
+    run = HostTrainer(jit=False).train(config, "jax:Catch", episodes=2)
+    next(run)
+    assert not jax.config.jax_disable_jit  # where reports are looked at
     close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
     jax.tree.map(close, on.params, off.params)
 
