@@ -92,7 +92,7 @@ class Reinforce(Learner):
 
     def loss(self, params, trajectory, key, state):
         config, steps = self.config, trajectory.reward.shape[0]
-        outputs = self.network.unroll(params, trajectory.observation, trajectory.first)
+        outputs = self.network.unroll(params, trajectory)
         values = outputs.value if config.baseline == "value" else jnp.zeros(steps + 1)
         returns = rlax.lambda_returns(
             trajectory.reward,

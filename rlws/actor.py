@@ -3,14 +3,21 @@
 from typing import Any
 
 import dm_env
+import jax
+import jax.numpy as jnp
 
 from rlws.networks import Network
 from rlws.settings import Settings
-from rlws.types import Action, Key, Params
+from rlws.types import Action, Array, Key, Params
+
+ENVIRONMENTS = "environments"  # the axis trainers vmap an actor over
 
 
 class Actor(Settings):
-    """Chooses actions for ONE environment; trainers vmap, jit and scan it."""
+    """Chooses actions for ONE environment; trainers vmap, jit and scan it.
+
+    They name that axis "environments", for actors that look at all of them (`jax.lax.psum`).
+    """
 
     def initial_state(self) -> Any:
         """Returns what the actor carries from step to step; nothing by default."""
@@ -18,11 +25,11 @@ class Actor(Settings):
 
     def select_action(
         self, params: Params, timestep: dm_env.TimeStep, state: Any, key: Key
-    ) -> tuple[Action, Any, Any]:
+    ) -> tuple[Action, Any, dict[str, Any]]:
         """Returns the action, the next actor state and the extras to record with the row.
 
         Called on every row; on a LAST one the action is ignored. A recurrent actor resets its state
-        where `timestep.first()`.
+        where `timestep.first()`, and records the one it came with as the extra `core`.
         """
         raise NotImplementedError
 
@@ -32,11 +39,36 @@ class PolicyActor(Actor):
 
     network: Network
     greedy: bool = False
+    log_prob: bool = False  # record the logarithm of each action's probability
 
     def initial_state(self) -> Any:
         return self.network.initial_state()
 
     def select_action(self, params, timestep, state, key):
-        outputs, state = self.network.step(params, timestep.observation, timestep.first(), state)
-        action = outputs.policy.mode() if self.greedy else outputs.policy.sample(key)
-        return action, state, ()
+        observation, first = timestep.observation, timestep.first()
+        outputs, next_state = self.network.step(params, observation, first, state)
+        extras = {"core": state} if self.network.recurrent else {}
+        if self.greedy:
+            return outputs.policy.mode(), next_state, extras
+        if not self.log_prob:
+            return outputs.policy.sample(key), next_state, extras
+        action, extras["log_prob"] = outputs.policy.sample_and_log_prob(key)
+        return action, next_state, extras
+
+
+def count_steps(count: Array, timestep: dm_env.TimeStep) -> tuple[Array, Array]:
+    """Counts environment steps, for schedules that are functions of them.
+
+    Args:
+      count: what this environment has done so far, int32; 0 at first.
+      timestep: of this environment.
+
+    Returns:
+      The count to carry on, and the steps of all environments so far.
+    """
+    return count + ~timestep.last(), jax.lax.psum(count, ENVIRONMENTS)
+
+
+def linear(start: float, end: float, steps: float, now: Array) -> Array:
+    """Returns the schedule that goes from `start` to `end` within `steps`, and stays there."""
+    return start + (end - start) * jnp.clip(now / steps, 0.0, 1.0)

@@ -1,6 +1,7 @@
 """Learning: a loss for one trajectory, and the update that applies it to a batch."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import optax
 
 from rlws.networks import Network
 from rlws.settings import SettingError, Settings
+from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory
 
 
@@ -18,22 +20,38 @@ class LearnerState(NamedTuple):
     opt_state: Any
     extra: Any = ()  # whatever else the algorithm keeps: target parameters, moving averages
     updates: Array | int = 0
+    terms: tuple = ()  # the state of each term
 
 
 class Learner(Settings):
     """Improves parameters from batches of trajectories. Subclasses write `loss`.
 
     A loss is written for ONE trajectory and may average over the batch with `jax.lax.pmean` along
-    the axis named "batch". Algorithms with another kind of update override `update`.
+    the axis named "batch". Algorithms with another kind of update override `update`, which may
+    call `super().update` any number of times.
     """
 
     network: Network
     optimizer: optax.GradientTransformation
+    terms: tuple[Term, ...] = dataclasses.field(default=(), kw_only=True)
 
     def init(self, key: Key) -> LearnerState:
         """Returns the initial state; `super().init(key)._replace(extra=...)` adds to it."""
-        params = self.network.init(key)
-        return LearnerState(params, self.optimizer.init(params), (), jnp.int32(0))
+        params = self.init_params(key)
+        states = []
+        for i, term in enumerate(self.terms):
+            entries, state = term.init(jax.random.fold_in(key, i), params)
+            if clash := params.keys() & entries.keys():
+                raise SettingError(f"{type(term).__name__}: parameters {clash} are there already")
+            params = params | entries
+            states.append(state)
+        return LearnerState(
+            params, self.optimizer.init(params), (), jnp.int32(0), tuple(states)
+        )
+
+    def init_params(self, key: Key) -> dict[str, Any]:
+        """Returns the initial parameters, by default the network's."""
+        return self.network.init(key)
 
     def loss(
         self, params: Params, trajectory: Trajectory, key: Key, state: LearnerState
@@ -42,9 +60,26 @@ class Learner(Settings):
 
         Either may be a scalar, averaged over the trajectories of the batch, or have an entry for
         each step ([T]), averaged over the steps of the whole batch that have weight. Gradients flow
-        through `params` only; `state` offers the rest (`extra`, `updates`) as constants.
+        through `params` only; `state` offers the rest (`extra`, `updates`) as constants. A metric
+        named `priority`, a scalar, is not averaged: it goes back to the adder.
         """
         raise NotImplementedError
+
+    def learn(
+        self, state: LearnerState, batch: Trajectory, key: Key
+    ) -> tuple[LearnerState, Metrics]:
+        """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
+        batch = batch.masked()
+        kept, states = {}, []
+        for term, own in zip(self.terms, state.terms, strict=True):
+            batch, entries, own = term.prepare(state.params, own, batch)
+            kept |= entries
+            states.append(own)
+        learned, metrics = self.update(state, batch, key)
+        # What an update is called is one `update`, however many gradient steps it takes.
+        return learned._replace(
+            params=learned.params | kept, updates=state.updates + 1, terms=tuple(states)
+        ), metrics
 
     def update(
         self, state: LearnerState, batch: Trajectory, key: Key
@@ -63,22 +98,44 @@ class Learner(Settings):
     def batch_loss(
         self, params: Params, batch: Trajectory, key: Key, state: LearnerState
     ) -> tuple[Array, Metrics]:
-        """Returns the mean loss and metrics of a batch; padding (weight 0) changes neither."""
-        keys = jax.random.split(key, batch.reward.shape[0])
-        batch = jax.vmap(Trajectory.masked)(batch)
-        per_trajectory = jax.vmap(self.loss, in_axes=(None, 0, 0, None), axis_name="batch")
-        losses, metrics = per_trajectory(params, batch, keys, state)
-        for name, value in {"loss": losses, **metrics}.items():
-            if value.shape[1:] not in ((), batch.reward.shape[1:]):
+        """Returns the mean loss of a batch, terms included, and metrics.
+
+        Padding (weight 0) changes neither, as `learn` has blanked it.
+        """
+        count, steps = batch.reward.shape
+        keys = jax.random.split(key, (count, 1 + len(self.terms)))
+
+        def losses(params, trajectory, keys, state):
+            yield "loss", *self.loss(params, trajectory, keys[0], state)
+            for i, term in enumerate(self.terms):
+                loss, metrics = term.loss(params, trajectory, keys[i + 1], state.terms[i])
+                name = f"{term.name}_loss"
+                yield name, loss, {f"{term.name}_{key}": x for key, x in metrics.items()}
+
+        def one(*args):
+            names, found, metrics = zip(*losses(*args), strict=True)
+            return dict(zip(names, found, strict=True)), {k: v for m in metrics for k, v in m.items()}
+
+        per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
+        found, metrics = per_trajectory(params, batch, keys, state)
+        for name, value in {**metrics, **found}.items():
+            if value.shape[1:] not in ((), (steps,)):
                 raise SettingError(
-                    f"{name} of one trajectory must have shape () or {batch.reward.shape[1:]}, one "
+                    f"{name} of one trajectory must have shape () or {(steps,)}, one "
                     f"entry a step, got {value.shape[1:]}; squeeze or sum it"
                 )
+            if name in found.keys() & metrics.keys():
+                raise SettingError(f"a metric must not be called {name!r}: that is taken")
         real = batch.weight > 0
         mean = lambda x, weight: _mean(x, real if x.ndim == 2 else real.any(axis=1), weight)
-        loss = mean(losses, batch.weight if losses.ndim == 2 else 1.0)
+        means = {k: mean(x, batch.weight if x.ndim == 2 else 1.0) for k, x in found.items()}
+        priority = {k: metrics.pop(k) for k in ("priority",) if k in metrics}
         metrics = {name: mean(value, 1.0) for name, value in metrics.items()}
-        return loss, metrics | {"loss": loss}
+        return sum(means.values()), metrics | means | priority
+
+    def with_terms(self, *terms: Term) -> Self:
+        """Returns the same learner with terms added to its loss, or its rewards."""
+        return dataclasses.replace(self, terms=(*self.terms, *terms))
 
 
 def _mean(x: Array, real: Array, weight: Array | float) -> Array:

@@ -65,17 +65,25 @@ class Trajectory(NamedTuple):
     @classmethod
     def from_rows(cls, rows: Row, weight: Array | float = 1.0) -> "Trajectory":
         """Returns the trajectory of T + 1 consecutive rows of one environment, [T + 1, ...]."""
-        step_type = rows.timestep.step_type
-        head, tail = (lambda x: x[:-1]), (lambda x: x[1:])
+        head = lambda x: x[:-1]
+        action, extras = jax.tree.map(head, (rows.action, rows.extras))
+        return cls.from_steps(rows.timestep, action, extras, weight)
+
+    @classmethod
+    def from_steps(
+        cls, timestep: dm_env.TimeStep, action: Action, extras: Any, weight: Array | float = 1.0
+    ) -> "Trajectory":
+        """Returns the trajectory of T + 1 consecutive timesteps with T actions and extras."""
+        step_type = timestep.step_type
         return cls(
-            observation=rows.timestep.observation,
-            action=jax.tree.map(head, rows.action),
-            reward=tail(rows.timestep.reward),
-            discount=tail(rows.timestep.discount),
+            observation=timestep.observation,
+            action=action,
+            reward=timestep.reward[1:],
+            discount=timestep.discount[1:],
             weight=weight * (step_type[:-1] != dm_env.StepType.LAST),
             first=step_type == dm_env.StepType.FIRST,
             last=step_type[1:] == dm_env.StepType.LAST,
-            extras=jax.tree.map(head, rows.extras),
+            extras=extras,
         )
 
     def trace(self, lambda_: float = 1.0) -> Array:
@@ -83,24 +91,28 @@ class Trajectory(NamedTuple):
         return lambda_ * (1.0 - self.last)
 
     def masked(self) -> "Trajectory":
-        """Returns the trajectory with zeros wherever no step of weight looks.
+        """Returns one trajectory, or a batch, without what lies where no step of weight looks.
 
-        So padding cannot reach a loss or, through 0 * NaN, its gradient.
+        There the first step of weight is repeated, with reward 0. So padding cannot reach a loss
+        or, through 0 * NaN, its gradient, not even of a network undefined at an observation of 0.
         """
         step = self.weight > 0
-        seen = jnp.append(step, False) | jnp.append(False, step)
+        never = jnp.zeros_like(step[..., :1])
+        join = lambda *x: jnp.concatenate(x, axis=-1)
+        seen = join(step, never) | join(never, step)
+        at = jnp.unravel_index(jnp.argmax(step), step.shape)
 
-        def keep(where):
-            def zero(x):
-                mask = where.reshape(where.shape + (1,) * (x.ndim - 1))
-                return jnp.where(mask, x, jnp.zeros_like(x))
+        def choose(where, x, other):
+            return jnp.where(where.reshape(where.shape + (1,) * (x.ndim - step.ndim)), x, other)
 
-            return zero
-
+        blank = lambda x: choose(step, x, jnp.zeros_like(x))
+        # Where nothing has weight, not even the first step is sound.
+        sound = lambda x: jnp.where(step.any(), x[at], jnp.zeros_like(x[at]))
+        fill = lambda where: lambda x: choose(where, x, jnp.broadcast_to(sound(x), x.shape))
         return self._replace(
-            observation=jax.tree.map(keep(seen), self.observation),
-            action=jax.tree.map(keep(step), self.action),
-            reward=keep(step)(self.reward),
-            discount=keep(step)(self.discount),
-            extras=jax.tree.map(keep(step), self.extras),
+            observation=jax.tree.map(fill(seen), self.observation),
+            action=jax.tree.map(fill(step), self.action),
+            reward=blank(self.reward),
+            discount=blank(self.discount),
+            extras=jax.tree.map(fill(step), self.extras),
         )

@@ -30,7 +30,7 @@ class Regression(Learner):
     per_step: bool = True
 
     def loss(self, params, trajectory, key, state):
-        values = self.network.unroll(params, trajectory.observation, trajectory.first)[:-1]
+        values = self.network.unroll(params, trajectory)[:-1]
         error = trajectory.reward - values
         terms = error**2 / 2
         metrics = {
@@ -84,7 +84,7 @@ KEY = jax.random.key(0)
 def gradient(learner, batch):
     """Returns the gradient, loss and metrics at w = (1, 2)."""
     state = learner.init(KEY)._replace(params={"w": jnp.array([1.0, 2.0])})
-    (loss, metrics), grads = compute(learner, state.params, batch, KEY, state)
+    (loss, metrics), grads = compute(learner, state.params, batch.masked(), KEY, state)
     return jax.device_get((grads["w"], loss, metrics))
 
 

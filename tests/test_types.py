@@ -77,17 +77,17 @@ def padded():
     )
 
 
-def test_masked_zeroes_padding_and_nothing_else():
+def test_masked_replaces_padding_and_nothing_else():
     masked, trajectory = padded().masked(), padded()
     np.testing.assert_array_equal(
-        masked.observation["x"], [[1, 2], [3, 4], [5, 6], [0, 0], [7, 8], [9, 10]]
+        masked.observation["x"], [[1, 2], [3, 4], [5, 6], [1, 2], [7, 8], [9, 10]]
     )
     assert masked.observation["image"].sum() == 5 * 4 * 3
-    np.testing.assert_array_equal(masked.observation["n"], [1, 2, 3, 0, 5, 6])
-    np.testing.assert_array_equal(masked.action, [1, 2, 0, 0, 3])
+    np.testing.assert_array_equal(masked.observation["n"], [1, 2, 3, 1, 5, 6])
+    np.testing.assert_array_equal(masked.action, [1, 2, 1, 1, 3])
     np.testing.assert_array_equal(masked.reward, [1, 2, 0, 0, 3])
     np.testing.assert_array_equal(masked.discount, [1, 1, 0, 0, 1])
-    np.testing.assert_array_equal(masked.extras[0], [1, 2, 0, 0, 3])
+    np.testing.assert_array_equal(masked.extras[0], [1, 2, 1, 1, 3])
     np.testing.assert_array_equal(masked.extras[1]["h"].sum(1), [8, 8, 0, 0, 8])
     for field in ("weight", "first", "last"):
         np.testing.assert_array_equal(getattr(masked, field), getattr(trajectory, field))

@@ -1,10 +1,19 @@
 """The adder: cuts the stream of experience into the trajectories a learner asks for."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
+
+import dm_env
 
 from rlws.settings import Settings
 from rlws.types import Array, Key, Metrics, Row, Trajectory
+
+
+class Schedule(NamedTuple):
+    """When an adder of so many environments wants to be fed and asked."""
+
+    block_length: int | None  # steps between two looks at `ready`; None: any end of an episode
+    updates: int = 1  # of the learner whenever there is a batch, each with a batch of its own
 
 
 class Adder(Settings):
@@ -14,10 +23,14 @@ class Adder(Settings):
         """Returns the empty state. `row` gives the shapes of one row of one environment."""
         raise NotImplementedError
 
-    def add(self, state: Any, rows: Row, length: Array | int) -> Any:
-        """Adds the first `length` steps of a block of rows (leaves [T, B, ...]).
+    def add(self, state: Any, rows: Row, length: Array | int, timestep: dm_env.TimeStep) -> Any:
+        """Adds the first `length` steps of a block of rows.
 
-        Adding a block is the same as adding its steps one by one; rows past `length` are padding.
+        Args:
+          state: of the adder.
+          rows: leaves [T, B, ...]; what lies beyond `length` is padding.
+          length: where the schedule has a block length, that or 0 (nothing is added).
+          timestep: to which the last step led (leaves [B, ...]): the next row, not acted on yet.
         """
         raise NotImplementedError
 
@@ -28,17 +41,24 @@ class Adder(Settings):
     def sample(self, state: Any, key: Key) -> tuple[Any, Trajectory]:
         """Returns the state after taking a batch, and the batch (leaves [batch, T, ...]).
 
-        Called only when `ready`.
+        Called only when `ready`, and then as often as the schedule has updates.
         """
         raise NotImplementedError
+
+    def feedback(self, state: Any, priority: Array) -> Any:
+        """Takes what the learner says of each trajectory of the last batch, its `priority`."""
+        return state
 
     def metrics(self, state: Any) -> Metrics:
         """Returns what to log with each update."""
         return {}
 
-    @property
-    def block_length(self) -> int | None:
-        """Steps between two looks at `ready`; None: it may change with any end of an episode."""
+    def schedule(self, num_envs: int) -> Schedule:
+        """Returns when to feed and ask this adder.
+
+        Raises:
+          SettingError: its settings cannot be kept with so many environments.
+        """
         raise NotImplementedError
 
     @property

@@ -6,7 +6,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
-from rlws.adders.adder import Adder
+from rlws.adders.adder import Adder, Schedule
 from rlws.settings import PositiveInt
 from rlws.types import Array, Metrics, Row, Trajectory
 
@@ -41,7 +41,8 @@ class Episodes(Adder):
     episodes: PositiveInt
     max_length: PositiveInt  # steps
 
-    block_length = None
+    def schedule(self, num_envs: int) -> Schedule:
+        return Schedule(block_length=None)
 
     @property
     def min_ends(self) -> int:
@@ -69,7 +70,7 @@ class Episodes(Adder):
             dropped=jnp.float32(0),
         )
 
-    def add(self, state: EpisodesState, rows: Row, length: Array | int) -> EpisodesState:
+    def add(self, state: EpisodesState, rows, length, timestep) -> EpisodesState:
         step_type = rows.timestep.step_type
         time = jnp.arange(step_type.shape[0])[:, None]
         real = time < length

@@ -1,5 +1,6 @@
 """Environments: `make(name)` makes one, `spec(environment)` is what an agent may know of it."""
 
+from rlws.environments.actions import clip_actions as clip_actions
 from rlws.environments.adapters import episode_key as episode_key
 from rlws.environments.adapters import to_dm_env as to_dm_env
 from rlws.environments.cartpole import CartPole as CartPole

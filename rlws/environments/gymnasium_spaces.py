@@ -60,6 +60,24 @@ def to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
     return _by_parts(space, to_gymnasium)
 
 
+def batch_from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
+    """Returns `from_gymnasium(space)` of a batch, leaves [B, ...]; `space` is that of one."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return lambda values: np.subtract(values, start, dtype=np.int32)
+    return _by_parts(space, batch_from_gymnasium)
+
+
+def batch_to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
+    """Returns `to_gymnasium(space)` of a batch, leaves [B, ...]; `space` is that of one."""
+    if isinstance(space, spaces.Discrete):
+        start, dtype = int(space.start), space.dtype
+        # "same_kind" rejects floats, as `to_gymnasium` does.
+        cast = lambda values: np.asarray(values).astype(dtype, casting="same_kind", copy=False)
+        return (lambda values: start + cast(values)) if start else cast
+    return _by_parts(space, batch_to_gymnasium)
+
+
 def _by_parts(space: spaces.Space, convert: Callable) -> Callable[[Any], Any]:
     if isinstance(space, spaces.Dict):
         parts = {key: convert(part) for key, part in space.items()}

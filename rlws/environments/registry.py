@@ -1,8 +1,11 @@
 """Environments by name: "gym:CartPole-v1", "jax:Catch", and those a user registers."""
 
+import contextlib
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import TypeAlias
 
 import dm_env
@@ -21,6 +24,13 @@ _factories: dict[str, Callable[..., Environment]] = {
     "jax:Catch": Catch,
 }
 
+# The prefixes of other packages: the module here that adapts them, which has `names()`, and its
+# class, of what follows the prefix. Imported when asked for: they are slow, or not installed.
+_ADAPTERS = {
+    "gym": ("gymnasium_adapter", "GymEnvironment"),
+    "gymnax": ("gymnax_adapter", "GymnaxEnvironment"),
+}
+
 
 def make(
     name: str,
@@ -34,14 +44,15 @@ def make(
     A JAX environment has no state, so whoever runs it takes care of `seed` and `index`.
 
     Args:
-      name: "gym:" and a gymnasium id, or a registered name.
+      name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, or a registered name.
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
       max_episode_steps: replaces the time limit.
 
     Raises:
-      SettingError: nothing is called `name`, or it has no time limit to replace.
+      SettingError: nothing is called `name`, its package is missing, or it has no time limit to
+        replace.
     """
     factory = _factory(name)
     offered = dict(seed=seed, index=index, render=render, max_episode_steps=max_episode_steps)
@@ -62,11 +73,11 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
     """Makes `make(name)` call `factory` with those of its settings that `factory` accepts by name.
 
     Args:
-      name: "prefix:Name", with any prefix but "gym".
+      name: "prefix:Name", with a prefix that no package here has, so not "gym" or "gymnax".
       factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
     """
     prefix, _, rest = name.partition(":")
-    if not prefix or not rest or prefix == "gym":
+    if not prefix or not rest or prefix in _ADAPTERS:
         raise SettingError(
             f"environment name must be 'prefix:Name' with a prefix of your own, got {name!r};"
             f" try 'mine:{rest or prefix}'"
@@ -75,10 +86,12 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
 
 
 def available() -> list[str]:
-    """Returns all known names, sorted."""
-    from rlws.environments import gymnasium_adapter  # slow to import, and not always needed
-
-    return sorted([*_factories, *gymnasium_adapter.names()])
+    """Returns all known names, sorted; those of packages that are installed."""
+    names = [*_factories]
+    for prefix in _ADAPTERS:
+        with contextlib.suppress(ImportError):
+            names += _adapter(prefix).names()
+    return sorted(names)
 
 
 def spec(environment: Environment) -> EnvironmentSpec:
@@ -98,8 +111,16 @@ def _factory(name: str) -> Callable[..., Environment]:
     if name in _factories:
         return _factories[name]
     prefix, _, identity = name.partition(":")
-    if prefix != "gym" or not identity:
+    if prefix not in _ADAPTERS or not identity:
         raise unknown(name, available(), "rlws.environments.available() lists the names")
-    from rlws.environments.gymnasium_adapter import GymEnvironment
+    try:
+        adapter = _adapter(prefix)
+    except ImportError as error:
+        remedy = f"pip install 'rlws[envs]' ({error})"
+        message = f"environment {name!r} needs a package that is missing: {remedy}"
+        raise SettingError(message) from error
+    return functools.partial(getattr(adapter, _ADAPTERS[prefix][1]), identity)
 
-    return functools.partial(GymEnvironment, identity)
+
+def _adapter(prefix: str) -> ModuleType:
+    return importlib.import_module(f"rlws.environments.{_ADAPTERS[prefix][0]}")

@@ -1,8 +1,39 @@
 """Networks: backbones, heads and the one place where they become pure functions."""
 
-from rlws.networks.backbones import MLP, Backbone
+from rlws.networks.backbones import CNN, GRU, LSTM, MLP, Backbone, Recurrent
 from rlws.networks.compose import Network, compose
-from rlws.networks.distributions import Categorical
-from rlws.networks.heads import CategoricalPolicy, Value
+from rlws.networks.distributions import Categorical, Normal, TanhNormal
+from rlws.networks.ensemble import ensemble
+from rlws.networks.heads import (
+    ActionValues,
+    CategoricalPolicy,
+    DuellingActionValues,
+    NormalPolicy,
+    TanhNormalPolicy,
+    TanhPolicy,
+    Value,
+    policy,
+)
 
-__all__ = ["MLP", "Backbone", "Categorical", "CategoricalPolicy", "Network", "Value", "compose"]
+__all__ = [
+    "CNN",
+    "GRU",
+    "LSTM",
+    "MLP",
+    "ActionValues",
+    "Backbone",
+    "Categorical",
+    "CategoricalPolicy",
+    "DuellingActionValues",
+    "Network",
+    "Normal",
+    "NormalPolicy",
+    "Recurrent",
+    "TanhNormal",
+    "TanhNormalPolicy",
+    "TanhPolicy",
+    "Value",
+    "compose",
+    "ensemble",
+    "policy",
+]

@@ -1,7 +1,7 @@
 """Backbones: from one observation to features. Any callable will do; these carry settings."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import haiku as hk
 import jax
@@ -47,6 +47,76 @@ class MLP(Backbone):
             initializer = INITIALIZERS[self.initializer](self.scale)
             features = ACTIVATIONS[self.activation](hk.Linear(size, w_init=initializer)(features))
         return features
+
+
+class CNN(Backbone):
+    """A small convolutional network over one image [height, width, channels], then an MLP.
+
+    Integers are taken for bytes and divided by 255. Defaults are those of Young and Tian, 2019,
+    "MinAtar", but for the activation's initialiser.
+    """
+
+    channels: tuple[int, ...] = (16,)  # of each convolution
+    kernels: tuple[int, ...] = (3,)  # side of each, in pixels
+    strides: tuple[int, ...] = (1,)  # of each, in pixels
+    mlp: MLP = MLP((128,), "relu")
+
+    def __call__(self, observation: Observation) -> Array:
+        if getattr(observation, "ndim", None) != 3:
+            raise SettingError(
+                "CNN: an observation must be one image [height, width, channels], got "
+                f"{jax.tree.map(jnp.shape, observation)}; use MLP, or your own function"
+            )
+        image = observation.astype(jnp.float32)
+        if jnp.issubdtype(observation.dtype, jnp.integer):
+            image = image / 255.0
+        initializer = hk.initializers.Orthogonal(math.sqrt(2.0))
+        for settings in zip(self.channels, self.kernels, self.strides, strict=True):
+            image = jax.nn.relu(
+                hk.Conv2D(*settings, w_init=initializer, padding="VALID")(image)
+            )
+        return self.mlp(image.ravel())
+
+
+class Recurrent(Backbone):
+    """Settings of a backbone with memory: an encoder, then a core that carries a state."""
+
+    encoder: Backbone = MLP((64,))
+    size: Annotated[int, Range(1)] = 64  # units of the core
+
+    def __call__(self, observation: Observation) -> Array:
+        """Returns what the core is fed for one observation."""
+        return self.encoder(observation)
+
+    def initial_state(self) -> Any:
+        """Returns the state of the core at the start of an episode."""
+        raise NotImplementedError
+
+    def recur(self, features: Array, state: Any) -> tuple[Array, Any]:
+        """Returns the core's features [size] and its next state."""
+        raise NotImplementedError
+
+
+class GRU(Recurrent):
+    """A gated recurrent unit: Cho et al., 2014, https://arxiv.org/abs/1406.1078."""
+
+    def initial_state(self) -> Array:
+        return jnp.zeros(self.size)
+
+    def recur(self, features: Array, state: Array) -> tuple[Array, Array]:
+        with jax.numpy_rank_promotion("allow"):  # Haiku's biases
+            return hk.GRU(self.size)(features, state)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory: Hochreiter and Schmidhuber, 1997."""
+
+    def initial_state(self) -> hk.LSTMState:
+        return hk.LSTMState(jnp.zeros(self.size), jnp.zeros(self.size))
+
+    def recur(self, features: Array, state: hk.LSTMState) -> tuple[Array, hk.LSTMState]:
+        with jax.numpy_rank_promotion("allow"):  # Haiku's biases
+            return hk.LSTM(self.size)(features, state)
 
 
 def flatten(observation: Observation) -> Array:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
+from rlws.networks.backbones import Recurrent
 from rlws.settings import SettingError
-from rlws.types import Array, EnvironmentSpec, Key, Observation, Params
+from rlws.types import Array, EnvironmentSpec, Key, Observation, Params, Trajectory
 
 
 class Network(NamedTuple):
@@ -21,21 +22,79 @@ class Network(NamedTuple):
     """
 
     init: Callable[[Key], Params]
-    apply: Callable[[Params, Observation], Any]  # for any leading axes
+    apply: Callable[[Params, Observation], Any]  # for any leading axes; without a core only
+    core: "Core | None" = None
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether outputs depend on what came before in the episode."""
+        return self.core is not None
 
     def initial_state(self) -> Any:
         """Returns the core state at the start of an episode."""
-        return ()
+        return () if self.core is None else self.core.initial_state
 
     def step(
         self, params: Params, observation: Observation, first: Array, state: Any
     ) -> tuple[Any, Any]:
         """Returns the outputs for one observation and the next core state."""
-        return self.apply(params, observation), state
+        if self.core is None:
+            return self.apply(params, observation), state
+        features = self.core.encode(params, observation)
+        features, state = self._recur(params, features, first, state)
+        return self.core.decode(params, features), state
 
-    def unroll(self, params: Params, observation: Observation, first: Array) -> Any:
-        """Returns the outputs along a trajectory: observation [T + 1, ...], first [T + 1]."""
-        return self.apply(params, observation)
+    def unroll(self, params: Params, trajectory: Trajectory) -> Any:
+        """Returns the outputs for all observations of a trajectory, leaves [T + 1, ...].
+
+        A core starts from the state the actor recorded with the first step, and anew wherever an
+        episode begins.
+        """
+        if self.core is None:
+            return self.apply(params, trajectory.observation)
+        return self.core.decode(params, self._features(params, trajectory)[0])
+
+    def warm_up(self, params: Params, trajectory: Trajectory, steps: int) -> Trajectory:
+        """Returns the trajectory without its first `steps` steps, which only bring the core to the
+        state it would be in by these parameters ("burn-in"); no gradient flows through them.
+
+        Kapturowski et al., 2019, "Recurrent experience replay in distributed reinforcement
+        learning".
+        """
+        later = lambda x: x[steps:]
+        rest = Trajectory(*(jax.tree.map(later, part) for part in trajectory))
+        if self.core is None or not steps:
+            return rest
+        states = self._features(jax.lax.stop_gradient(params), trajectory)[1]
+        # The state after step `steps` - 1 is the one before the first that remains.
+        before = jax.tree.map(lambda x: jax.lax.stop_gradient(x[steps - 1 : -1]), states)
+        cut = lambda x, y: y[: len(x)]
+        core = jax.tree.map(cut, rest.extras["core"], before)
+        return rest._replace(extras={**rest.extras, "core": core})
+
+    def _features(self, params, trajectory):
+        """Returns what heads stand on and the core state after each observation, [T + 1, ...]."""
+        features = self.core.encode(params, trajectory.observation)
+        start = jax.tree.map(lambda x: x[0], trajectory.extras["core"])
+
+        def step(state, inputs):
+            features, state = self._recur(params, *inputs, state)
+            return state, (features, state)
+
+        return jax.lax.scan(step, start, (features, trajectory.first))[1]
+
+    def _recur(self, params, features, first, state):
+        anew = lambda initial, old: jnp.where(first, initial, old)
+        return self.core.step(params, features, jax.tree.map(anew, self.core.initial_state, state))
+
+
+class Core(NamedTuple):
+    """The parts of a recurrent network; `encode` and `decode` take any leading axes."""
+
+    encode: Callable[[Params, Observation], Any]
+    step: Callable[[Params, Any, Any], tuple[Any, Any]]  # features, state -> features, state
+    decode: Callable[[Params, Any], Any]
+    initial_state: Any
 
 
 def compose(
@@ -48,45 +107,75 @@ def compose(
     """Returns the network whose heads stand on one backbone, or on one copy each if not `shared`.
 
     `backbone` and `heads` are written for one observation and run inside `hk.transform`. Discrete
-    observations arrive one-hot.
+    observations arrive one-hot. A `Recurrent` backbone makes the network recurrent.
 
     Raises:
       SettingError: a head does not fit the environment's actions; both shapes are named.
     """
     Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
+    branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}
+    scopes = tuple(dict.fromkeys(branches.values()))
+    recurrent = isinstance(backbone, Recurrent)
 
-    def forward(observation):
+    def encode(observation):
         observation = jax.tree.map(_encode, spec.observations, observation)
-        branch = functools.cache(lambda scope: _scoped(scope, backbone, observation))
-        return Outputs(
-            *(
-                _scoped(name, head, branch("backbone" if shared else f"{name}_backbone"))
-                for name, head in heads.items()
-            )
-        )
+        return {scope: _scoped(scope, backbone, observation) for scope in scopes}
 
-    transformed = hk.without_apply_rng(hk.transform(forward))
+    def recur(features, state):
+        found = {s: _scoped(f"{s}_core", backbone.recur, features[s], state[s]) for s in scopes}
+        return tuple({scope: pair[i] for scope, pair in found.items()} for i in range(2))
+
+    def decode(features):
+        return Outputs(*(_scoped(n, head, features[branches[n]]) for n, head in heads.items()))
+
+    def build():
+        def whole(observation):
+            features = encode(observation)
+            return decode(recur(features, start)[0] if recurrent else features)
+
+        return whole, (whole, encode, recur, decode)
+
+    start = {scope: backbone.initial_state() for scope in scopes} if recurrent else ()
+    transformed = hk.without_apply_rng(hk.multi_transform(build))
+    whole, *parts = transformed.apply
     example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec.observations)
-
-    def apply(params, observation):
-        leading = _leading_shape(spec.observations, observation)
-        if not leading:
-            return transformed.apply(params, observation)
-        # One flat batch axis: vmap over each leading axis in turn gives slower matrix products.
-        merge = lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[len(leading) :]))
-        split = lambda x: jnp.reshape(x, (*leading, *x.shape[1:]))
-        batched = jax.vmap(transformed.apply, in_axes=(None, 0))
-        return jax.tree.map(split, batched(params, jax.tree.map(merge, observation)))
-
-    network = Network(lambda key: transformed.init(key, example), apply)
-    build = lambda: apply(network.init(jax.random.key(0)), example)
-    _check_heads(spec, jax.eval_shape(build))
+    batched = functools.partial(_batched, spec.observations)
+    core = Core(batched(parts[0]), parts[1], _decoding(parts[2]), start) if recurrent else None
+    network = Network(lambda key: transformed.init(key, example), batched(whole), core)
+    _check_heads(spec, jax.eval_shape(lambda: whole(network.init(jax.random.key(0)), example)))
     return network
 
 
-def _scoped(name: str, function: Callable, x: Any) -> Any:
+def _batched(spec: Any, apply: Callable) -> Callable:
+    """Returns `apply`, written for one observation, for any leading axes of it."""
+
+    def batched(params, observation):
+        leading = _leading_shape(spec, observation)
+        if not leading:
+            return apply(params, observation)
+        # One flat batch axis: vmap over each leading axis in turn gives slower matrix products.
+        merge = lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[len(leading) :]))
+        split = lambda x: jnp.reshape(x, (*leading, *x.shape[1:]))
+        flat = jax.tree.map(merge, observation)
+        return jax.tree.map(split, jax.vmap(apply, in_axes=(None, 0))(params, flat))
+
+    return batched
+
+
+def _decoding(decode: Callable) -> Callable:
+    """Returns `decode`, written for the features of one observation, also for [T + 1] of them."""
+
+    def decoding(params, features):
+        if all(x.ndim == 1 for x in features.values()):
+            return decode(params, features)
+        return jax.vmap(decode, in_axes=(None, 0))(params, features)
+
+    return decoding
+
+
+def _scoped(name: str, function: Callable, *args: Any) -> Any:
     with hk.experimental.name_scope(name):
-        return function(x)
+        return function(*args)
 
 
 def _encode(spec: specs.Array, x: Array) -> Array:

@@ -1,5 +1,6 @@
 """Distributions over actions, as pytrees of their parameters."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,9 @@ from rlws.settings import SettingError
 from rlws.types import Array, Key
 
 
+LOG_2, LOG_2_PI = math.log(2.0), math.log(2.0 * math.pi)
+
+
 class Categorical(NamedTuple):
     """One of n actions, by unnormalised log-probabilities."""
 
@@ -17,6 +21,10 @@ class Categorical(NamedTuple):
 
     def sample(self, key: Key) -> Array:
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        action = self.sample(key)
+        return action, self.log_prob(action)
 
     def mode(self) -> Array:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
@@ -41,3 +49,86 @@ class Categorical(NamedTuple):
                 f"head {name!r} has logits of shape {self.logits.shape}, but the environment's "
                 f"{spec.num_values} actions need shape ({spec.num_values},)"
             )
+
+
+class Normal(NamedTuple):
+    """Independent normal distributions over the components of an action [n]."""
+
+    mean: Array  # [..., n]
+    log_std: Array  # [..., n]
+
+    def sample(self, key: Key) -> Array:
+        noise = jax.random.normal(key, self.mean.shape)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        action = self.sample(key)
+        return action, self.log_prob(action)
+
+    def mode(self) -> Array:
+        return self.mean
+
+    def log_prob(self, action: Array) -> Array:
+        return _normal_log_prob((action - self.mean) / jnp.exp(self.log_std), self.log_std)
+
+    def entropy(self) -> Array:
+        return jnp.sum(self.log_std + 0.5 * (1.0 + LOG_2_PI), axis=-1)
+
+    def check_actions(self, name: str, spec: Any) -> None:
+        """Raises a SettingError unless these are distributions over the actions of `spec`."""
+        _check_vector(name, spec, self.mean.shape)
+
+
+class TanhNormal(NamedTuple):
+    """centre + half_range * tanh(u) with independent normal u: actions within bounds.
+
+    Haarnoja et al., 2018, "Soft actor-critic algorithms and applications", appendix C. Its entropy
+    has no closed form; -log_prob of a sample estimates it.
+    """
+
+    mean: Array  # of u, [..., n]
+    log_std: Array  # of u, [..., n]
+    centre: Array  # of the actions, [..., n]
+    half_range: Array  # of the actions, [..., n]
+
+    def sample(self, key: Key) -> Array:
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        noise = jax.random.normal(key, self.mean.shape)
+        u = self.mean + jnp.exp(self.log_std) * noise
+        return self._action(u), _normal_log_prob(noise, self.log_std) - self._log_slope(u)
+
+    def mode(self) -> Array:
+        return self._action(self.mean)
+
+    def log_prob(self, action: Array) -> Array:
+        # Where float32 puts an action at its bound, u would be infinite.
+        y = jnp.clip((action - self.centre) / self.half_range, -1 + 1e-6, 1 - 1e-6)
+        u = jnp.arctanh(y)
+        scaled = (u - self.mean) / jnp.exp(self.log_std)
+        return _normal_log_prob(scaled, self.log_std) - self._log_slope(u)
+
+    def _action(self, u: Array) -> Array:
+        return self.centre + self.half_range * jnp.tanh(u)
+
+    def _log_slope(self, u: Array) -> Array:
+        # log of d action / d u; 1 - tanh(u)^2 itself would round to 0 from u = 9 on.
+        log_slope = 2.0 * (LOG_2 - u - jax.nn.softplus(-2.0 * u)) + jnp.log(self.half_range)
+        return jnp.sum(log_slope, axis=-1)
+
+    def check_actions(self, name: str, spec: Any) -> None:
+        """Raises a SettingError unless these are distributions over the actions of `spec`."""
+        _check_vector(name, spec, self.mean.shape)
+
+
+def _normal_log_prob(noise: Array, log_std: Array) -> Array:
+    return -0.5 * jnp.sum(noise**2 + 2.0 * log_std + LOG_2_PI, axis=-1)
+
+
+def _check_vector(name: str, spec: Any, shape: tuple[int, ...]) -> None:
+    if isinstance(spec, specs.DiscreteArray) or getattr(spec, "shape", None) != shape:
+        raise SettingError(
+            f"head {name!r} is for continuous actions of shape {shape}, but the environment's are "
+            f"{spec}; use an environment with such actions or another head"
+        )

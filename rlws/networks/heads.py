@@ -1,10 +1,13 @@
 """Heads: from features to what the algorithm needs. Any callable will do."""
 
+from typing import Any, Self
+
 import haiku as hk
 import jax.numpy as jnp
+import numpy as np
 from dm_env import specs
 
-from rlws.networks.distributions import Categorical
+from rlws.networks.distributions import Categorical, Normal, TanhNormal
 from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
 from rlws.types import Array, EnvironmentSpec
 
@@ -28,6 +31,114 @@ class CategoricalPolicy(Settings):
     def __call__(self, features: Array) -> Categorical:
         init = hk.initializers.Orthogonal(self.scale)
         return Categorical(hk.Linear(self.num_actions, w_init=init)(features))
+
+
+class NormalPolicy(Settings):
+    """A normal distribution over continuous actions, its deviation the same in all states.
+
+    Where actions have finite bounds, mean and deviation are in units of half their range.
+    """
+
+    actions: specs.Array
+    scale: NonNegative = 0.01  # small, so the first means are near the middle
+
+    def __call__(self, features: Array) -> Normal:
+        centre, half_range = bounds(self.actions, finite=False)
+        init = hk.initializers.Orthogonal(self.scale)
+        mean = hk.Linear(centre.size, w_init=init)(features)
+        log_std = hk.get_parameter("log_std", centre.shape, init=jnp.zeros)
+        return Normal(centre + half_range * mean, log_std + np.log(half_range))
+
+
+class TanhNormalPolicy(Settings):
+    """A normal distribution squashed to the bounds of continuous actions."""
+
+    actions: specs.BoundedArray
+    log_std_min: float = -5.0
+    log_std_max: float = 2.0
+
+    def __call__(self, features: Array) -> TanhNormal:
+        centre, half_range = bounds(self.actions, finite=True)
+        init = hk.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
+        mean = hk.Linear(centre.size, w_init=init)(features)
+        log_std = jnp.tanh(hk.Linear(centre.size, w_init=init)(features))
+        middle = 0.5 * (self.log_std_max + self.log_std_min)
+        log_std = middle + 0.5 * (self.log_std_max - self.log_std_min) * log_std
+        return TanhNormal(mean, log_std, jnp.asarray(centre), jnp.asarray(half_range))
+
+
+class TanhPolicy(Settings):
+    """One continuous action within its bounds."""
+
+    actions: specs.BoundedArray
+
+    def __call__(self, features: Array) -> Array:
+        centre, half_range = bounds(self.actions, finite=True)
+        init = hk.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
+        return centre + half_range * jnp.tanh(hk.Linear(centre.size, w_init=init)(features))
+
+
+def policy(spec: EnvironmentSpec) -> CategoricalPolicy | NormalPolicy:
+    """Returns the policy head for actions of either kind.
+
+    Raises:
+      SettingError: actions are neither discrete nor a vector of real numbers.
+    """
+    if isinstance(spec.actions, specs.DiscreteArray):
+        return CategoricalPolicy(spec.actions.num_values)
+    bounds(spec.actions, finite=False)
+    return NormalPolicy(spec.actions)
+
+
+def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns centre and half range of continuous actions, [n]; 0 and 1 where they have no bounds.
+
+    Raises:
+      SettingError: actions are not a vector of real numbers, or must have bounds and have none.
+    """
+    vector = isinstance(actions, specs.Array) and not isinstance(actions, specs.DiscreteArray)
+    if not vector or len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating):
+        raise SettingError(
+            f"this policy needs actions that are a vector of real numbers, got {actions}; choose "
+            "an environment with continuous actions, such as gym:Pendulum-v1, or another agent"
+        )
+    infinite = np.full(actions.shape, np.inf)
+    low = np.broadcast_to(getattr(actions, "minimum", -infinite), actions.shape)
+    high = np.broadcast_to(getattr(actions, "maximum", infinite), actions.shape)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    if finite and not bounded.all():
+        raise SettingError(
+            f"this policy needs actions with finite bounds, got {actions}; wrap the environment in "
+            "one that scales actions to [-1, 1]"
+        )
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+
+
+class ActionValues(Settings):
+    """A value for each of n discrete actions, [n]."""
+
+    num_actions: PositiveInt
+
+    @classmethod
+    def of(cls, spec: EnvironmentSpec) -> Self:
+        """Returns the head for the actions of `spec`, which must be discrete."""
+        return cls(CategoricalPolicy.of(spec).num_actions)
+
+    def __call__(self, features: Array) -> Array:
+        init = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
+        return hk.Linear(self.num_actions, w_init=init)(features)
+
+
+class DuellingActionValues(ActionValues):
+    """Values of actions as the value of the state plus advantages, whose mean is 0.
+
+    Wang et al., 2016, "Dueling network architectures for deep reinforcement learning", equation 9.
+    """
+
+    def __call__(self, features: Array) -> Array:
+        advantage = super().__call__(features)
+        return Value()(features) + advantage - advantage.mean()
 
 
 class Value(Settings):

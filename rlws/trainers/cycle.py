@@ -11,11 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from rlws import streams
-from rlws.actor import Actor
+from rlws.actor import ENVIRONMENTS, Actor
 from rlws.agent import Agent
 from rlws.learner import LearnerState
 from rlws.streams import Stream
 from rlws.types import Action, Array, EnvironmentSpec, Key, Metrics, Params, Row
+
+
+class Totals(NamedTuple):
+    """The learner's metrics since they were last read."""
+
+    metrics: Metrics  # sums over updates
+    updates: Array
 
 
 class State(NamedTuple):
@@ -23,7 +30,7 @@ class State(NamedTuple):
 
     learner: LearnerState
     adder: Any
-    totals: Metrics  # sums of the learner's metrics over the updates since they were last read
+    totals: Totals
 
 
 def init(agent: Agent, spec: EnvironmentSpec, seed: int, num_envs: int) -> State:
@@ -31,24 +38,25 @@ def init(agent: Agent, spec: EnvironmentSpec, seed: int, num_envs: int) -> State
     learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
     row = example_row(agent, spec, learner.params)
     adder = agent.adder.init(row, num_envs)
-
-    def first_update(learner, adder):
-        key = jax.random.key(0)
-        adder, batch = agent.adder.sample(adder, key)
-        return agent.learner.update(learner, batch, key)[1] | agent.adder.metrics(adder)
-
-    shapes = jax.eval_shape(first_update, learner, adder)
+    shapes = jax.eval_shape(lambda *args: _update(agent, *args)[2], learner, adder, seed_key())
     totals = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
-    return State(learner, adder, totals | {"updates": jnp.float32(0)})
+    return State(learner, adder, Totals(totals, jnp.int32(0)))
+
+
+def seed_key() -> Key:
+    """Returns some key, where only its type matters."""
+    return streams.draw(jnp.zeros(2, jnp.uint32))
 
 
 def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
     """Returns a row of one environment, all zeros."""
     observation = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec.observations)
     timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(0), observation)
-    key, state = jax.random.key(0), agent.actor.initial_state()
-    action, _, extras = jax.eval_shape(agent.actor.select_action, params, timestep, state, key)
-    zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+    one = jax.tree.map(lambda x: x[None], timestep)
+    state = initial_actor_state(agent.actor, 1)
+    found = lambda: act(agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state)
+    action, _, extras = jax.eval_shape(found)
+    zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), tree)
     return Row(timestep, zeros(action), zeros(extras))
 
 
@@ -67,22 +75,41 @@ def act(
         key = streams.draw(act_key, index, step)
         return actor.select_action(params, timestep, state, key)
 
-    return jax.vmap(act_in_one)(jnp.arange(timestep.step_type.shape[0]), timestep, state)
+    indices = jnp.arange(timestep.step_type.shape[0])
+    return jax.vmap(act_in_one, axis_name=ENVIRONMENTS)(indices, timestep, state)
 
 
-def learn(agent: Agent, state: State, learn_key: Key) -> State:
-    """Takes a batch from the adder, which must be ready, and updates the learner with it."""
-    key = streams.draw(learn_key, 0, state.learner.updates)
+def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State:
+    """Takes a batch from the adder, which must be ready, and updates the learner with it.
+
+    Args:
+      agent: the agent.
+      state: of the agent.
+      learn_key: of the stream the learner draws from.
+      updates: how often to do so, each time with a new batch.
+    """
+
+    def once(state, _=None):
+        key = streams.draw(learn_key, 0, state.learner.updates)
+        learner, adder, metrics = _update(agent, state.learner, state.adder, key)
+        sums = jax.tree.map(jnp.add, state.totals.metrics, metrics)
+        return State(learner, adder, Totals(sums, state.totals.updates + 1)), None
+
+    return once(state)[0] if updates == 1 else jax.lax.scan(once, state, length=updates)[0]
+
+
+def _update(agent: Agent, learner: LearnerState, adder: Any, key: Key):
     sample_key, update_key = jax.random.split(key)
-    adder, batch = agent.adder.sample(state.adder, sample_key)
-    learner, metrics = agent.learner.update(state.learner, batch, update_key)
-    metrics |= agent.adder.metrics(adder) | {"updates": jnp.float32(1)}
-    return State(learner, adder, jax.tree.map(jnp.add, state.totals, metrics))
+    adder, batch = agent.adder.sample(adder, sample_key)
+    learner, metrics = agent.learner.learn(learner, batch, update_key)
+    priority = metrics.pop("priority", None)
+    if priority is not None:
+        adder = agent.adder.feedback(adder, priority)
+    return learner, adder, metrics | agent.adder.metrics(adder)
 
 
 def read_totals(state: State) -> tuple[State, dict[str, float]]:
     """Returns the state with its totals set to zero, and the means since the last call."""
-    totals = {name: float(value) for name, value in jax.device_get(state.totals).items()}
-    updates = totals.pop("updates")
-    means = {name: value / updates for name, value in totals.items()} if updates else {}
+    metrics, updates = jax.device_get(state.totals)
+    means = {name: float(value) / int(updates) for name, value in metrics.items() if updates}
     return state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals)), means

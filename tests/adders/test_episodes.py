@@ -56,12 +56,12 @@ class Machine:
         self.empty = adder.init(EXAMPLE, num_envs)
 
         def add(state, rows, length):
-            state = adder.add(state, rows, length)
+            state = adder.add(state, rows, length, None)  # whole episodes need no more
             return state, adder.ready(state)
 
         def sample(state):
             state, batch = adder.sample(state, jax.random.key(0))
-            masked = jax.vmap(lambda x: x.masked())(batch)
+            masked = batch.masked()
             inside = jnp.arange(max_length + 1)[None] <= (batch.weight > 0).sum(1, keepdims=True)
             return state, batch, masked._replace(first=masked.first & inside)
 
@@ -173,7 +173,8 @@ def test_episodes_batches_follow_the_table(case):
         np.testing.assert_array_equal(batch.weight[i], np.arange(max_length) < length)
         assert not batch.last[i, length:].any()
         assert not masked.reward[i, length:].any()
-        assert not masked.observation["o"][i, length + 1 :].any()
+        filler = masked.observation["o"][0, :1]
+        assert (masked.observation["o"][i, length + 1 :] == filler).all()
 
 
 def test_episodes_are_ready_with_the_last_end_and_not_before():
@@ -400,7 +401,7 @@ def test_episodes_add_and_sample_under_vmap():
 
     @jax.jit
     def batches(states):
-        states = jax.vmap(adder.add, (0, 0, None))(states, rows, 6)
+        states = jax.vmap(adder.add, (0, 0, None, None))(states, rows, 6, None)
         return jax.vmap(adder.ready)(states), jax.vmap(adder.sample, (0, None))(states, None)[1]
 
     ready, batch = batches(states)

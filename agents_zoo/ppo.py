@@ -1,0 +1,163 @@
+"""PPO: several epochs of clipped policy gradients on each batch of unrolls.
+
+Schulman et al., 2017, "Proximal policy optimization algorithms". https://arxiv.org/abs/1707.06347
+Advantages: Schulman et al., 2016, "High-dimensional continuous control using generalized advantage
+estimation". https://arxiv.org/abs/1506.02438
+
+Minimises, with r = pi(a | s) / pi_old(a | s), advantages A of steps in the minibatch and targets
+G = A + V_old(s),
+
+    mean(-min(r A, clip(r, 1 - clip, 1 + clip) A) + value_cost * (V(s) - G)^2 / 2 - entropy_cost * H)
+
+(equations 7 and 9). Departures from the paper, usual since its reference implementation: advantages
+are standardised in each minibatch, gradients clipped by their global norm, Adam's epsilon is 1e-5.
+An episode cut by a time limit goes on in value: it is bootstrapped from its last observation.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from rlws import networks
+from rlws.actor import PolicyActor, linear
+from rlws.adders import Unrolls
+from rlws.agent import Agent, AgentConfig
+from rlws.learner import Learner, standardise
+from rlws.networks import MLP, Backbone
+from rlws.normalise import normalise_observations, scale_rewards
+from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
+
+
+class Config(AgentConfig):
+    """Settings of PPO."""
+
+    backbone: Backbone = MLP()  # of policy and value
+    shared: bool = False  # one backbone for both
+    learning_rate: Positive = 3e-4
+    anneal_steps: PositiveInt | None = None  # environment steps until the rate is 0; None: never
+    discount: Fraction = 0.99  # gamma, per step
+    lambda_: Fraction = 0.95  # of advantages
+    unroll_length: PositiveInt = 128  # steps of each environment in a batch
+    epochs: PositiveInt = 4  # passes over a batch
+    minibatches: PositiveInt = 4  # gradient steps in each; of whole unrolls with a recurrent core
+    clip: Positive = 0.2  # of the probability ratio, around 1
+    value_clip: Positive | None = None  # how far V may move from V_old for free; None: anywhere
+    value_cost: NonNegative = 0.5
+    entropy_cost: NonNegative = 0.0
+    target_kl: Positive | None = None  # no more steps on a batch beyond this divergence from pi_old
+    max_gradient_norm: Positive = 0.5
+    normalise_advantages: bool = True  # to mean 0 and deviation 1 over a minibatch
+    normalise_observations: bool = False  # to mean 0 and deviation 1, running
+    scale_rewards: bool = False  # by the running deviation of discounted returns
+
+    def make(self, spec) -> Agent:
+        network = networks.compose(
+            spec,
+            self.backbone,
+            shared=self.shared,
+            policy=networks.policy(spec),
+            value=networks.Value(),
+        )
+        optimizer = optax.chain(
+            optax.clip_by_global_norm(self.max_gradient_norm),
+            optax.adam(self.learning_rate, eps=1e-5),
+        )
+        agent = Agent(
+            actor=PolicyActor(network, log_prob=True),
+            learner=PPO(network, optimizer, self),
+            adder=Unrolls(self.unroll_length),
+            evaluator=PolicyActor(network, greedy=True),
+        )
+        if self.normalise_observations:
+            agent = normalise_observations(agent, spec)
+        return scale_rewards(agent, self.discount) if self.scale_rewards else agent
+
+
+class PPO(Learner):
+    """Improves policy and value on unrolls (leaves [B, T, ...]), minibatch by minibatch."""
+
+    config: Config
+
+    def init(self, key):
+        return super().init(key)._replace(extra=jnp.float32(0))  # environment steps learned from
+
+    def update(self, state, batch, key):
+        config = self.config
+        samples = jax.vmap(self.samples, in_axes=(None, 0))(state.params, batch)
+        if not self.network.recurrent:  # each step is a sample of its own
+            samples = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), samples)
+        count = len(samples.reward)
+        if count % config.minibatches:
+            raise SettingError(
+                f"PPO: minibatches={config.minibatches} must divide the "
+                f"{'unrolls' if self.network.recurrent else 'steps'} of a batch, got {count}; "
+                "change minibatches, unroll_length or num_envs"
+            )
+        rate = 1.0 if config.anneal_steps is None else linear(1, 0, config.anneal_steps, state.extra)
+
+        def step(state, inputs):
+            index, key = inputs
+            minibatch = jax.tree.map(lambda x: x[index], samples)
+            after, metrics = super(PPO, self).update(state, minibatch, key)
+            if config.anneal_steps is not None:
+                params = optax.incremental_update(after.params, state.params, rate)
+                after = after._replace(params=params)
+            if config.target_kl is not None:
+                stop = metrics["kl"] > config.target_kl
+                keep = lambda old, new: jnp.where(stop, old, new)
+                after = jax.tree.map(keep, state, after)
+            return after, metrics
+
+        shuffle_key, loss_key = jax.random.split(key)
+        shuffle = lambda key: jax.random.permutation(key, count)
+        order = jax.vmap(shuffle)(jax.random.split(shuffle_key, config.epochs))
+        order = order.reshape(config.epochs * config.minibatches, -1)
+        keys = jax.random.split(loss_key, len(order))
+        after, metrics = jax.lax.scan(step, state, (order, keys))
+        learned_from = jnp.sum(batch.weight > 0).astype(jnp.float32)
+        return after._replace(extra=state.extra + learned_from), jax.tree.map(jnp.mean, metrics)
+
+    def samples(self, params, trajectory):
+        """Returns a trajectory without its last observation; extras are what the loss needs."""
+        config = self.config
+        values = self.network.unroll(params, trajectory).value
+        advantage = rlax.truncated_generalized_advantage_estimation(
+            trajectory.reward,
+            config.discount * trajectory.discount,
+            trajectory.trace(config.lambda_),
+            values,
+        )
+        targets = {"advantage": advantage, "value": values[:-1], "return": advantage + values[:-1]}
+        return trajectory._replace(
+            observation=jax.tree.map(lambda x: x[:-1], trajectory.observation),
+            first=trajectory.first[:-1],
+            extras={**trajectory.extras, **targets},
+        )
+
+    def loss(self, params, trajectory, key, state):
+        config, extras = self.config, trajectory.extras
+        outputs = self.network.unroll(params, trajectory)
+        advantage = extras["advantage"]
+        if config.normalise_advantages:
+            advantage = standardise(advantage, trajectory.weight)
+        log_ratio = outputs.policy.log_prob(trajectory.action) - extras["log_prob"]
+        ratio = jnp.exp(log_ratio)
+        clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
+        policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage)
+        value_loss = jnp.square(outputs.value - extras["return"])
+        if config.value_clip is not None:
+            change = outputs.value - extras["value"]
+            near = extras["value"] + jnp.clip(change, -config.value_clip, config.value_clip)
+            value_loss = jnp.maximum(value_loss, jnp.square(near - extras["return"]))
+        value_loss = 0.5 * value_loss
+        entropy = outputs.policy.entropy()
+        loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
+        return loss, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            # Schulman, 2020, "Approximating KL divergence": unbiased, and never negative.
+            "kl": ratio - 1.0 - log_ratio,
+            "clipped": jnp.float32(jnp.abs(ratio - 1.0) > config.clip),
+        }

@@ -1,0 +1,90 @@
+"""Prioritised experience replay, proportional.
+
+Schaul et al., 2016, "Prioritized experience replay". https://arxiv.org/abs/1511.05952
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlws.adders import sum_tree
+from rlws.adders.replay import Replay, ReplayState
+from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
+from rlws.types import Array, Key, Metrics, Trajectory
+
+
+class PrioritisedState(NamedTuple):
+    """A replay, and a priority for each of its starts."""
+
+    replay: ReplayState
+    tree: tuple[Array, ...]  # of priorities to the power of the exponent, by place in `starts`
+    maximum: Array  # the largest priority so far
+    sampled: Array  # [batch], places in `starts` of the last batch
+
+
+class PrioritisedReplay(Replay):
+    """Batches in which trajectory i has probability p_i^exponent / sum_j p_j^exponent.
+
+    The learner feeds the priorities back as the metric `priority`, usually |TD error|; until then a
+    trajectory has the largest priority so far. `weight` is multiplied by the importance weight
+    (N P(i))^-beta, divided by the largest of the batch (section 3.4 of the paper). Priorities stay
+    with trajectories: nothing fed back reaches one that has been overwritten.
+    """
+
+    exponent: NonNegative = 0.6  # alpha; 0: uniform
+    beta: Fraction = 0.4  # of importance weights, at the beginning
+    beta_steps: PositiveInt | None = None  # environment steps until beta is 1; None: it stays
+    epsilon: Positive = 1e-6  # added to priorities, so that none is 0
+
+    def init(self, row, num_envs):
+        replay = super().init(row, num_envs)
+        sampled = jnp.zeros(self.batch_size, jnp.int32)
+        return PrioritisedState(replay, sum_tree.init(len(replay.starts)), jnp.float32(1), sampled)
+
+    def add(self, state, rows, length, timestep):
+        before, after = state.replay, super().add(state.replay, rows, length, timestep)
+        block_length, num_envs = rows.timestep.step_type.shape
+        size = len(before.starts)
+
+        def index(low, high, count):
+            number = low + jnp.arange(count)
+            return jnp.where(number < high, number % size, sum_tree.NOWHERE)
+
+        gone = index(before.tail, after.tail, (block_length + 1) * num_envs)
+        new = index(before.begun, after.begun, block_length * num_envs)
+        # First what is gone: a new start may take its place.
+        tree = sum_tree.write(state.tree, gone, jnp.zeros(len(gone)))
+        highest = jnp.full(len(new), state.maximum**self.exponent)
+        return state._replace(replay=after, tree=sum_tree.write(tree, new, highest))
+
+    def ready(self, state):
+        return super().ready(state.replay)
+
+    def sample(self, state: PrioritisedState, key: Key) -> tuple[PrioritisedState, Trajectory]:
+        total = sum_tree.total(state.tree)
+        # One from each of so many equal shares of the total: less variance, same probabilities.
+        share = (jnp.arange(self.batch_size) + jax.random.uniform(key, (self.batch_size,))) * (
+            total / self.batch_size
+        )
+        index, priority = sum_tree.find(state.tree, share)
+        count = state.replay.begun - state.replay.tail
+        weight = (count * jnp.maximum(priority, 1e-30) / total) ** -self._beta(state)
+        replay = state.replay._replace(fresh=jnp.bool_(False))
+        batch = self.gather(replay, index, weight / weight.max())
+        return state._replace(replay=replay, sampled=index), batch
+
+    def _beta(self, state: PrioritisedState) -> Array | float:
+        if self.beta_steps is None:
+            return self.beta
+        num_envs = state.replay.rows.timestep.step_type.shape[1]
+        progress = jnp.minimum(state.replay.written * (num_envs / self.beta_steps), 1.0)
+        return self.beta + (1.0 - self.beta) * progress
+
+    def feedback(self, state: PrioritisedState, priority: Array) -> PrioritisedState:
+        priority = jnp.abs(priority) + self.epsilon
+        tree = sum_tree.write(state.tree, state.sampled, priority**self.exponent)
+        return state._replace(tree=tree, maximum=jnp.maximum(state.maximum, priority.max()))
+
+    def metrics(self, state: PrioritisedState) -> Metrics:
+        return {"largest_priority": state.maximum}

@@ -1,0 +1,36 @@
+"""Actions as an environment wants them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from dm_env import specs
+
+
+def clip_actions(spec: Any, action: Any, xp: Any = np) -> Any:
+    """Returns the action with its real numbers clipped to the bounds of the spec.
+
+    Whoever runs an environment does this, so that an actor's distribution need not end at the
+    bounds: the learner sees the action as it was drawn, with the probability it was drawn with.
+
+    Args:
+      spec: the action spec, maybe nested.
+      action: leaves [..., *spec.shape].
+      xp: numpy or jax.numpy.
+    """
+    if not bounded(spec):
+        return action
+    return jax.tree.map(lambda s, x: _clip(s, x, xp), spec, action)
+
+
+def bounded(spec: Any) -> bool:
+    """Returns whether any action of the spec is a real number with bounds."""
+    return any(map(_bounded, jax.tree.leaves(spec)))
+
+
+def _bounded(spec: specs.Array) -> bool:
+    return isinstance(spec, specs.BoundedArray) and np.issubdtype(spec.dtype, np.floating)
+
+
+def _clip(spec: specs.Array, x: Any, xp: Any) -> Any:
+    return xp.clip(x, spec.minimum, spec.maximum) if _bounded(spec) else x

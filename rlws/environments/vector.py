@@ -1,0 +1,243 @@
+"""Many host environments stepped together: dm_env rows with a leading axis of environments."""
+
+import contextlib
+import dataclasses
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+from rlws import streams
+from rlws.environments import registry
+from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.names import unknown
+from rlws.settings import SettingError, choose
+from rlws.types import Action, EnvironmentSpec
+
+
+class VectorEnvironment:
+    """B environments stepped together, each with the rows it would have alone.
+
+    Rows are NumPy: `step_type` int32 [B], `reward` and `discount` float32 [B], observation leaves
+    [B, ...]. FIRST has reward 0 and discount 1. The discount is 0 where an episode terminates, else
+    1, so also where it is truncated. The step after LAST ignores that environment's action and is
+    FIRST.
+
+    Attributes:
+      num_envs: B.
+      spec: of one environment.
+    """
+
+    num_envs: int
+    spec: EnvironmentSpec
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins an episode in every environment; returns their FIRST rows."""
+        raise NotImplementedError
+
+    def step(self, actions: Action) -> dm_env.TimeStep:
+        """Takes actions that conform to the spec, leaves [B, ...]; returns the next rows."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Frees what the environments hold, such as processes."""
+
+
+def make_vector(
+    source: str | Callable[[int, int], Any],
+    num_envs: int,
+    seed: int = 0,
+    vectorization: str = "sync",
+) -> VectorEnvironment:
+    """Returns the `num_envs` environments of the run with `seed`, stepped together.
+
+    Seeds: environment i begins as `GymEnvironment(id, seed, i)` does; its later episodes draw from
+    its own generator. "native" environments share one, with the seed of environment 0.
+
+    Args:
+      source: "gym:" and an id; or a function of `seed` and `num_envs` that returns a
+        `gymnasium.vector.VectorEnv`, whatever `vectorization` says. Observations are its arrays:
+        new ones at every step, unless it was made with copy=False.
+      num_envs: B.
+      seed: of the run.
+      vectorization: "sync" steps one environment after the other; "async" gives each a process;
+        "native" is the id's `vector_entry_point` in gymnasium; "envpool" is envpool's environment
+        of that name, where an end by the last step before the time limit is always a truncation.
+
+    Raises:
+      SettingError: an unknown name, a missing package, an environment that cannot be stepped so.
+    """
+    choose("vectorization", vectorization, ("sync", "async", "native", "envpool"))
+    if num_envs < 1:
+        raise SettingError(f"num_envs must be at least 1, got {num_envs}")
+    seeds = [streams.host_seed(seed, streams.Stream.ENVIRONMENT, i, 0) for i in range(num_envs)]
+    if not isinstance(source, str):
+        return _Rows(_checked(source, seed, num_envs), seeds)
+    prefix, _, identity = source.partition(":")
+    if prefix != "gym":
+        raise _not_gymnasium(source, registry.make(source))
+    if vectorization == "envpool":
+        return _envpool(identity, num_envs, seeds)
+    return _Rows(_gymnasium(identity, num_envs, vectorization), seeds)
+
+
+class _Rows(VectorEnvironment):
+    """Written for speed: a handful of NumPy calls a step, however many environments."""
+
+    def __init__(self, envs: Any, seeds: list[int] | None, limit: int | None = None):
+        from gymnasium import vector  # slow to import, and not always needed
+
+        from rlws.environments import gymnasium_spaces as spaces
+
+        several = isinstance(envs.unwrapped, vector.SyncVectorEnv | vector.AsyncVectorEnv)
+        if limit is None:
+            registered = envs.spec or (envs.unwrapped.get_attr("spec")[0] if several else None)
+            limit = getattr(registered, "max_episode_steps", None)
+        observations, actions = envs.single_observation_space, envs.single_action_space
+        self._envs, self._seed = _restarting(envs), seeds if several or not seeds else seeds[0]
+        self._observe = spaces.batch_from_gymnasium(observations)
+        self._act = spaces.batch_to_gymnasium(actions)
+        self.num_envs, self.close = envs.num_envs, envs.close
+        self.spec = EnvironmentSpec(
+            observations=spaces.to_spec(observations, "observation"),
+            actions=spaces.to_spec(actions, "action"),
+            rewards=specs.Array((), np.float32, "reward"),
+            discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
+            max_episode_steps=limit,
+        )
+
+    def reset(self) -> dm_env.TimeStep:
+        seed, self._seed = self._seed, None  # seeded again, they would repeat their episodes
+        observation, _ = self._envs.reset(seed=seed)
+        self._live = np.ones(self.num_envs, bool)  # which ones will take their next action
+        step_type = np.full(self.num_envs, dm_env.StepType.FIRST, np.int32)
+        reward, discount = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.float32)
+        return dm_env.TimeStep(step_type, reward, discount, self._observe(observation))
+
+    def step(self, actions: Action) -> dm_env.TimeStep:
+        observation, reward, terminated, truncated, _ = self._envs.step(self._act(actions))
+        last, live = terminated | truncated, self._live
+        self._live = ~last
+        return dm_env.TimeStep(
+            np.add(live, last, dtype=np.int32),  # FIRST 0, MID 1, LAST 2
+            np.multiply(live, reward, dtype=np.float32),
+            np.logical_not(terminated).astype(np.float32),
+            self._observe(observation),
+        )
+
+
+class _Restarting:
+    """A vector environment without autoreset, with one in the step after an end."""
+
+    def __init__(self, envs: Any):
+        self._envs, self._ended = envs, np.zeros(envs.num_envs, bool)
+
+    def reset(self, seed: Any) -> tuple[Any, dict]:
+        self._ended = np.zeros(self._envs.num_envs, bool)
+        return self._envs.reset(seed=seed)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict]:
+        ended = self._ended
+        if ended.any():
+            # All are stepped, or none; and none that has ended. So those begin an episode in order
+            # to be stepped with the others, and then begin another.
+            self._envs.reset(options={"reset_mask": ended})
+        observation, reward, terminated, truncated, info = self._envs.step(actions)
+        if ended.any():
+            observation, _ = self._envs.reset(options={"reset_mask": ended})
+            reward, terminated = np.where(ended, 0, reward), terminated & ~ended
+            truncated = truncated & ~ended
+        self._ended = terminated | truncated
+        return observation, reward, terminated, truncated, info
+
+
+def _restarting(envs: Any) -> Any:
+    from gymnasium.vector import AutoresetMode
+
+    # The attribute first: environments of one class share their metadata, whatever their modes.
+    mode = getattr(envs.unwrapped, "autoreset_mode", None) or envs.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+        raise SettingError(
+            "autoreset mode must be NEXT_STEP or DISABLED, so that last and first observations have"
+            f" rows of their own, got {getattr(mode, 'name', mode)} from {envs}; "
+            "make it with autoreset_mode=NEXT_STEP"
+        )
+    return _Restarting(envs) if mode is AutoresetMode.DISABLED else envs
+
+
+def _checked(source: Any, seed: int, num_envs: int) -> Any:
+    from gymnasium.vector import VectorEnv
+
+    envs = source if isinstance(source, JaxEnvironment) else source(seed, num_envs)
+    if not isinstance(envs, VectorEnv):
+        raise _not_gymnasium(source, envs)
+    if envs.num_envs != num_envs:
+        raise SettingError(f"num_envs must be {num_envs}, got {envs.num_envs} from {source!r}")
+    return envs
+
+
+def _not_gymnasium(source: Any, environment: Any) -> SettingError:
+    remedy = "use gym:CartPole-v1, say, or a function that returns a gymnasium.vector.VectorEnv"
+    if isinstance(environment, JaxEnvironment):
+        remedy = "as it is written in JAX, use the DeviceTrainer, which vectorises it"
+    return SettingError(f"vector environments must be gymnasium's, got {source!r}; {remedy}")
+
+
+def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
+    import gymnasium
+
+    from rlws.environments.gymnasium_adapter import GymEnvironment
+
+    GymEnvironment(identity).close()  # says what is wrong with the name, a package or a space
+    registered = gymnasium.registry[identity.rpartition(":")[2]]
+    if vectorization == "native":
+        # Those of phys2d stand still whenever one of them restarts.
+        if registered.vector_entry_point is None or registered.namespace == "phys2d":
+            raise SettingError(
+                "vectorization 'native' needs an environment with a (working) vector_entry_point,"
+                f" got 'gym:{identity}'; use 'sync' or 'async'"
+            )
+        return gymnasium.make_vec(registered, num_envs, "vector_entry_point")
+    # As in `GymEnvironment`, without checks that cost time.
+    registered = dataclasses.replace(registered, order_enforce=False)
+    make = lambda **options: gymnasium.make_vec(
+        registered, num_envs, vectorization, options, disable_env_checker=True
+    )
+    if vectorization == "sync":
+        return make()
+    with _no_main_module():  # and not forked from here: what JAX's threads lock would stay locked
+        return make(context="spawn" if sys.platform == "win32" else "forkserver")
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """New processes import the main module, and JAX with it, which takes seconds, for nothing."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironment:
+    try:
+        import envpool
+    except ImportError as error:
+        remedy = f"pip install 'rlws[envs]' ({error})"
+        message = f"vectorization 'envpool' needs a package that is missing: {remedy}"
+        raise SettingError(message) from error
+    known = envpool.list_all_envs()
+    if identity not in known:
+        names = [f"gym:{name}" for name in known]
+        raise unknown(f"gym:{identity}", names, "envpool.list_all_envs() lists what envpool has")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium's, about bounds it rounds to float32
+        envs = envpool.make(identity, env_type="gymnasium", num_envs=num_envs, seed=seeds)
+        limit = envs.config["max_episode_steps"]
+        return _Rows(envs, None, limit if limit < 2**31 - 1 else None)

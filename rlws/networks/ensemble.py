@@ -1,0 +1,22 @@
+"""Several copies of a network, such as twin critics."""
+
+import jax
+import jax.numpy as jnp
+
+from rlws.networks.compose import Network
+
+
+def ensemble(network: Network, size: int) -> Network:
+    """Returns `size` independent copies of a feed-forward network as one.
+
+    Their outputs are stacked along the last axis: a value of shape [...] becomes [..., size].
+    """
+
+    def init(key):
+        return {str(i): network.init(k) for i, k in enumerate(jax.random.split(key, size))}
+
+    def apply(params, x):
+        outputs = [network.apply(params[str(i)], x) for i in range(size)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=-1), *outputs)
+
+    return Network(init, apply)

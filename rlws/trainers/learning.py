@@ -1,0 +1,97 @@
+"""What the host does with a block of rows: add it and learn, compiled, maybe in another thread."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import dm_env
+import jax
+import jax.numpy as jnp
+
+from rlws import streams
+from rlws.agent import Agent
+from rlws.streams import Stream
+from rlws.trainers import cycle
+from rlws.trainers.block import Block
+from rlws.types import EnvironmentSpec, Params
+
+
+class Learning:
+    """The state of an agent in training, updated in place.
+
+    With `overlap`, `take` returns at once and the block before is what `params` have learned from.
+    """
+
+    def __init__(
+        self, agent: Agent, spec: EnvironmentSpec, seed: int, num_envs: int, overlap: bool
+    ):
+        block_length, updates = agent.adder.schedule(num_envs)
+        key = streams.key(seed, Stream.LEARN)
+
+        def add(adder, rows, length, timestep):
+            adder = agent.adder.add(adder, rows, length, timestep)
+            return adder, agent.adder.ready(adder)
+
+        def learn(state):
+            return cycle.learn(agent, state, key, updates)
+
+        def consume(state, rows, length, timestep):
+            adder, ready = add(state.adder, rows, length, timestep)
+            return jax.lax.cond(ready, learn, lambda s: s, state._replace(adder=adder)), ready
+
+        self._add, self._learn = jax.jit(add, donate_argnums=0), jax.jit(learn, donate_argnums=0)
+        self._consume = jax.jit(consume, donate_argnums=0)
+        # Where there is a batch with almost every block, one dispatch; else the learner's many
+        # arrays stay out of it until there is.
+        self._take = self._apart if block_length is None else self._consume
+        self._state = jax.jit(partial(cycle.init, agent, spec, seed, num_envs))()
+        self._thread = ThreadPoolExecutor(1) if overlap else None
+        self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
+        self._pending: Future | None = None
+        self.params: Params = self._acting_params()
+
+    def take(self, block: Block, timestep: dm_env.TimeStep) -> Any:
+        """Adds a block, which ends at `timestep`, and learns if there is a batch.
+
+        Returns:
+          Whether `params` may have changed.
+        """
+        arguments = block.rows, block.length, timestep
+        if self._thread is None:
+            self._state, learned = self._take(self._state, *arguments)
+            self.params = self._state.learner.params
+            return learned
+        learned = self._finish()
+        self.params = self._acting_params()
+        self._pending = self._thread.submit(self._take, self._state, *arguments)
+        return learned
+
+    def read(self) -> tuple[cycle.State, dict[str, float]]:
+        """Returns the state and the means of the metrics since the last call."""
+        self._finish()
+        self._state, metrics = cycle.read_totals(self._state)
+        return self._state, metrics
+
+    def _apart(self, state, *arguments):
+        adder, ready = self._add(state.adder, *arguments)
+        state = state._replace(adder=adder)
+        return (self._learn(state) if ready else state), ready
+
+    def _finish(self) -> Any:
+        if self._pending is None:
+            return False
+        pending, self._pending = self._pending, None
+        self._state, learned = pending.result()
+        return learned
+
+    def _acting_params(self) -> Params:
+        # Learning overwrites its own while others act by them.
+        params = self._state.learner.params
+        return self._copy(params) if self._thread else params
+
+    def __enter__(self) -> "Learning":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread:
+            self._thread.shutdown()

@@ -1,0 +1,204 @@
+"""Several runs in one compiled program: seeds and settings, vmapped."""
+
+import dataclasses
+import functools
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlws.agent import Agent, AgentConfig
+from rlws.environments import JaxEnvironment
+from rlws.settings import SettingError, Settings
+from rlws.trainers import cycle
+from rlws.trainers.program import Budget, Log, Program, Run
+from rlws.types import Params
+
+AXIS = "members"
+SHARE = 0.5  # of the free memory a population may take
+
+
+class Member(NamedTuple):
+    """One run of a population."""
+
+    seed: int
+    settings: dict[str, Any]  # changes to the agent's configuration, by dotted name
+
+
+class Compiled(NamedTuple):
+    """The functions of a population; everything they return has an entry for each member."""
+
+    agents: list[Agent]
+    init: Any  # () -> runs
+    advance: Any  # (runs, Budget) -> runs, Log on the host
+    read_totals: Any  # runs -> runs, means of metrics
+    params: Any  # runs -> parameters of each member
+    updates: Any  # runs -> updates of each member
+
+
+class Population(NamedTuple):
+    """How to run members together."""
+
+    config: AgentConfig
+    environment: JaxEnvironment
+    num_envs: int
+    num_devices: int = 1
+
+    def parts(self, members: list[Member]) -> list[list[int]]:
+        """Returns the indices of members that are run at once: one program each, and memory enough.
+
+        Settings that are real numbers are data to a program; members that differ in others need
+        programs of their own.
+        """
+        groups: dict[Any, list[int]] = {}
+        for i, member in enumerate(members):
+            fixed = tuple(sorted((k, repr(v)) for k, v in member.settings.items() if not _real(v)))
+            groups.setdefault(fixed, []).append(i)
+        parts = []
+        for group in groups.values():
+            most = self.room(members[group[0]]) if len(group) > 1 else 1
+            parts += [group[i : i + most] for i in range(0, len(group), most)]
+        return parts
+
+    def room(self, member: Member) -> int:
+        """Returns how many members like this one fit into the free memory, at least 1."""
+        return max(1, int(SHARE * free_memory() / self.member_bytes(member)))
+
+    def member_bytes(self, member: Member) -> int:
+        """Returns the size of the state and the log of one run in bytes."""
+        program = self._program(member.settings, None)
+        run, log = jax.eval_shape(
+            lambda: program.advance(program.init(0), Budget(1, 1, 1))
+        )
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((run, log)))
+
+    def compile(self, members: list[Member]) -> Compiled:
+        """Returns the program of these members.
+
+        Raises:
+          SettingError: the agent cannot be made while a setting's value is not known.
+        """
+        agents = [self._program(m.settings, None).agent for m in members]
+        if len(members) == 1:
+            return self._alone(members[0], agents)
+        real = {k: [m.settings[k] for m in members] for k, v in members[0].settings.items() if _real(v)}
+        fixed = {k: v for k, v in members[0].settings.items() if k not in real}
+        seeds = jnp.array([m.seed for m in members], jnp.uint32)
+        values = {k: jnp.array(v, jnp.float32) for k, v in real.items()}
+
+        def program(values):
+            try:
+                return self._program(fixed | values, AXIS)
+            except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError) as e:
+                names = ", ".join(values)
+                raise Untraceable(
+                    f"{type(self.config).__module__}: of {names}, at least one cannot vary within "
+                    "one program, as the agent looks at its value while it is made"
+                ) from e
+
+        vmap = functools.partial(jax.vmap, axis_name=AXIS)
+        init = jax.jit(vmap(lambda seed, values: program(values).init(seed)))
+        advance = jax.jit(
+            vmap(lambda run, values, budget: program(values).advance(run, budget)), donate_argnums=0
+        )
+
+        def step(runs, budget):
+            runs, log = advance(runs, values, budget)
+            return runs, jax.device_get(log)
+
+        def read_totals(runs):
+            totals = jax.device_get(runs.state.totals)
+            means = [
+                {k: float(x[i]) / int(n) for k, x in totals.metrics.items() if n}
+                for i, n in enumerate(totals.updates)
+            ]
+            zero = jax.tree.map(jnp.zeros_like, runs.state.totals)
+            return runs._replace(state=runs.state._replace(totals=zero)), means
+
+        def params(runs):
+            everyone = jax.device_get(runs.state.learner.params)
+            return [jax.tree.map(lambda x: x[i], everyone) for i in range(len(members))]
+
+        return Compiled(
+            agents,
+            lambda: init(seeds, values),
+            step,
+            read_totals,
+            params,
+            lambda runs: jax.device_get(runs.state.learner.updates),
+        )
+
+    def _alone(self, member: Member, agents: list[Agent]) -> Compiled:
+        program = self._program(member.settings, None)
+        advance = jax.jit(program.advance, donate_argnums=0)
+        place = functools.partial(_shard, self.num_envs, self.num_devices)
+
+        def step(run, budget):
+            run, log = advance(run, Budget(*(int(x[0]) for x in budget)))
+            return run, jax.tree.map(lambda x: x[None], jax.device_get(log))
+
+        def read_totals(run):
+            state, means = cycle.read_totals(run.state)
+            return run._replace(state=state), [means]
+
+        return Compiled(
+            agents,
+            lambda: place(jax.jit(program.init)(member.seed)),
+            step,
+            read_totals,
+            lambda run: [run.state.learner.params],
+            lambda run: [run.state.learner.updates],
+        )
+
+    def _program(self, settings: dict[str, Any], axis: str | None) -> Program:
+        agent = change(self.config, settings).make(self.environment.spec())
+        return Program(agent, self.environment, self.num_envs, axis)
+
+
+class Untraceable(SettingError):
+    """A setting cannot be data to a compiled program."""
+
+
+def change(config: Any, settings: dict[str, Any]) -> Any:
+    """Returns the settings with some changed, given by dotted name.
+
+    Raises:
+      SettingError: there is no such setting.
+    """
+    for name, value in settings.items():
+        head, _, rest = name.partition(".")
+        fields = {f.name for f in dataclasses.fields(config)}
+        if head not in fields or (rest and not isinstance(getattr(config, head), Settings)):
+            raise SettingError(f"{type(config).__name__} has no setting {name!r}; it has {sorted(fields)}")
+        new = change(getattr(config, head), {rest: value}) if rest else value
+        config = dataclasses.replace(config, **{head: new})
+    return config
+
+
+def free_memory() -> int:
+    """Returns the bytes the default device can still hold."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, float | np.floating)
+
+
+def _shard(num_envs: int, num_devices: int, run: Run) -> Run:
+    """Splits what has a leading axis of environments among devices; the rest is on all of them."""
+    if num_devices == 1:
+        return run
+    mesh = jax.make_mesh((num_devices,), ("environments",))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("environments"))
+    place = lambda sharding: lambda x: jax.device_put(x, sharding)
+    run = jax.tree.map(place(whole), run)
+    fields = ("environment", "timestep", "actor", "episode", "episode_return", "episode_length")
+    return run._replace(**{k: jax.tree.map(place(split), getattr(run, k)) for k in fields})
+
+

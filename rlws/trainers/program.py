@@ -1,0 +1,223 @@
+"""Environment, acting, adding and learning as one pure function of the state of a run."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+
+from rlws import environments, streams
+from rlws.agent import Agent
+from rlws.environments import JaxEnvironment
+from rlws.streams import Stream
+from rlws.trainers import cycle
+from rlws.types import Array, Key, Row
+
+LOG_SIZE = 2**16  # (steps of all environments) a chunk of the program may log
+
+
+class Keys(NamedTuple):
+    """The keys of the streams a run draws from, uint32 [2] each."""
+
+    act: Key
+    learn: Key
+    environment: Key
+
+
+class Run(NamedTuple):
+    """The whole state of a run."""
+
+    keys: Keys
+    state: cycle.State
+    environment: Any  # leaves [B, ...]
+    timestep: dm_env.TimeStep  # leaves [B, ...], to be acted on next
+    actor: Any  # leaves [B, ...]
+    step: Array  # rows so far
+    episode: Array  # [B], which episode each environment is in
+    episode_return: Array  # [B], so far
+    episode_length: Array  # [B], so far
+
+
+class Log(NamedTuple):
+    """What happened in a chunk of the program."""
+
+    steps: Array  # environment steps
+    episodes: Array  # episodes ended
+    rows: Array  # rows of `ended` in use
+    finite: Array  # whether all observations, rewards and discounts were
+    ended: Array  # [rows, B, 2], return and length of each episode that ended, else 0
+
+
+class Budget(NamedTuple):
+    """How far a chunk may go, in environment steps and episodes from its start."""
+
+    report: Array | int  # steps: the block in which they are reached ends the chunk
+    steps: Array | int  # of the run: the very row in which they are reached ends it
+    episodes: Array | int  # of the run, likewise
+
+
+class Program(NamedTuple):
+    """The pure functions of a run on the device.
+
+    Under `jax.vmap(..., axis_name=axis)` it is a population of runs in lockstep. Each stops at its
+    own budget, as if alone. The axis lets loops and branches see one predicate for all: a batched
+    one would compute both branches and copy the adder's memory at each turn.
+    """
+
+    agent: Agent
+    environment: JaxEnvironment
+    num_envs: int
+    axis: str | None = None
+
+    def init(self, seed: Array | int) -> Run:
+        """Returns the state before the first step."""
+        keys = Keys(*(streams.key(seed, Stream[name.upper()]) for name in Keys._fields))
+        spec, count = self.environment.spec(), self.num_envs
+        counts = jnp.zeros(count, jnp.int32)
+        environment, timestep = self._reset(keys, counts)
+        return Run(
+            keys,
+            cycle.init(self.agent, spec, seed, count),
+            environment,
+            timestep,
+            cycle.initial_actor_state(self.agent.actor, count),
+            jnp.int32(0),
+            counts,
+            jnp.zeros(count),
+            counts,
+        )
+
+    def advance(self, run: Run, budget: Budget) -> tuple[Run, Log]:
+        """Runs until the budget is spent or the log is full."""
+        block_length, updates = self.agent.adder.schedule(self.num_envs)
+        length = block_length or 1
+        capacity = -(-max(LOG_SIZE // self.num_envs, 64) // length) * length
+        zero = jnp.int32(0)
+        ended = jnp.zeros((capacity, self.num_envs, 2))
+        log = Log(zero, zero, zero, jnp.bool_(True), ended)
+        live = partial(_live, budget)
+
+        def running(carry):
+            _, log = carry
+            last = jnp.where(live(log), log.steps, budget.report)
+            more = self._any(live(log)) & self._any(last < budget.report)
+            return more & (log.rows <= capacity - length)
+
+        def waiting(carry):  # for an update
+            return self.agent.adder.ready(carry[0].state.adder)
+
+        def collecting(carry):
+            return running(carry) & self._any(live(carry[1]) & ~waiting(carry))
+
+        def collect(carry):
+            run, log = carry
+            idle = waiting(carry) if self.axis and block_length is None else None
+            run, log, rows, added = self._block(run, log, live, idle)
+            added = jnp.where(added == length, length, 0)
+            adder = self.agent.adder.add(run.state.adder, rows, added, run.timestep)
+            return run._replace(state=run.state._replace(adder=adder)), log
+
+        def turn(carry):
+            # An inner loop, so that the update stands outside it: vmapped over seeds it would
+            # otherwise be computed at every step.
+            run, log = jax.lax.while_loop(collecting, collect, carry)
+            ready = waiting((run, log))
+            learn = lambda state: cycle.learn(self.agent, state, run.keys.learn, updates)
+            one = (lambda s: _select(ready, learn(s), s)) if self.axis else learn
+            state = jax.lax.cond(self._any(ready), one, lambda s: s, run.state)
+            return run._replace(state=state), log
+
+        return jax.lax.while_loop(running, turn, (run, log))
+
+    def _any(self, x: Array) -> Array:
+        return x if self.axis is None else jax.lax.pmax(x.astype(jnp.int32), self.axis) > 0
+
+    def _block(self, run, log, live, idle):
+        """Returns run and log after a block, its rows, and how many of them count.
+
+        `idle` runs, those of a population that have a batch before others do, stand still.
+        """
+        length = self.agent.adder.schedule(self.num_envs).block_length or 1
+
+        def body(carry):
+            t, run, log, rows, added = carry
+            here = live(log) if idle is None else live(log) & ~idle
+            after, row, ended = self._step(run)
+            run = after if idle is None else _select(here, after, run)
+            log = log._replace(
+                steps=log.steps + jnp.where(here, (~row.timestep.last()).sum(), 0),
+                episodes=log.episodes + jnp.where(here, (ended[:, 1] > 0).sum(), 0),
+                rows=log.rows + 1,
+                ended=_write(log.ended, jnp.where(here, ended, 0.0), log.rows),
+            )
+            rows = jax.tree.map(lambda buffer, x: _write(buffer, x, t), rows, row)
+            return t + 1, run, log, rows, added + here
+
+        row = jax.eval_shape(self._step, run)[1]
+        rows = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), row)
+        carry = (jnp.int32(0), run, log, rows, jnp.int32(0))
+        if length == 1:
+            carry = body(carry)
+        else:
+            more = lambda carry: (carry[0] < length) & self._any(live(carry[2]))
+            carry = jax.lax.while_loop(more, body, carry)
+        _, run, log, rows, added = carry
+        finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(rows.timestep)]
+        log = log._replace(finite=log.finite & jnp.stack(finite).all())
+        return run, log, rows, added
+
+    def _step(self, run: Run) -> tuple[Run, Row, Array]:
+        params = run.state.learner.params
+        action, actor, extras = cycle.act(
+            self.agent.actor, params, run.keys.act, run.step, run.timestep, run.actor
+        )
+        ended = run.timestep.last()
+        episode = run.episode + ended
+        stepped = jax.vmap(self.environment.step)(run.environment, self._legal(action))
+
+        def restart():
+            choose = lambda new, old: jnp.where(
+                ended.reshape(ended.shape + (1,) * (old.ndim - 1)), new, old
+            )
+            return jax.tree.map(choose, self._reset(run.keys, episode), stepped)
+
+        # Most steps end no episode, and a reset draws random numbers.
+        any_ended = self._any(ended.any())
+        environment, timestep = jax.lax.cond(any_ended, restart, lambda: stepped)
+        episode_return = jnp.where(ended, 0.0, run.episode_return + timestep.reward)
+        episode_length = jnp.where(ended, 0, run.episode_length + 1)
+        report = jnp.stack([episode_return, episode_length.astype(jnp.float32)], axis=-1)
+        report = jnp.where(timestep.last()[:, None], report, 0.0)
+        row = Row(run.timestep, action, extras)
+        run = run._replace(
+            environment=environment,
+            timestep=timestep,
+            actor=actor,
+            step=run.step + 1,
+            episode=episode,
+            episode_return=episode_return,
+            episode_length=episode_length,
+        )
+        return run, row, report
+
+    def _legal(self, action: Any) -> Any:
+        return environments.clip_actions(self.environment.spec().actions, action, jnp)
+
+    def _reset(self, keys: Keys, episode: Array) -> tuple[Any, dm_env.TimeStep]:
+        key = partial(environments.episode_key, keys.environment)
+        episode_keys = jax.vmap(key)(jnp.arange(self.num_envs), episode)
+        return jax.vmap(self.environment.reset)(episode_keys)
+
+
+def _live(budget: Budget, log: Log) -> Array:
+    return (log.steps < budget.steps) & (log.episodes < budget.episodes) & log.finite
+
+
+def _write(buffer: Array, x: Array, index: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(buffer, x, index, 0)
+
+
+def _select(where: Array, new: Any, old: Any) -> Any:
+    # What is the same on both sides, such as the memory of a replay, must not be copied.
+    return jax.tree.map(lambda x, y: x if x is y else jnp.where(where, x, y), new, old)
