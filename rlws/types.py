@@ -90,25 +90,36 @@ class Trajectory(NamedTuple):
         """Returns lambda [T] cut at episode ends: no return computed with it leaks across one."""
         return lambda_ * (1.0 - self.last)
 
+    def without_final(self) -> "Trajectory":
+        """Returns the trajectory with the observations acted on only, [T, ...]."""
+        observation = jax.tree.map(lambda x: x[:-1], self.observation)
+        return self._replace(observation=observation, first=self.first[:-1])
+
     def masked(self) -> "Trajectory":
         """Returns one trajectory, or a batch, without what lies where no step of weight looks.
 
-        There the first step of weight is repeated, with reward 0. So padding cannot reach a loss
-        or, through 0 * NaN, its gradient, not even of a network undefined at an observation of 0.
+        There the trajectory's first step of weight is repeated (or, where it has none, that of the
+        first trajectory that has one), with reward 0. So padding cannot reach a loss or, through
+        0 * NaN, its gradient, not even of a network undefined at an observation of 0.
         """
         step = self.weight > 0
         never = jnp.zeros_like(step[..., :1])
         join = lambda *x: jnp.concatenate(x, axis=-1)
         seen = join(step, never) | join(never, step)
-        at = jnp.unravel_index(jnp.argmax(step), step.shape)
+        some = step.any(axis=-1)
+        source = jnp.where(some, jnp.arange(some.size).reshape(some.shape), jnp.argmax(some))
+        at = source, jnp.argmax(step, axis=-1).ravel()[source]
 
         def choose(where, x, other):
             return jnp.where(where.reshape(where.shape + (1,) * (x.ndim - step.ndim)), x, other)
 
         blank = lambda x: choose(step, x, jnp.zeros_like(x))
-        # Where nothing has weight, not even the first step is sound.
-        sound = lambda x: jnp.where(step.any(), x[at], jnp.zeros_like(x[at]))
-        fill = lambda where: lambda x: choose(where, x, jnp.broadcast_to(sound(x), x.shape))
+        def first(x):
+            found = jnp.expand_dims(x.reshape(-1, *x.shape[some.ndim :])[at], some.ndim)
+            # Where nothing has weight, not even the first step is sound.
+            return jnp.where(some.any(), found, jnp.zeros_like(found))
+
+        fill = lambda where: lambda x: choose(where, x, first(x))
         return self._replace(
             observation=jax.tree.map(fill(seen), self.observation),
             action=jax.tree.map(fill(step), self.action),

@@ -64,7 +64,7 @@ def padded():
     return Trajectory(
         observation={
             "x": jnp.array([[1.0, 2], [3, 4], [5, 6], [nan, nan], [7, 8], [9, 10]]),
-            "image": jnp.full((6, 2, 2, 1), 3.0).at[3].set(nan),
+            "image": jnp.full((6, 2, 2, 1), 3.0).at[0].set(4.0).at[3].set(nan),
             "n": jnp.array([1, 2, 3, largest, 5, 6]),
         },
         action=jnp.array([1, 2, largest, largest, 3]),
@@ -73,7 +73,7 @@ def padded():
         weight=jnp.array([1.0, 0.5, 0, 0, 2]),
         first=jnp.array([True, False, False, False, False, False]),
         last=jnp.array([False, True, False, False, False]),
-        extras=(jnp.array([1.0, 2, nan, nan, 3]), {"h": jnp.full((5, 4), 2.0).at[2:4].set(nan)}),
+        extras=(jnp.array([1.0, 2, nan, nan, 3]), {"h": jnp.full((5, 4), 2.0).at[0].set(5.0).at[2:4].set(nan)}),
     )
 
 
@@ -82,13 +82,13 @@ def test_masked_replaces_padding_and_nothing_else():
     np.testing.assert_array_equal(
         masked.observation["x"], [[1, 2], [3, 4], [5, 6], [1, 2], [7, 8], [9, 10]]
     )
-    assert masked.observation["image"].sum() == 5 * 4 * 3
+    np.testing.assert_array_equal(masked.observation["image"][:, 1, 1, 0], [4, 3, 3, 4, 3, 3])
     np.testing.assert_array_equal(masked.observation["n"], [1, 2, 3, 1, 5, 6])
     np.testing.assert_array_equal(masked.action, [1, 2, 1, 1, 3])
     np.testing.assert_array_equal(masked.reward, [1, 2, 0, 0, 3])
     np.testing.assert_array_equal(masked.discount, [1, 1, 0, 0, 1])
     np.testing.assert_array_equal(masked.extras[0], [1, 2, 1, 1, 3])
-    np.testing.assert_array_equal(masked.extras[1]["h"].sum(1), [8, 8, 0, 0, 8])
+    np.testing.assert_array_equal(masked.extras[1]["h"].sum(1), [20, 8, 20, 20, 8])
     for field in ("weight", "first", "last"):
         np.testing.assert_array_equal(getattr(masked, field), getattr(trajectory, field))
     same = lambda x, y: x.dtype == y.dtype and x.shape == y.shape
@@ -110,3 +110,45 @@ def test_masked_keeps_gradients_finite():
 
     assert np.isnan(jax.grad(loss)(2.0, padded()))  # where() alone does not help
     assert np.isfinite(jax.grad(loss)(2.0, padded().masked()))
+
+
+def batch():
+    """Three trajectories: of padding, as `padded`, and begun by a step without weight."""
+    x = padded()
+    late = x._replace(weight=jnp.array([0.0, 0.5, 0, 0, 2]))
+    nan = lambda x: jnp.full_like(x, jnp.nan if x.dtype == jnp.float32 else 99)
+    nothing = jax.tree.map(nan, x)._replace(weight=jnp.zeros(5))
+    return jax.tree.map(lambda *x: jnp.stack(x), nothing, x, late)
+
+
+def test_masked_batch_is_each_trajectory_masked():
+    masked = batch().masked()
+    for i in (1, 2):
+        one, alone = (jax.tree.map(lambda x, i=i: x[i], b) for b in (masked, batch()))
+        jax.tree.map(np.testing.assert_array_equal, one, alone.masked())
+    np.testing.assert_array_equal(masked.observation["n"][2], [2, 2, 3, 2, 5, 6])
+    np.testing.assert_array_equal(masked.action[2], [2, 2, 2, 2, 3])
+    np.testing.assert_array_equal(masked.reward[2], [0, 2, 0, 0, 3])
+
+
+def test_masked_trajectory_of_padding_repeats_the_first_step_there_is():
+    masked = batch().masked()
+    np.testing.assert_array_equal(masked.observation["x"][0], [[1, 2]] * 6)
+    np.testing.assert_array_equal(masked.action[0], [1] * 5)
+    for x in (masked.reward, masked.discount, masked.weight):
+        np.testing.assert_array_equal(x[0], 0)
+    np.testing.assert_array_equal(masked.extras[1]["h"][0], 5)
+
+
+def test_masked_batch_of_padding_alone_is_zero():
+    masked = batch()._replace(weight=jnp.zeros((3, 5))).masked()
+    for x in jax.tree.leaves(masked._replace(first=(), last=())):
+        np.testing.assert_array_equal(x, 0)
+
+
+def test_masked_does_not_depend_on_the_order_of_trajectories():
+    order = np.array([2, 0, 1])  # still, `late` is the first with a step of weight
+    permute = lambda tree: jax.tree.map(lambda x: x[order], tree)
+    mine, its = permute(batch().masked()), permute(batch()).masked()
+    for i in (0, 2):
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y[i]), mine, its)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dm_env import StepType
 
-from rlws.adders import Episodes, episodes
+from rlws.adders import Episodes, Schedule, episodes
 from rlws.settings import SettingError
 from rlws.types import Row
 
@@ -173,7 +173,7 @@ def test_episodes_batches_follow_the_table(case):
         np.testing.assert_array_equal(batch.weight[i], np.arange(max_length) < length)
         assert not batch.last[i, length:].any()
         assert not masked.reward[i, length:].any()
-        filler = masked.observation["o"][0, :1]
+        filler = masked.observation["o"][i, :1]
         assert (masked.observation["o"][i, length + 1 :] == filler).all()
 
 
@@ -383,7 +383,7 @@ def test_episodes_are_ready_at_the_episode_limit():
 
 
 def test_episodes_look_whenever_an_episode_ends():
-    assert Episodes(1, 2).block_length is None
+    assert Episodes(1, 2).schedule(3) == Schedule(block_length=None, updates=1)
 
 
 def test_episodes_settings_are_checked():

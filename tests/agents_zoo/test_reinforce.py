@@ -93,7 +93,7 @@ def expected_and_true_gradient(extra=0.0, learner_class=None, **settings):
 
     @jax.jit
     def both(state):
-        updated, _ = jax.vmap(learner.update, (None, 0, None))(state, batches, KEY)
+        updated, _ = jax.vmap(learner.learn, (None, 0, None))(state, batches, KEY)
         gained = jax.tree.map(lambda new, old: new - old[None], updated.params, state.params)
         value = lambda params: objective(learner.network, params, learner.config.discount)
         true, probabilities = jax.grad(value, has_aux=True)(state.params)
@@ -340,7 +340,7 @@ def batch_of(rewards, lengths, steps=4):
 def compute(learner, batch, state=None):
     state = state or state_of(learner, V)
     value = jax.jit(jax.value_and_grad(learner.batch_loss, has_aux=True))
-    return jax.device_get(value(state.params, batch, KEY, state))
+    return jax.device_get(value(state.params, batch.masked(), KEY, state))
 
 
 def test_reinforce_ignores_padding():
@@ -378,7 +378,7 @@ def test_reinforce_of_equal_advantages_is_finite(baseline):
 
 def test_reinforce_moving_average_follows_its_decay_and_lags_the_update():
     learner = make(baseline="moving_average", baseline_decay=0.75, optimizer=optax.sgd(0.0))
-    state, update = state_of(learner), jax.jit(learner.update)
+    state, learn = state_of(learner), jax.jit(learner.learn)
     assert learner.init(KEY).extra == 0
     # Mean returns to go: 8, then (0, then 3 * (2 + 1) / 2 and 1) over 3 steps, then -4.
     average = 0.0
@@ -386,7 +386,7 @@ def test_reinforce_moving_average_follows_its_decay_and_lags_the_update():
         [([8.0], [1], 8), ([3.0, 1], [2, 1], (6 + 3 + 1) / 3), ([-4.0], [1], -4)]
     ):
         before = state.extra
-        state, metrics = update(state, batch_of(rewards, lengths), KEY)
+        state, metrics = learn(state, batch_of(rewards, lengths), KEY)
         assert metrics["return_to_go"] == pytest.approx(mean)
         if lengths == [1]:
             policy_loss = (mean - float(before)) * RARE
@@ -422,7 +422,7 @@ def outcome(config):
     learner = config.make(SPEC).learner
     state = learner.init(KEY)
     for rewards in ([1.0, 2, -1], [4.0, 0, 1]):
-        state, _ = learner.update(state, batch_of(rewards, [4, 1, 3]), KEY)
+        state, _ = learner.learn(state, batch_of(rewards, [4, 1, 3]), KEY)
     return state.params, state.extra
 
 
@@ -510,7 +510,7 @@ def test_reinforce_policy_and_value_learn_with_adam_at_their_own_rates():
     config = dataclasses.replace(SMALL, backbone=Table())
     learner = config.make(SPEC).learner
     state = state_of(learner, V)
-    updated, _ = jax.jit(learner.update)(state, batch_of([1.0, 2, -1], [4, 1, 3]), KEY)
+    updated, _ = jax.jit(learner.learn)(state, batch_of([1.0, 2, -1], [4, 1, 3]), KEY)
     moved = jax.tree.map(lambda new, old: np.abs(new - old), updated.params, state.params)
     for head, rate in [("policy", config.learning_rate), ("value", config.value_learning_rate)]:
         np.testing.assert_allclose(moved[f"{head}/linear"]["w"][:4], rate, rtol=1e-2)

@@ -13,7 +13,7 @@ from dm_env import specs
 import rlws
 from rlws.networks import MLP, Categorical, CategoricalPolicy, Value, compose
 from rlws.settings import SettingError
-from rlws.types import EnvironmentSpec
+from rlws.types import EnvironmentSpec, Trajectory
 
 KEY = jax.random.key(1)
 VECTOR = specs.Array((3,), np.float32)
@@ -65,6 +65,13 @@ def test_apply_agrees_over_any_leading_axes():
     assert np.ptp(whole.value) > 0.1  # they would not agree by being constant
 
 
+def trajectory_of(observation):
+    steps = len(observation) - 1
+    first = np.arange(steps + 1) == 0
+    nothing, last = np.zeros(steps), np.zeros(steps, bool)
+    return Trajectory(observation, nothing, nothing, nothing, nothing, first, last)
+
+
 def test_step_and_unroll_of_a_network_without_core_are_apply():
     network = network_of()
     params, x = network.init(KEY), np.eye(3, dtype=np.float32)
@@ -72,7 +79,7 @@ def test_step_and_unroll_of_a_network_without_core_are_apply():
     outputs, state = network.step(params, x[0], True, ())
     assert state == ()
     np.testing.assert_array_equal(outputs.value, network.apply(params, x[0]).value)
-    unrolled = network.unroll(params, x, np.array([True, False, False]))
+    unrolled = network.unroll(params, trajectory_of(x))
     np.testing.assert_array_equal(unrolled.value, network.apply(params, x).value)
 
 
@@ -189,4 +196,4 @@ def test_haiku_is_transformed_in_one_place():
     for path in sorted(pathlib.Path(rlws.__file__).parent.rglob("*.py")):
         calls = re.findall(r"\b(?:hk\.(?:multi_)?|haiku\.)?transform\w*\(", path.read_text())
         found += [(path.name, call) for call in calls if "transform" in call and "hk" in call]
-    assert found == [("compose.py", "hk.transform(")]
+    assert found == [("compose.py", "hk.multi_transform(")]

@@ -210,10 +210,42 @@ def test_block_holds_what_was_written():
     step_type, observation = block.begin([first, last])
     np.testing.assert_array_equal(step_type, [0, 2])
     np.testing.assert_array_equal(observation, [[1, 2], [4, 5]])
-    assert block.end(jnp.array([7, 8]), ()) == [7, 8]
+    action = block.end(jnp.array([7, 8]), ())
+    assert isinstance(action, np.ndarray)
+    np.testing.assert_array_equal(action, [7, 8])
+    assert block.rows.action.shape == (3, 2)
     rows = jax.tree.map(lambda x: x[0].tolist(), block.rows)
     expected = dm_env.TimeStep([0, 2], [0.0, 3.0], [1.0, 0.5], [[1, 2], [4, 5]])
     assert (block.length, rows) == (1, Row(expected, [7, 8]))
+
+
+def test_block_knows_the_timesteps_that_follow_its_rows():
+    block = Block(
+        Row(
+            dm_env.TimeStep(np.int32(0), np.float32(0), np.float32(0), {"x": np.zeros((), int)}),
+            {"left": np.int32(0), "right": np.zeros(2, np.float32)},
+            {"extra": np.float32(0)},
+        ),
+        2, 2, [False, False, False, True],
+    )  # fmt: skip
+    timestep = lambda t: dm_env.transition(np.float32(t), {"x": np.int64(10 * t)})
+    for t in range(2):
+        (seen,) = block.begin([timestep(t), timestep(t + 5)])
+        np.testing.assert_array_equal(seen, [10 * t, 10 * t + 50])
+        answered = {"left": jnp.array([t, 3]), "right": jnp.full((2, 2), 4.0)}
+        action = block.end(answered, {"extra": jnp.array([t, -1.0])})
+        jax.tree.map(np.testing.assert_array_equal, action, answered)
+    following = block.following([timestep(2), timestep(7)])
+    np.testing.assert_array_equal(following.reward, [2, 7])
+    np.testing.assert_array_equal(following.observation["x"], [20, 70])
+    # As the timesteps of a vector environment come, too.
+    again = block.following(jax.tree.map(lambda x: x + 1, following))
+    np.testing.assert_array_equal(again.observation["x"], [21, 71])
+    rows = block.rows
+    np.testing.assert_array_equal(rows.timestep.observation["x"], [[0, 50], [10, 60]])
+    np.testing.assert_array_equal(rows.action["left"], [[0, 3], [1, 3]])
+    np.testing.assert_array_equal(rows.extras["extra"], [[0, -1], [1, -1]])
+    assert block.length == 2
 
 
 class Peeking(Actor):
@@ -221,7 +253,7 @@ class Peeking(Actor):
 
     def select_action(self, params, timestep, state, key):
         action = (params["read"] + timestep.reward > 0).astype(jnp.int32)
-        return action, state, ()
+        return action, state, {}
 
 
 def test_acting_takes_only_what_the_actor_reads():
@@ -240,7 +272,7 @@ def test_acting_takes_only_what_the_actor_reads():
     action, state, extras, step = acting.program(
         acting.read(params), np.uint32(3), [np.float32([0, 2])], ()
     )
-    assert (action.tolist(), state, extras, int(step)) == ([0, 1], (), (), 4)
+    assert (action.tolist(), state, extras, int(step)) == ([0, 1], (), {}, 4)
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
