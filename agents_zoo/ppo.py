@@ -129,11 +129,7 @@ class PPO(Learner):
             values,
         )
         targets = {"advantage": advantage, "value": values[:-1], "return": advantage + values[:-1]}
-        return trajectory._replace(
-            observation=jax.tree.map(lambda x: x[:-1], trajectory.observation),
-            first=trajectory.first[:-1],
-            extras={**trajectory.extras, **targets},
-        )
+        return trajectory.without_final()._replace(extras={**trajectory.extras, **targets})
 
     def loss(self, params, trajectory, key, state):
         config, extras = self.config, trajectory.extras

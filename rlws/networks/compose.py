@@ -54,6 +54,12 @@ class Network(NamedTuple):
             return self.apply(params, trajectory.observation)
         return self.core.decode(params, self._features(params, trajectory)[0])
 
+    def unroll_following(self, params: Params, trajectory: Trajectory) -> Any:
+        """Returns the outputs for all observations but the first, leaves [T, ...]."""
+        if self.core is None:
+            return self.apply(params, jax.tree.map(lambda x: x[1:], trajectory.observation))
+        return jax.tree.map(lambda x: x[1:], self.unroll(params, trajectory))
+
     def warm_up(self, params: Params, trajectory: Trajectory, steps: int) -> Trajectory:
         """Returns the trajectory without its first `steps` steps, which only bring the core to the
         state it would be in by these parameters ("burn-in"); no gradient flows through them.

@@ -37,7 +37,8 @@ class Learning:
 
         def consume(state, rows, length, timestep):
             adder, ready = add(state.adder, rows, length, timestep)
-            return jax.lax.cond(ready, learn, lambda s: s, state._replace(adder=adder)), ready
+            state = state._replace(adder=adder)
+            return jax.lax.cond(ready, learn, lambda s: s, state), True  # all arrays are new ones
 
         self._add, self._learn = jax.jit(add, donate_argnums=0), jax.jit(learn, donate_argnums=0)
         self._consume = jax.jit(consume, donate_argnums=0)
@@ -54,7 +55,7 @@ class Learning:
         """Adds a block, which ends at `timestep`, and learns if there is a batch.
 
         Returns:
-          Whether `params` may have changed.
+          Whether `params` are no longer those before.
         """
         arguments = block.rows, block.length, timestep
         if self._thread is None:

@@ -1,0 +1,165 @@
+"""DQN: Q-learning with a network, from replay, towards a target network.
+
+Mnih et al., 2015, "Human-level control through deep reinforcement learning", Nature 518.
+https://doi.org/10.1038/nature14236
+
+Minimises, with n-step targets G = r_1 + ... + gamma^(n-1) r_n + gamma^n v(s_n),
+
+    mean(w (G - Q(s, a))^2 / 2),   v(s) = Q'(s, argmax_a Q(s, a))
+
+where Q' is the target network and w is 1, or the importance weight of prioritised replay. Settings
+choose among its improvements: `double` (van Hasselt et al., 2016; without, v(s) = max_a Q'(s, a)),
+`duelling` (Wang et al., 2016), `n_step` (Sutton, 1988), `prioritised` (Schaul et al., 2016). With a
+recurrent backbone it learns from sequences (Kapturowski et al., 2019: stored state and burn-in).
+
+Departures from the paper: Adam, squared errors unless `huber`, no reward clipping; an episode cut
+by a time limit is bootstrapped from its last observation.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from rlws import networks
+from rlws.actor import Actor, count_steps, linear
+from rlws.adders import PrioritisedReplay, Replay
+from rlws.agent import Agent, AgentConfig
+from rlws.learner import Learner
+from rlws.networks import MLP, Backbone, Network
+from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
+
+
+class Config(AgentConfig):
+    """Settings of DQN."""
+
+    backbone: Backbone = MLP((120, 84), "relu")
+    learning_rate: Positive = 2.5e-4
+    discount: Fraction = 0.99  # gamma, per step
+    double: bool = True  # the network chooses the action whose target value is taken
+    duelling: bool = False
+    n_step: PositiveInt = 1
+    loss: Literal["squared", "huber"] = "squared"
+    max_gradient_norm: Positive = 10.0
+    target_period: PositiveInt = 50  # updates between copies to the target network
+    epsilon_start: Fraction = 1.0  # probability of a random action, at first
+    epsilon_end: Fraction = 0.05
+    epsilon_steps: PositiveInt = 10_000  # environment steps from one to the other
+    capacity: PositiveInt = 50_000  # steps of the replay
+    min_size: PositiveInt = 1_000  # steps before the first update
+    batch_size: PositiveInt = 128
+    period: PositiveInt = 1  # environment steps between turns of learning
+    updates: PositiveInt = 1  # in a turn
+    prioritised: bool = False
+    priority_exponent: Fraction = 0.6
+    beta: Fraction = 0.4  # of importance weights, at first
+    beta_steps: PositiveInt | None = None  # environment steps until it is 1
+    sequence_length: PositiveInt = 1  # steps of a trajectory, for a recurrent backbone
+    burn_in: NonNegativeInt = 0  # steps before those, only to warm up the core
+
+    def make(self, spec) -> Agent:
+        head = networks.DuellingActionValues if self.duelling else networks.ActionValues
+        network = networks.compose(spec, self.backbone, q=head.of(spec))
+        if network.recurrent != (self.sequence_length > 1):
+            raise SettingError(
+                f"DQN: sequence_length must be above 1 for a recurrent backbone and 1 for another, "
+                f"got {self.sequence_length} for {type(self.backbone).__name__}"
+            )
+        optimizer = optax.chain(
+            optax.clip_by_global_norm(self.max_gradient_norm), optax.adam(self.learning_rate)
+        )
+        schedule = self.epsilon_start, self.epsilon_end, self.epsilon_steps
+        return Agent(
+            actor=EpsilonGreedy(network, *schedule),
+            learner=DQN(network, optimizer, self),
+            adder=self._replay(),
+            evaluator=EpsilonGreedy(network, 0.0, 0.0, 1),
+        )
+
+    def _replay(self):
+        settings = dict(
+            capacity=self.capacity,
+            batch_size=self.batch_size,
+            min_size=self.min_size,
+            period=self.period,
+            updates=self.updates,
+        )
+        if self.sequence_length > 1:
+            settings["length"] = self.burn_in + self.sequence_length
+        else:
+            settings |= dict(n_step=self.n_step, discount=self.discount)
+        if not self.prioritised:
+            return Replay(**settings)
+        return PrioritisedReplay(
+            **settings,
+            exponent=self.priority_exponent,
+            beta=self.beta,
+            beta_steps=self.beta_steps,
+        )
+
+
+class EpsilonGreedy(Actor):
+    """Takes the action of highest value, or with probability epsilon any."""
+
+    network: Network
+    start: Fraction
+    end: Fraction
+    steps: PositiveInt
+
+    def initial_state(self):
+        return self.network.initial_state(), jnp.int32(0)
+
+    def select_action(self, params, timestep, state, key):
+        core, count = state
+        count, now = count_steps(count, timestep)
+        outputs, next_core = self.network.step(
+            params, timestep.observation, timestep.first(), core
+        )
+        epsilon = linear(self.start, self.end, self.steps, now)
+        action = rlax.epsilon_greedy(epsilon).sample(key, outputs.q).astype(jnp.int32)
+        return action, (next_core, count), {"core": core} if self.network.recurrent else {}
+
+
+class DQN(Learner):
+    """Moves action values towards those of the best action after n steps."""
+
+    config: Config
+
+    def init(self, key):
+        state = super().init(key)
+        return state._replace(extra=jax.tree.map(jnp.copy, state.params))  # the target network
+
+    def update(self, state, batch, key):
+        state, metrics = super().update(state, batch, key)
+        target = optax.periodic_update(
+            state.params, state.extra, state.updates, self.config.target_period
+        )
+        return state._replace(extra=target), metrics
+
+    def loss(self, params, trajectory, key, state):
+        config, network = self.config, self.network
+        ours = network.warm_up(params, trajectory, config.burn_in)
+        theirs = network.warm_up(state.extra, trajectory, config.burn_in)
+        q_tm1 = network.unroll(params, ours.without_final()).q
+        q_t = network.unroll_following(state.extra, theirs).q
+        constant = jax.lax.stop_gradient(params)
+        selector = network.unroll_following(constant, ours).q if config.double else q_t
+        best = jnp.argmax(selector, axis=-1)
+        take = lambda q, a: jnp.take_along_axis(q, a[:, None], axis=-1)[:, 0]
+        targets = rlax.n_step_bootstrapped_returns(
+            ours.reward,
+            config.discount * ours.discount,
+            take(q_t, best),
+            min(config.n_step, len(ours.reward)),  # a single transition holds its n steps
+            ours.trace(),
+        )
+        error = jax.lax.stop_gradient(targets) - take(q_tm1, ours.action)
+        loss = rlax.huber_loss(error) if config.loss == "huber" else rlax.l2_loss(error)
+        error_size = jnp.abs(error) * (ours.weight > 0)
+        metrics = {"q": take(q_tm1, ours.action).mean(), "td_error": error_size.mean()}
+        if config.prioritised:
+            # Of a sequence, between its largest and its mean error (Kapturowski et al., 2019).
+            metrics["priority"] = 0.9 * error_size.max() + 0.1 * error_size.mean()
+        return jnp.pad(loss, (config.burn_in, 0)), metrics

@@ -1,0 +1,160 @@
+"""TD3: a deterministic policy with twin critics, delayed and smoothed.
+
+Fujimoto, van Hoof and Meger, 2018, "Addressing function approximation error in actor-critic
+methods". https://arxiv.org/abs/1802.09477
+
+Minimises, for transitions (s, a, r, s') of a replay, with targets marked ',
+
+    sum_i (Q_i(s, a) - (r + gamma min_j Q'_j(s', a')))^2 / 2,   a' = mu'(s') + clipped noise
+    -Q_1(s, mu(s))                                               every `policy_period` updates
+
+(algorithm 1), each with respect to its own parameters. Departure from the paper: both are minimised
+in one step, so the policy learns from the critics of the step before. An episode cut by a time
+limit is bootstrapped from its last observation.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from rlws import networks
+from rlws.actor import Actor, count_steps
+from rlws.adders import Replay
+from rlws.agent import Agent, AgentConfig
+from rlws.learner import Learner
+from rlws.networks import MLP, Backbone, Network, heads
+from rlws.settings import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+
+
+class Config(AgentConfig):
+    """Settings of TD3. Noise is in units of half the range of each action component."""
+
+    backbone: Backbone = MLP((256, 256), "relu")  # of the policy and of each critic
+    learning_rate: Positive = 3e-4  # of the policy
+    critic_learning_rate: Positive = 3e-4
+    discount: Fraction = 0.99  # gamma, per step
+    target_rate: Fraction = 0.005  # how far targets move towards the networks, per policy update
+    exploration_noise: NonNegative = 0.1  # deviation, of actions taken
+    target_noise: NonNegative = 0.2  # deviation, of actions in targets
+    target_noise_clip: NonNegative = 0.5
+    policy_period: PositiveInt = 2  # updates of the critics for one of the policy
+    critics: PositiveInt = 2
+    capacity: PositiveInt = 1_000_000  # steps of the replay
+    min_size: PositiveInt = 1_000  # steps before the first update
+    random_steps: NonNegativeInt = 1_000  # environment steps with uniform actions, at first
+    batch_size: PositiveInt = 256
+    period: PositiveInt = 1  # environment steps between turns of learning
+    updates: PositiveInt = 1  # in a turn
+    n_step: PositiveInt = 1
+
+    def make(self, spec) -> Agent:
+        policy = networks.compose(spec, self.backbone, action=networks.TanhPolicy(spec.actions))
+        # A critic is a value network that observes the action, too.
+        pairs = spec._replace(observations=(spec.observations, spec.actions))
+        critic = networks.compose(pairs, self.backbone, value=networks.Value())
+        rates = {"policy": self.learning_rate, "other": self.critic_learning_rate}
+        optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
+        replay = Replay(
+            self.capacity,
+            self.batch_size,
+            self.min_size,
+            self.period,
+            self.updates,
+            n_step=self.n_step,
+            discount=self.discount,
+        )
+        actor = NoisyActor(policy, spec.actions, self.exploration_noise, self.random_steps)
+        return Agent(
+            actor=actor,
+            learner=TD3(policy, optimizer, networks.ensemble(critic, self.critics), actor, self),
+            adder=replay,
+            evaluator=NoisyActor(policy, spec.actions, 0.0, 0),
+        )
+
+
+def _labels(params):
+    return {name: name if name == "policy" else "other" for name in params}
+
+
+class NoisyActor(Actor):
+    """Acts uniformly within the bounds for a while, then by the policy, with normal noise."""
+
+    network: Network
+    actions: object  # their spec
+    noise: NonNegative
+    random_steps: NonNegativeInt
+
+    def initial_state(self):
+        return jnp.int32(0)
+
+    def select_action(self, params, timestep, state, key):
+        count, now = count_steps(state, timestep)
+        noise_key, uniform_key = jax.random.split(key)
+        action = self.network.apply(params["policy"], timestep.observation).action
+        noise = self.noise * jax.random.normal(noise_key, action.shape)
+        uniform = self.scaled(jax.random.uniform(uniform_key, action.shape, minval=-1.0))
+        action = jnp.where(now < self.random_steps, uniform, self.moved(action, noise))
+        return action, count, {}
+
+    def scaled(self, x):
+        """Returns the action for x in [-1, 1]."""
+        centre, half_range = heads.bounds(self.actions, finite=True)
+        return centre + half_range * x
+
+    def moved(self, action, noise):
+        """Returns actions [..., n] moved by noise, in half ranges, and kept within the bounds."""
+        moved = action + self.scaled(noise) - self.scaled(jnp.zeros_like(noise))
+        low, high = self.scaled(-jnp.ones_like(noise)), self.scaled(jnp.ones_like(noise))
+        return jnp.clip(moved, low, high)
+
+
+class TD3(Learner):
+    """Improves policy and critics on transitions."""
+
+    critic: Network
+    actor: NoisyActor
+    config: Config
+
+    def init_params(self, key):
+        policy_key, critic_key = jax.random.split(key)
+        return {"policy": self.network.init(policy_key), "critic": self.critic.init(critic_key)}
+
+    def init(self, key):
+        state = super().init(key)
+        return state._replace(extra=jax.tree.map(jnp.copy, state.params))  # the targets
+
+    def update(self, state, batch, key):
+        after, metrics = super().update(state, batch, key)
+        # Count critic updates from 1: with period 2, the first policy update is the second.
+        turn = after.updates % self.config.policy_period == 0
+        choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(turn, x, y), new, old)
+        params = {**after.params, "policy": choose(after.params["policy"], state.params["policy"])}
+        inner = dict(after.opt_state.inner_states)
+        inner["policy"] = choose(inner["policy"], state.opt_state.inner_states["policy"])
+        moved = optax.incremental_update(params, state.extra, self.config.target_rate)
+        return after._replace(
+            params=params,
+            opt_state=after.opt_state._replace(inner_states=inner),
+            extra=choose(moved, state.extra),
+        ), metrics
+
+    def loss(self, params, trajectory, key, state):
+        config, constant = self.config, jax.lax.stop_gradient(params)
+        observation = trajectory.without_final().observation
+
+        next_action = self.network.unroll_following(state.extra["policy"], trajectory).action
+        noise = config.target_noise * jax.random.normal(key, next_action.shape)
+        noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
+        next_observation = jax.tree.map(lambda x: x[1:], trajectory.observation)
+        next_pair = next_observation, self.actor.moved(next_action, noise)
+        next_q = self.critic.apply(state.extra["critic"], next_pair).value.min(axis=-1)
+        targets = trajectory.reward + config.discount * trajectory.discount * next_q
+        q = self.critic.apply(params["critic"], (observation, trajectory.action)).value
+        critic_loss = rlax.l2_loss(q, jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
+
+        action = self.network.apply(params["policy"], observation).action
+        # Constant parameters: the policy's loss reaches the critics' input and not the critics.
+        policy_loss = -self.critic.apply(constant["critic"], (observation, action)).value[..., 0]
+        metrics = {"q": q.mean(axis=-1), "critic_loss": critic_loss, "policy_loss": policy_loss}
+        return critic_loss + policy_loss, metrics
