@@ -44,7 +44,10 @@ def to_spec(space: spaces.Space, name: str) -> Any:
 
 
 def from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
-    """Returns the function from the environment's observations to those of `to_spec(space)`."""
+    """Returns the function from the environment's observations to those of `to_spec(space)`.
+
+    It takes batches, leaves [B, ...], as well.
+    """
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return lambda value: np.int32(value - start)
@@ -60,16 +63,8 @@ def to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
     return _by_parts(space, to_gymnasium)
 
 
-def batch_from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
-    """Returns `from_gymnasium(space)` of a batch, leaves [B, ...]; `space` is that of one."""
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return lambda values: np.subtract(values, start, dtype=np.int32)
-    return _by_parts(space, batch_from_gymnasium)
-
-
 def batch_to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
-    """Returns `to_gymnasium(space)` of a batch, leaves [B, ...]; `space` is that of one."""
+    """Returns `to_gymnasium(space)`, where `space` is of one environment, for a batch [B, ...]."""
     if isinstance(space, spaces.Discrete):
         start, dtype = int(space.start), space.dtype
         # "same_kind" rejects floats, as `to_gymnasium` does.

@@ -107,6 +107,12 @@ def spec(environment: Environment) -> EnvironmentSpec:
     )
 
 
+def missing(thing: str, error: ImportError) -> SettingError:
+    """Returns the error for a `thing` whose package is not installed."""
+    remedy = f"pip install 'rlws[envs]' ({error})"
+    return SettingError(f"{thing} needs a package that is missing: {remedy}")
+
+
 def _factory(name: str) -> Callable[..., Environment]:
     if name in _factories:
         return _factories[name]
@@ -116,9 +122,7 @@ def _factory(name: str) -> Callable[..., Environment]:
     try:
         adapter = _adapter(prefix)
     except ImportError as error:
-        remedy = f"pip install 'rlws[envs]' ({error})"
-        message = f"environment {name!r} needs a package that is missing: {remedy}"
-        raise SettingError(message) from error
+        raise missing(f"environment {name!r}", error) from error
     return functools.partial(getattr(adapter, _ADAPTERS[prefix][1]), identity)
 
 

@@ -66,8 +66,8 @@ def make_vector(
       num_envs: B.
       seed: of the run.
       vectorization: "sync" steps one environment after the other; "async" gives each a process;
-        "native" is the id's `vector_entry_point` in gymnasium; "envpool" is envpool's environment
-        of that name, where an end by the last step before the time limit is always a truncation.
+        "native" is gymnasium's `vector_entry_point` of the id; "envpool" is envpool's environment
+        of that name, whose discount is 1 at the time limit, even where that step terminates, too.
 
     Raises:
       SettingError: an unknown name, a missing package, an environment that cannot be stepped so.
@@ -100,9 +100,9 @@ class _Rows(VectorEnvironment):
             limit = getattr(registered, "max_episode_steps", None)
         observations, actions = envs.single_observation_space, envs.single_action_space
         self._envs, self._seed = _restarting(envs), seeds if several or not seeds else seeds[0]
-        self._observe = spaces.batch_from_gymnasium(observations)
+        self._observe = spaces.from_gymnasium(observations)
         self._act = spaces.batch_to_gymnasium(actions)
-        self.num_envs, self.close = envs.num_envs, envs.close
+        self.num_envs = envs.num_envs
         self.spec = EnvironmentSpec(
             observations=spaces.to_spec(observations, "observation"),
             actions=spaces.to_spec(actions, "action"),
@@ -130,12 +130,15 @@ class _Rows(VectorEnvironment):
             self._observe(observation),
         )
 
+    def close(self) -> None:
+        self._envs.close()
+
 
 class _Restarting:
     """A vector environment without autoreset, with one in the step after an end."""
 
     def __init__(self, envs: Any):
-        self._envs, self._ended = envs, np.zeros(envs.num_envs, bool)
+        self._envs, self.close = envs, envs.close
 
     def reset(self, seed: Any) -> tuple[Any, dict]:
         self._ended = np.zeros(self._envs.num_envs, bool)
@@ -144,14 +147,13 @@ class _Restarting:
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict]:
         ended = self._ended
         if ended.any():
-            # All are stepped, or none; and none that has ended. So those begin an episode in order
-            # to be stepped with the others, and then begin another.
+            # All are stepped or none, and none that has ended: so those begin an episode, only to
+            # be stepped with the others, and then begin another.
             self._envs.reset(options={"reset_mask": ended})
         observation, reward, terminated, truncated, info = self._envs.step(actions)
         if ended.any():
             observation, _ = self._envs.reset(options={"reset_mask": ended})
-            reward, terminated = np.where(ended, 0, reward), terminated & ~ended
-            truncated = truncated & ~ended
+            terminated, truncated = terminated & ~ended, truncated & ~ended
         self._ended = terminated | truncated
         return observation, reward, terminated, truncated, info
 
@@ -205,13 +207,13 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
         return gymnasium.make_vec(registered, num_envs, "vector_entry_point")
     # As in `GymEnvironment`, without checks that cost time.
     registered = dataclasses.replace(registered, order_enforce=False)
-    make = lambda **options: gymnasium.make_vec(
-        registered, num_envs, vectorization, options, disable_env_checker=True
-    )
-    if vectorization == "sync":
-        return make()
-    with _no_main_module():  # and not forked from here: what JAX's threads lock would stay locked
-        return make(context="spawn" if sys.platform == "win32" else "forkserver")
+    # No process is forked from this one: what JAX's threads lock would stay locked in it.
+    method = "spawn" if sys.platform == "win32" else "forkserver"
+    options = {"context": method} if vectorization == "async" else {}
+    with _no_main_module():
+        return gymnasium.make_vec(
+            registered, num_envs, vectorization, options, disable_env_checker=True
+        )
 
 
 @contextlib.contextmanager
@@ -229,9 +231,7 @@ def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironmen
     try:
         import envpool
     except ImportError as error:
-        remedy = f"pip install 'rlws[envs]' ({error})"
-        message = f"vectorization 'envpool' needs a package that is missing: {remedy}"
-        raise SettingError(message) from error
+        raise registry.missing("vectorization 'envpool'", error) from error
     known = envpool.list_all_envs()
     if identity not in known:
         names = [f"gym:{name}" for name in known]

@@ -276,7 +276,7 @@ def test_discrete_actions_must_be_whole_numbers(make, vectorization):
 
 def test_continuous_actions_reach_envpool(make):
     envs = make("gym:Pendulum-v1", 2, 0, "envpool")
-    cosine, sine, speed = envs.reset().observation.T
+    _, sine, speed = envs.reset().observation.T
     row = envs.step(np.array([[-2.0], [1.5]], np.float32))
     expected = speed + 0.05 * (15 * sine + 3 * np.array([-2.0, 1.5]))
     np.testing.assert_allclose(row.observation[:, 2], expected, atol=1e-5)
