@@ -1,7 +1,7 @@
 """How well agents learn, by a fixed protocol: `python -m benchmarks.learning --row 1`.
 
 A row fixes agent, environment, budget and reference. Scores are those of the last parameters, never
-the best: T, the mean return of the last 100 training episodes, and E, the mean return of 100 greedy
+the best: T, the mean return of the last 100 training episodes, and E, the mean return of greedy
 ones. The statistic is the interquartile mean over seeds with a 95 % percentile bootstrap interval.
 Seeds 0 to 9 are for tuning; rows are judged on seeds from 1000.
 """
@@ -10,85 +10,58 @@ import argparse
 import csv
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
-from agents_zoo import reinforce
-from rlws import environments, evaluation
-from rlws.agent import AgentConfig
-from rlws.trainers.device import Program
+from benchmarks.rows import ROWS, Row
+from rlws import evaluation
+from rlws.settings import change
+from rlws.statistics import interquartile_mean, interval
+from rlws.sweep import parse_value
+from rlws.trainers import Member
 
 JUDGED_FROM = 1000
-RESAMPLES = 10_000
-CHUNK = 20_000  # environment steps
+REPORTS = 20  # points of a learning curve
 
 
-class Row(NamedTuple):
-    """What is learned, and how well others learn it."""
-
-    agent: AgentConfig
-    environment: str
-    steps: int
-    match: float  # T
-    stretch: float  # T
-    random: float  # T of random actions
-    source: str
-
-
-ROWS = {
-    1: Row(
-        reinforce.Config(),
-        "jax:CartPole-v1",
-        200_000,
-        483.0,
-        497.0,
-        22.2,
-        "SLM-Lab, BENCHMARKS.md: REINFORCE and A2C at this budget, 4 sessions",
+def scores(row: Row, seeds: range) -> tuple[np.ndarray, list[list[tuple[int, float]]]]:
+    """Returns T and E of each seed, [seeds, 2], and its learning curve: steps and mean return."""
+    members, began = [Member(seed, {}) for seed in seeds], time.perf_counter()
+    returns: list[list[float]] = [[] for _ in seeds]
+    curves: list[list[tuple[int, float]]] = [[] for _ in seeds]
+    found, evaluate = np.zeros((len(seeds), 2)), None
+    trainer = row.trainer
+    reports = trainer.train_all(
+        row.agent,
+        row.environment,
+        members,
+        steps=row.steps,
+        report_period=max(1, row.steps // REPORTS),
     )
-}
+    for progress in reports:
+        for i, report in progress.items():
+            returns[i].extend(report.returns)
+            if returns[i]:
+                curves[i].append((report.steps, float(np.mean(returns[i][-100:]))))
+            if not report.spent:
+                continue
+            if evaluate is None:
+                evaluate = evaluation.evaluator(report.agent, row.environment, row.episodes)
+            greedy = evaluate(report.params, seeds[i])[0].mean()
+            found[i] = np.mean(returns[i][-100:]), greedy
+            seconds = time.perf_counter() - began
+            print(
+                f"seed {seeds[i]}: T {found[i, 0]:7.1f}  E {found[i, 1]:7.1f}  after {seconds:.0f} s",
+                flush=True,
+            )
+    return found, curves
 
 
-def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Returns the mean of the middle half: a quarter is cut off each end, rounded down."""
-    ordered = np.sort(scores, axis=axis)
-    count = ordered.shape[axis]
-    middle = np.arange(count // 4, count - count // 4)
-    return np.take(ordered, middle, axis=axis).mean(axis=axis)
+Verdict = Literal["match", "fail", "undecided"]
 
 
-def interval(scores: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % percentile bootstrap interval of the interquartile mean of scores [n]."""
-    random = np.random.default_rng(seed)
-    samples = random.choice(scores, (RESAMPLES, len(scores)))
-    low, high = np.percentile(interquartile_mean(samples), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def scores(row: Row, seeds: range) -> np.ndarray:
-    """Returns T and E of each seed, [seeds, 2]; compiles once for all of them."""
-    environment = environments.make(row.environment)
-    agent = row.agent.make(environment.spec())
-    program = Program(agent, environment, 1)
-    init, advance = jax.jit(program.init), jax.jit(program.advance, donate_argnums=0)
-    evaluate = evaluation.evaluator(agent, environment, 100, JUDGED_FROM)
-    found = []
-    for seed in seeds:
-        began, run, steps, returns = time.perf_counter(), init(seed), 0, []
-        while steps < row.steps:
-            run, log = advance(run, min(CHUNK, row.steps - steps), 2**31 - 1)
-            steps += int(log.steps)
-            ended = np.asarray(log.ended)[: log.rows].reshape(-1, 2)
-            returns.extend(ended[ended[:, 1] > 0, 0])
-        training, greedy = np.mean(returns[-100:]), evaluate(run.state.learner.params)[0].mean()
-        found.append((training, greedy))
-        seconds = time.perf_counter() - began
-        print(f"seed {seed}: T {training:6.1f}  E {greedy:6.1f}  {seconds:4.1f} s", flush=True)
-    return np.array(found)
-
-
-def verdict(low: float, high: float, reference: float, tolerance: float = 0.0) -> str:
+def verdict(low: float, high: float, reference: float, tolerance: float = 0.0) -> Verdict:
     """Returns "match" if the interval lies above reference - tolerance, "fail" if below."""
     if low >= reference - tolerance:
         return "match"
@@ -98,28 +71,45 @@ def verdict(low: float, high: float, reference: float, tolerance: float = 0.0) -
 def main() -> None:
     """Runs one row and prints how it compares."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--row", type=int, choices=sorted(ROWS), required=True)
+    parser.add_argument("--row", choices=sorted(ROWS), required=True)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=JUDGED_FROM)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results/learning"))
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="for tuning")
     args = parser.parse_args()
     row, seeds = ROWS[args.row], range(args.first_seed, args.first_seed + args.seeds)
-    found = scores(row, seeds)
-    args.output.mkdir(parents=True, exist_ok=True)
-    with open(args.output / f"row{args.row}.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("seed", "T", "E"), *zip(seeds, *found.T, strict=True)])
+    changes = dict(text.split("=") for text in args.set)
+    changes = {k: parse_value(v, getattr(row.agent, k)) for k, v in changes.items()}
+    row = row._replace(agent=change(row.agent, changes))
+    found, curves = scores(row, seeds)
+    _write(args.output, args.row, seeds, found, curves)
     print(f"row {args.row}: {row.agent} in {row.environment}, {row.steps:,} steps, {seeds}")
     for name, values in zip("TE", found.T, strict=True):
         low, high = interval(values)
         print(
             f"  {name}: IQM {interquartile_mean(values):.1f} [{low:.1f}, {high:.1f}]  mean "
-            f"{values.mean():.1f}  worst {values.min():.1f}  at least 475: {(values >= 475).sum()}"
-            f"/{len(values)}"
+            f"{values.mean():.1f}  worst {values.min():.1f}  best {values.max():.1f}"
         )
-    low, high = interval(found[:, 0])
-    tolerance = 0.02 * abs(row.match - row.random)  # the reference is a table without an interval
-    print(f"  T against {row.match} ({row.source}): {verdict(low, high, row.match, tolerance)}")
-    print(f"  T against the stretch {row.stretch}: {verdict(low, high, row.stretch)}")
+    for name, (score, reference) in row.references.items():
+        low, high = interval(found[:, "TE".index(score)])
+        # Such a reference is a table, maybe of one run, without an interval of its own.
+        tolerance = 0.02 * abs(reference - row.random) if name == "match" else 0.0
+        outcome = verdict(low, high, reference, tolerance)
+        print(f"  {score} against {name} {reference} ({row.source}): {outcome}")
+
+
+def _write(folder: pathlib.Path, name: str, seeds: range, found: Any, curves: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        f"row{name}.csv": [("seed", "T", "E"), *zip(seeds, *found.T, strict=True)],
+        f"row{name}_curves.csv": [
+            ("seed", "steps", "return_last_100"),
+            *((s, *point) for s, curve in zip(seeds, curves, strict=True) for point in curve),
+        ],
+    }
+    for file_name, lines in tables.items():
+        with open(folder / file_name, "w", newline="") as file:
+            csv.writer(file).writerows(lines)
 
 
 if __name__ == "__main__":

@@ -11,54 +11,74 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws import environments, streams
+from rlws.actor import ENVIRONMENTS, Actor
 from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, resolve
 from rlws.streams import Stream
 from rlws.trainers import cycle
-from rlws.types import Params
+from rlws.trainers.players import splitter
+from rlws.types import Key, Params
 
 MAX_STEPS = 10_000  # of an episode whose environment has no time limit
 HOST_ENVS = 10
 
-Evaluate = Callable[[Params], tuple[np.ndarray, np.ndarray]]
+Evaluate = Callable[[Params, int], tuple[np.ndarray, np.ndarray]]
 
 
-def evaluator(agent: Agent, environment: Any, episodes: int, seed: int) -> Evaluate:
-    """Returns a function from parameters to the returns and lengths of `episodes` episodes.
+def evaluator(agent: Agent, environment: Any, episodes: int) -> Evaluate:
+    """Returns a function of parameters and a run's seed: returns and lengths of `episodes` episodes.
 
-    Each call plays the same episodes (same initial states, same random numbers), so that two calls
-    differ by their policies only. Every episode is played to its end, or to `MAX_STEPS` where the
-    environment has no time limit.
+    With the same seed it plays the same episodes (same initial states, same random numbers), so
+    that two calls differ by their policies only. Evaluation has random streams of its own, and what
+    an episode draws depends on its number alone. Every episode is played to its end, or to
+    `MAX_STEPS` where the environment has no time limit.
 
     Args:
       agent: its `evaluator` acts.
       environment: as for `Trainer.train`; a JaxEnvironment is run in one compiled program.
       episodes: how many to play, all begun at once on the device, `HOST_ENVS` at a time on a host.
-      seed: the seed of the run; evaluation has random streams of its own.
     """
-    seed = streams.host_seed(seed, Stream.EVALUATION)
     if resolve.is_jax(environment):
-        play = jax.jit(_device_play(agent, resolve.device(environment), episodes, seed))
-        return lambda params: jax.device_get(play(params))
-    return _host_play(agent, environment, episodes, seed)
+        play = jax.jit(_device_play(agent, resolve.device(environment), episodes))
+        return lambda params, seed: jax.device_get(play(params, *_keys(seed)))
+    return _host_play(agent, environment, episodes)
 
 
-def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int, seed: int):
-    limit = environment.spec().max_episode_steps or MAX_STEPS
-    act_key, reset_key = streams.key(seed, Stream.ACT), streams.key(seed, Stream.ENVIRONMENT)
-    keys = jax.vmap(lambda index: environments.episode_key(reset_key, index, 0))
+def _seed(seed: int) -> int:
+    return streams.host_seed(seed, Stream.EVALUATION)
 
-    def play(params):
+
+def _keys(seed: int) -> tuple[Key, Key]:
+    own = _seed(seed)
+    return streams.key(own, Stream.ACT), streams.key(own, Stream.ENVIRONMENT)
+
+
+def _act(actor: Actor, params, act_key, episode, step, timestep, state):
+    """Acts in B episodes, each at a step of its own; returns actions and actor states."""
+
+    def act_in_one(episode, step, timestep, state):
+        key = streams.draw(act_key, episode, step)
+        return actor.select_action(params, timestep, state, key)[:2]
+
+    return jax.vmap(act_in_one, axis_name=ENVIRONMENTS)(episode, step, timestep, state)
+
+
+def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int):
+    spec = environment.spec()
+    limit, numbers = spec.max_episode_steps or MAX_STEPS, jnp.arange(episodes)
+
+    def play(params, act_key, reset_key):
         def playing(carry):
             _, timestep, _, step, _, _ = carry
             return (step < limit) & ~timestep.last().all()
 
         def step(carry):
             state, timestep, actor_state, step, returns, lengths = carry
-            action, actor_state, _ = cycle.act(
-                agent.evaluator, params, act_key, step, timestep, actor_state
-            )
+            steps = jnp.full(episodes, step)
+            arguments = params, act_key, numbers, steps, timestep, actor_state
+            action, actor_state = _act(agent.evaluator, *arguments)
             live = ~timestep.last()
+            action = environments.clip_actions(spec.actions, action, jnp)
             state, following = jax.vmap(environment.step)(state, action)
             # Once LAST, always LAST: what an ended environment does no longer counts.
             step_type = jnp.where(live, following.step_type, dm_env.StepType.LAST)
@@ -66,7 +86,8 @@ def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int, seed:
             timestep = following._replace(step_type=step_type)
             return state, timestep, actor_state, step + 1, returns, lengths + live
 
-        state, timestep = jax.vmap(environment.reset)(keys(jnp.arange(episodes)))
+        keys = jax.vmap(lambda index: environments.episode_key(reset_key, index, 0))(numbers)
+        state, timestep = jax.vmap(environment.reset)(keys)
         actor_state = cycle.initial_actor_state(agent.evaluator, episodes)
         zeros = jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
         carry = (state, timestep, actor_state, jnp.int32(0), *zeros)
@@ -75,30 +96,32 @@ def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int, seed:
     return play
 
 
-def _host_play(agent: Agent, environment: Any, episodes: int, seed: int) -> Evaluate:
-    act = jax.jit(partial(_act, agent.evaluator, streams.key(seed, Stream.ACT)))
+def _host_play(agent: Agent, environment: Any, episodes: int) -> Evaluate:
+    act = jax.jit(partial(_act, agent.evaluator))
 
-    def evaluate(params):
+    def evaluate(params, seed):
         with contextlib.ExitStack() as stack:
             count = min(HOST_ENVS, episodes)
-            envs = [resolve.host(environment, seed, index) for index in range(count)]
+            envs = [resolve.host(environment, _seed(seed), index) for index in range(count)]
             for env in envs:
                 stack.callback(env.close)
-            return _play_all(act, agent, envs, params, episodes)
+            return _play_all(partial(act, params, _keys(seed)[0]), agent, envs, episodes)
 
     return evaluate
 
 
-def _play_all(act, agent, envs, params, episodes):
-    limit = environments.spec(envs[0]).max_episode_steps or MAX_STEPS
+def _play_all(act, agent, envs, episodes):
+    spec = environments.spec(envs[0])
+    limit, split = spec.max_episode_steps or MAX_STEPS, splitter(spec.actions)
     state = cycle.initial_actor_state(agent.evaluator, len(envs))
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     # Environment i plays episodes i, i + count, ...: which is fixed before any is played.
-    playing, step = list(range(len(envs))), 0
+    playing = np.arange(len(envs))
     timesteps = [env.reset() for env in envs]
-    while any(episode < episodes for episode in playing):
-        action, state = act(params, np.uint32(step), _stack(timesteps), state)
-        action, step = jax.tree.map(np.asarray, action), step + 1
+    while (playing < episodes).any():
+        step = np.where(playing < episodes, lengths[np.minimum(playing, episodes - 1)], 0)
+        action, state = act(playing, step.astype(np.int32), _stack(timesteps), state)
+        actions = split(jax.tree.map(np.asarray, action))
         for i, env in enumerate(envs):
             episode = playing[i]
             if episode >= episodes:
@@ -107,7 +130,7 @@ def _play_all(act, agent, envs, params, episodes):
                 playing[i] += len(envs)
                 timesteps[i] = env.reset()
                 continue
-            timesteps[i] = env.step(jax.tree.map(lambda x: x[i], action))  # noqa: B023
+            timesteps[i] = env.step(actions[i])
             returns[episode] += timesteps[i].reward
             lengths[episode] += 1
     return returns, lengths
@@ -117,27 +140,24 @@ def film(
     agent: Agent, params: Params, environment: Any, seed: int
 ) -> tuple[Iterator[np.ndarray], float]:
     """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second."""
-    seed = streams.host_seed(seed, Stream.EVALUATION)
-    env = resolve.host(environment, seed, 0, render=True)
-    act = jax.jit(partial(_act, agent.evaluator, streams.key(seed, Stream.ACT)))
+    env = resolve.host(environment, _seed(seed), 0, render=True)
+    act = partial(jax.jit(partial(_act, agent.evaluator)), params, _keys(seed)[0])
 
     def frames():
         with contextlib.closing(env):
-            limit = environments.spec(env).max_episode_steps or MAX_STEPS
+            spec = environments.spec(env)
+            split = splitter(spec.actions)
             timestep, state = env.reset(), cycle.initial_actor_state(agent.evaluator, 1)
             yield env.render()
-            for step in range(limit):
-                action, state = act(params, np.uint32(step), _stack([timestep]), state)
-                timestep = env.step(jax.tree.map(lambda x: np.asarray(x)[0], action))
+            for step in range(spec.max_episode_steps or MAX_STEPS):
+                numbers = np.zeros(1, np.int32), np.full(1, step, np.int32)
+                action, state = act(*numbers, _stack([timestep]), state)
+                timestep = env.step(split(jax.tree.map(np.asarray, action))[0])
                 yield env.render()
                 if timestep.last():
                     return
 
     return frames(), getattr(env, "frames_per_second", 30.0)
-
-
-def _act(actor, act_key, params, step, timestep, state):
-    return cycle.act(actor, params, act_key, step, timestep, state)[:2]
 
 
 def _stack(timesteps):

@@ -5,15 +5,18 @@ import datetime
 import itertools
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rlws import environments
 from rlws.agent import AgentConfig
+from rlws.cache import enable_cache
 from rlws.environments import resolve
 from rlws.recorder import Recorder
 from rlws.settings import NonNegativeInt, PositiveInt, Seed, SettingError, Settings, describe
+from rlws.sweep import members, run_all
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
-from rlws.trainers import HostTrainer, Trainer
+from rlws.trainers import HostTrainer, Member, Progress, Trainer
 from rlws.trainers.trainer import limits
 
 REPORTS = 200  # rows of metrics in a run of so many steps
@@ -40,6 +43,7 @@ class Experiment(Settings):
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
     quiet: bool = False  # print the summary only
+    sweep: tuple[str, ...] = ()  # agent.setting=value,value: a run for each value, of each seed
 
     def run(self, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
         """Trains and evaluates the agent, keeps everything in the run's directory.
@@ -54,7 +58,10 @@ class Experiment(Settings):
           SettingError: something about the experiment cannot be; nothing was written or compiled.
         """
         self.check()
+        enable_cache()
         directory = self._new_directory()
+        if len(members(self)) > 1:
+            return run_all(self, directory, sinks)
         unit = "episodes" if self.steps is None else "steps"
         run = Run(self.name, directory, describe(self), getattr(self, unit), unit)
         tracker = Tracker((Terminal(self.quiet), Csv(), Json(), Plots(), *sinks))
@@ -74,10 +81,12 @@ class Experiment(Settings):
     def check(self) -> None:
         """Raises a SettingError unless environment, agent, trainer and budget fit each other."""
         limits(self.steps, self.episodes)
+        members(self)
         self.trainer.check(self.environment)
         made = resolve.host(self.environment, self.seed, 0, render=self.video)
         with contextlib.closing(made) as environment:
-            self.agent.make(environments.spec(environment))
+            agent = self.agent.make(environments.spec(environment))
+            agent.adder.schedule(self.trainer.num_envs)
             if self.video:
                 self._check_pictures(environment)
 
@@ -91,15 +100,16 @@ class Experiment(Settings):
                 "leave out --video"
             ) from error
 
+    def train_all(self, runs: list[Member]) -> Iterator[dict[int, Progress]]:
+        """Trains several runs of this experiment; see `Trainer.train_all`."""
+        return self.trainer.train_all(self.agent, self.environment, runs, **self._budget())
+
     def _train(self):
-        return self.trainer.train(
-            self.agent,
-            self.environment,
-            seed=self.seed,
-            steps=self.steps,
-            episodes=self.episodes,
-            report_period=1000 if self.steps is None else max(1, self.steps // REPORTS),
-        )
+        return self.trainer.train(self.agent, self.environment, seed=self.seed, **self._budget())
+
+    def _budget(self):
+        period = 1000 if self.steps is None else max(1, self.steps // REPORTS)
+        return dict(steps=self.steps, episodes=self.episodes, report_period=period)
 
     def _new_directory(self) -> pathlib.Path:
         now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{self.seed}"

@@ -13,10 +13,12 @@ from typing import Any
 import tyro
 
 from rlws.experiment import Experiment
-from rlws.settings import SettingError, choose, describe
+from rlws.networks import CNN, GRU, LSTM, MLP
+from rlws.settings import SettingError, change, choose, describe
 from rlws.trainers import DeviceTrainer, HostTrainer
 
 TRAINERS = {"host": HostTrainer, "device": DeviceTrainer}
+BACKBONES = {"mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
 
 
 def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
@@ -25,20 +27,34 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
     Raises:
       SettingError: what the arguments ask for cannot be; one line says why.
     """
-    return _parse(*_choose_trainer(experiment, list(args)))
-
-
-def _choose_trainer(experiment, args):
-    """Takes `--trainer host|device` out of the arguments: another trainer has other flags."""
-    for i, arg in enumerate(args):
-        name, _, value = arg.partition("=")
-        if name == "--trainer":
-            value = value or next(iter(args[i + 1 :]), "")
-            choose("--trainer", value, TRAINERS)
+    args = list(args)
+    for value in _take("--trainer", args):
+        choose("--trainer", value, TRAINERS)
+        if TRAINERS[value] is not type(experiment.trainer):
             trainer = TRAINERS[value](num_envs=experiment.trainer.num_envs)
-            rest = args[:i] + args[i + 1 + ("=" not in arg) :]
-            return dataclasses.replace(experiment, trainer=trainer), rest
-    return experiment, args
+            experiment = dataclasses.replace(experiment, trainer=trainer)
+    for value in _take("--agent.backbone", args):
+        choose("--agent.backbone", value, BACKBONES)
+        agent = change(experiment.agent, {"backbone": BACKBONES[value]()})
+        experiment = dataclasses.replace(experiment, agent=agent)
+    sweep = (*experiment.sweep, *_take("--sweep", args))
+    return _parse(dataclasses.replace(experiment, sweep=sweep), args)
+
+
+def _take(flag: str, args: list[str]) -> list[str]:
+    """Takes a flag out of the arguments; returns its values.
+
+    These decide which other flags there are, or may be given more than once.
+    """
+    values = []
+    while found := [i for i, arg in enumerate(args) if arg.partition("=")[0] == flag]:
+        _, equals, value = args.pop(found[0]).partition("=")
+        if not equals:
+            if found[0] == len(args):
+                raise SettingError(f"{flag} needs a value, got none; --help says which")
+            value = args.pop(found[0])
+        values.append(value)
+    return values
 
 
 def _parse(experiment, args):
@@ -51,7 +67,8 @@ def _parse(experiment, args):
                 type(experiment),
                 prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
                 description=f"{program.__doc__ or ''}\n\n"
-                f"--trainer {{{','.join(TRAINERS)}}} chooses the trainer; its options are below.",
+                f"--trainer {{{','.join(TRAINERS)}}} and --agent.backbone {{{','.join(BACKBONES)}}} "
+                "choose the kind; their options are below.",
                 default=experiment,
                 args=args,
             )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rlws.flat import flat_products
 from rlws.networks import Network
 from rlws.settings import SettingError, Settings
 from rlws.terms.term import Term
@@ -117,7 +118,7 @@ class Learner(Settings):
             return dict(zip(names, found, strict=True)), {k: v for m in metrics for k, v in m.items()}
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
-        found, metrics = per_trajectory(params, batch, keys, state)
+        found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
         for name, value in {**metrics, **found}.items():
             if value.shape[1:] not in ((), (steps,)):
                 raise SettingError(
@@ -130,8 +131,7 @@ class Learner(Settings):
         mean = lambda x, weight: _mean(x, real if x.ndim == 2 else real.any(axis=1), weight)
         means = {k: mean(x, batch.weight if x.ndim == 2 else 1.0) for k, x in found.items()}
         priority = {k: metrics.pop(k) for k in ("priority",) if k in metrics}
-        metrics = {name: mean(value, 1.0) for name, value in metrics.items()}
-        return sum(means.values()), metrics | means | priority
+        return sum(means.values()), _means(metrics, real) | means | priority
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
@@ -141,6 +141,19 @@ class Learner(Settings):
 def _mean(x: Array, real: Array, weight: Array | float) -> Array:
     # Weighted terms over an unweighted count: importance weights must not cancel out.
     return jnp.sum(jnp.where(real, weight * x, 0.0)) / jnp.maximum(real.sum(), 1)
+
+
+def _means(metrics: Metrics, real: Array) -> Metrics:
+    """Returns the mean of each metric ([B, T] or [B]) where steps, or trajectories, are real."""
+    # As rows of one array they cost one reduction; apart, on a CPU, more than a small network.
+    names = sorted(metrics, key=lambda name: metrics[name].ndim)
+    means = []
+    for ndim, where in ((1, real.any(axis=1)), (2, real)):
+        rows = [metrics[name].ravel() for name in names if metrics[name].ndim == ndim]
+        if rows:
+            table = jnp.where(where.ravel()[None], jnp.stack(rows), 0.0)
+            means += list(table.sum(axis=1) / jnp.maximum(where.sum(), 1))
+    return dict(zip(names, means, strict=True))
 
 
 def standardise(x: Array, weight: Array, axis_name: str = "batch") -> Array:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlws import evaluation
+from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
 from rlws.tracking.files import COUNTERS
 from rlws.trainers import Progress
-from rlws.trainers.trainer import limits
 
 if TYPE_CHECKING:
     from rlws.experiment import Experiment
@@ -22,21 +22,27 @@ LAST_EPISODES = 100  # of training, in the summary
 class Recorder:
     """Follows one run. It reads parameters and nothing else, so it cannot change the run."""
 
-    def __init__(self, experiment: "Experiment", run: Run, tracker: Tracker):
+    def __init__(
+        self,
+        experiment: "Experiment",
+        run: Run,
+        tracker: Tracker,
+        evaluators: dict[str, evaluation.Evaluate] | None = None,
+    ):
+        """Follows the run of an experiment; runs of equal agents may share their `evaluators`."""
         self.experiment, self.run, self.tracker = experiment, run, tracker
         self.summary: dict[str, Any] = {"experiment": experiment.name, "seed": experiment.seed}
         self.summary |= dict.fromkeys(COUNTERS, 0)
         self._returns: deque[float] = deque(maxlen=LAST_EPISODES)
         self._last: Progress | None = None
         self._seconds = self._fraction = 0.0
-        self._evaluate: evaluation.Evaluate | None = None
+        self._evaluators = {} if evaluators is None else evaluators
 
     def take(self, report: Progress, seconds: float) -> None:
         """Logs a report that was made `seconds` of training after the start."""
         row = self._row(report, seconds)
         period, before = self.experiment.evaluation.period, self._last
-        last_step, last_episode = limits(self.experiment.steps, self.experiment.episodes)
-        spent = report.steps >= last_step or report.episodes >= last_episode
+        spent = report.spent
         if spent or (period and (not before or report.steps // period > before.steps // period)):
             evaluated = self._evaluation(report)
             row |= evaluated
@@ -54,12 +60,13 @@ class Recorder:
 
     def _evaluation(self, report: Progress) -> dict[str, float]:
         """Returns the mean and deviation of the evaluator's returns."""
-        settings = self.experiment.evaluation
-        if self._evaluate is None:
-            self._evaluate = evaluation.evaluator(
-                report.agent, self.experiment.environment, settings.episodes, self.experiment.seed
+        experiment, settings = self.experiment, self.experiment.evaluation
+        name = repr(describe(experiment.agent))
+        if name not in self._evaluators:
+            self._evaluators[name] = evaluation.evaluator(
+                report.agent, experiment.environment, settings.episodes
             )
-        returns, _ = self._evaluate(report.params)
+        returns, _ = self._evaluators[name](report.params, experiment.seed)
         result = {
             "evaluation_return_mean": float(np.mean(returns)),
             "evaluation_return_std": float(np.std(returns)),

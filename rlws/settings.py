@@ -123,3 +123,20 @@ def choose(name: str, value: Any, options: Iterable[Any]) -> None:
         near = difflib.get_close_matches(str(value), map(str, options), 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(map(str, options))}"
         raise SettingError(f"{name}: unknown value {value!r}; {hint}")
+
+
+def change(config: Any, settings: dict[str, Any]) -> Any:
+    """Returns the settings with some changed, given by dotted name.
+
+    Raises:
+      SettingError: there is no such setting.
+    """
+    for name, value in settings.items():
+        head, _, rest = name.partition(".")
+        fields = {f.name for f in dataclasses.fields(config)}
+        if head not in fields or (rest and not isinstance(getattr(config, head), Settings)):
+            known = ", ".join(sorted(fields))
+            raise SettingError(f"{type(config).__name__} has no setting {name!r}; it has {known}")
+        new = change(getattr(config, head), {rest: value}) if rest else value
+        config = dataclasses.replace(config, **{head: new})
+    return config

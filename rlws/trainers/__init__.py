@@ -1,7 +1,7 @@
-"""Trainers: run an agent in an environment."""
+"""Trainers: what steps environments, and turns the cycle of acting, adding and learning."""
 
 from rlws.trainers.device import DeviceTrainer
 from rlws.trainers.host import HostTrainer
-from rlws.trainers.trainer import Progress, Trainer
+from rlws.trainers.trainer import Member, Progress, Trainer
 
-__all__ = ["DeviceTrainer", "HostTrainer", "Progress", "Trainer"]
+__all__ = ["DeviceTrainer", "HostTrainer", "Member", "Progress", "Trainer"]

@@ -1,17 +1,15 @@
 """Training in one compiled program: environment, acting, adding and learning on the device."""
 
-from functools import partial
-from typing import Any
+import warnings
 
 import jax
 import numpy as np
 
 from rlws.environments import resolve
 from rlws.settings import PositiveInt, SettingError
-from rlws.trainers import cycle
-from rlws.trainers.population import Member, Population
+from rlws.trainers.population import Population, Untraceable
 from rlws.trainers.program import Budget
-from rlws.trainers.trainer import Progress, Trainer, limits, next_multiple
+from rlws.trainers.trainer import Member, Progress, Trainer, limits, next_multiple
 
 MAX = 2**31 - 1  # of an int32
 
@@ -39,28 +37,23 @@ class DeviceTrainer(Trainer):
         return (reports[0] for reports in runs)
 
     def train_all(
-        self,
-        config,
-        environment,
-        members: list[Member],
-        *,
-        steps=None,
-        episodes=None,
-        report_period=1000,
+        self, config, environment, members, *, steps=None, episodes=None, report_period=1000
     ):
-        """Trains several runs at once; see `train` for the arguments.
-
-        Yields:
-          The progress of some members, by index. Each is as if it had run alone, but for when it is
-          reported: once all members have come so far.
-        """
-        last_step, last_episode = limits(steps, episodes)
+        """Trains several runs in one program, as many at once as fit into the free memory."""
+        budget = *limits(steps, episodes), report_period
         self.check(environment)
         environment = resolve.device(environment)
         population = Population(config, environment, self.num_envs, self.num_devices)
-        for part in population.parts(members):
-            compiled = population.compile([members[i] for i in part])
-            for reports in _runs(compiled, environment, last_step, last_episode, report_period):
+        parts = population.parts(members)
+        while parts:
+            part = parts.pop(0)
+            try:
+                compiled = population.compile([members[i] for i in part])
+            except Untraceable as error:
+                warnings.warn(f"{error}; each run is compiled by itself", stacklevel=2)
+                parts = [[i] for i in part] + parts
+                continue
+            for reports in _runs(compiled, environment, *budget):
                 yield dict(zip(part, reports, strict=True))
 
 
@@ -84,6 +77,7 @@ def _runs(compiled, environment, last_step, last_episode, report_period):
                     metrics[i],
                     compiled.agents[i],
                     params[i],
+                    bool(spent[i]),
                 )
                 for i in range(count)
             ]

@@ -78,7 +78,7 @@ def _run(agent, play, seed, budget, report_period, overlap, stack):
         if play.steps >= next_report or play.episodes >= last_episode:
             block.check_finite(play.steps)
             spent = play.steps >= last_step or play.episodes >= last_episode
-            yield _progress(agent, play, learning.read())
+            yield _progress(agent, play, spent, *learning.read())
             if spent:
                 return
             next_report = min(next_multiple(play.steps, report_period), last_step)
@@ -96,9 +96,8 @@ def _run(agent, play, seed, budget, report_period, overlap, stack):
         look = ended > 0 and ends >= min_ends
 
 
-def _progress(agent, play, state_and_metrics):
-    state, metrics = state_and_metrics
+def _progress(agent, play, spent, state, metrics):
     returns, lengths = np.array(play.ended, np.float64).reshape(-1, 2).T
     play.ended.clear()
-    updates, params = int(state.learner.updates), state.learner.params
-    return Progress(play.steps, play.episodes, updates, returns, lengths, metrics, agent, params)
+    learner, counts = state.learner, (play.steps, play.episodes, int(state.learner.updates))
+    return Progress(*counts, returns, lengths, metrics, agent, learner.params, spent)

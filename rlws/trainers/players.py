@@ -57,7 +57,7 @@ class Serial(Players):
         self.timesteps = [env.reset() for env in envs]
         self._restart, self._length = [False] * len(envs), [0] * len(envs)
         self._return = [0.0] * len(envs)
-        self._split = _splitter(self.spec.actions)
+        self._split = splitter(self.spec.actions)
 
     def step(self, actions):
         timesteps, restart, actions = self.timesteps, self._restart, self._split(actions)
@@ -112,7 +112,7 @@ class Vector(Players):
         return ends
 
 
-def _splitter(spec: Any) -> Callable[[Any], list[Any]]:
+def splitter(spec: Any) -> Callable[[Any], list[Any]]:
     """Returns the function from actions (leaves [B, ...]) to a legal one for each environment."""
     clip = bounded(spec)
     tree = jax.tree.structure(spec)

@@ -1,6 +1,5 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
-import dataclasses
 import functools
 import os
 from typing import Any, NamedTuple
@@ -11,20 +10,13 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.environments import JaxEnvironment
-from rlws.settings import SettingError, Settings
+from rlws.settings import SettingError, change
 from rlws.trainers import cycle
-from rlws.trainers.program import Budget, Log, Program, Run
-from rlws.types import Params
+from rlws.trainers.program import Budget, Program, Run
+from rlws.trainers.trainer import Member
 
 AXIS = "members"
 SHARE = 0.5  # of the free memory a population may take
-
-
-class Member(NamedTuple):
-    """One run of a population."""
-
-    seed: int
-    settings: dict[str, Any]  # changes to the agent's configuration, by dotted name
 
 
 class Compiled(NamedTuple):
@@ -159,22 +151,6 @@ class Population(NamedTuple):
 
 class Untraceable(SettingError):
     """A setting cannot be data to a compiled program."""
-
-
-def change(config: Any, settings: dict[str, Any]) -> Any:
-    """Returns the settings with some changed, given by dotted name.
-
-    Raises:
-      SettingError: there is no such setting.
-    """
-    for name, value in settings.items():
-        head, _, rest = name.partition(".")
-        fields = {f.name for f in dataclasses.fields(config)}
-        if head not in fields or (rest and not isinstance(getattr(config, head), Settings)):
-            raise SettingError(f"{type(config).__name__} has no setting {name!r}; it has {sorted(fields)}")
-        new = change(getattr(config, head), {rest: value}) if rest else value
-        config = dataclasses.replace(config, **{head: new})
-    return config
 
 
 def free_memory() -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlws.agent import Agent, AgentConfig
-from rlws.settings import PositiveInt, SettingError, Settings
+from rlws.settings import PositiveInt, SettingError, Settings, change
 from rlws.types import Params
 
 
@@ -22,6 +22,14 @@ class Progress(NamedTuple):
     metrics: dict[str, float]  # the learner's, averaged over the updates since the last report
     agent: Agent
     params: Params  # valid until the iterator goes on: trainers update them in place
+    spent: bool  # whether this is the run's last report
+
+
+class Member(NamedTuple):
+    """One run of several."""
+
+    seed: int
+    settings: dict[str, Any]  # changes to the agent's configuration, by dotted name
 
 
 class Trainer(Settings):
@@ -58,6 +66,19 @@ class Trainer(Settings):
           depends on when or whether its reports are looked at.
         """
         raise NotImplementedError
+
+    def train_all(
+        self, config: AgentConfig, environment: Any, members: list[Member], **budget: Any
+    ) -> Iterator[dict[int, Progress]]:
+        """Trains several runs, here one after the other; other arguments are those of `train`.
+
+        Yields:
+          The progress of some members, by index. Each is as if it had run alone, but maybe for when
+          it is reported.
+        """
+        for i, (seed, settings) in enumerate(members):
+            for progress in self.train(change(config, settings), environment, seed=seed, **budget):
+                yield {i: progress}
 
 
 def limits(steps: int | None, episodes: int | None) -> tuple[float, float]:

@@ -1,0 +1,82 @@
+"""The rows of the learning benchmark: what is learned, and how well others learn it."""
+
+from typing import NamedTuple
+
+from agents_zoo import a2c, dqn, ppo, reinforce, sac
+from rlws.agent import AgentConfig
+from rlws.trainers import DeviceTrainer, Trainer
+
+
+class Row(NamedTuple):
+    """One agent in one environment, against published results."""
+
+    agent: AgentConfig
+    environment: str
+    steps: int
+    references: dict[str, tuple[str, float]]  # by name: which score (T or E), and how much
+    random: float  # T of random actions
+    source: str
+    trainer: Trainer
+    episodes: int = 100  # of the evaluation
+
+
+PPO = ppo.Config()
+
+ROWS = {
+    "1": Row(
+        reinforce.Config(),
+        "jax:CartPole-v1",
+        200_000,
+        {"match": ("T", 483.0), "stretch": ("T", 497.0)},
+        22.2,
+        "SLM-Lab, BENCHMARKS.md: REINFORCE and A2C at this budget, 4 sessions",
+        DeviceTrainer(),
+    ),
+    "2": Row(
+        a2c.Config(),
+        "gymnax:Acrobot-v1",
+        300_000,
+        {"match": ("T", -84.0), "stretch": ("T", -81.3)},
+        -500.0,
+        "SLM-Lab, BENCHMARKS.md: A2C and PPO, 4 sessions",
+        DeviceTrainer(num_envs=8),
+    ),
+    "3": Row(
+        PPO,
+        "jax:CartPole-v1",
+        500_000,
+        {"match": ("T", 490.0), "stretch": ("T", 497.5)},
+        22.2,
+        "CleanRL's documentation and openai-baselines, 3 seeds",
+        DeviceTrainer(num_envs=4),
+    ),
+    "4": Row(
+        PPO,
+        "gymnax:Pendulum-v1",
+        100_000,
+        {"match": ("E", -172.0), "stretch": ("E", -157.0)},
+        -1220.0,
+        "rl-baselines3-zoo, tuned: PPO and SAC, one run each",
+        DeviceTrainer(num_envs=4),
+        1000,
+    ),
+    "7": Row(
+        dqn.Config(),
+        "jax:CartPole-v1",
+        500_000,
+        {"match": ("T", 498.4)},
+        22.2,
+        "CleanRL's documentation: dqn_jax, 3 seeds",
+        DeviceTrainer(),
+    ),
+    "9": Row(
+        sac.Config(),
+        "gymnax:Pendulum-v1",
+        20_000,
+        {"match": ("E", -157.0), "stretch": ("E", -151.0)},
+        -1220.0,
+        "rl-baselines3-zoo: SAC and TQC, one run each",
+        DeviceTrainer(),
+        1000,
+    ),
+}

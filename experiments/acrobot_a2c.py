@@ -1,0 +1,22 @@
+"""A2C on Acrobot, all of it on the device."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import a2c
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import DeviceTrainer
+
+experiment = Experiment(
+    name="acrobot_a2c",
+    environment="gymnax:Acrobot-v1",
+    agent=a2c.Config(),
+    trainer=DeviceTrainer(num_envs=8),
+    steps=300_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,22 @@
+"""DQN on CartPole."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import dqn
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import HostTrainer
+
+experiment = Experiment(
+    name="cartpole_dqn",
+    environment="gym:CartPole-v1",
+    agent=dqn.Config(period=10),
+    trainer=HostTrainer(),
+    steps=200_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)

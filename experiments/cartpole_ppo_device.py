@@ -1,0 +1,22 @@
+"""PPO on CartPole, all of it on the device."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import ppo
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import DeviceTrainer
+
+experiment = Experiment(
+    name="cartpole_ppo_device",
+    environment="jax:CartPole-v1",
+    agent=ppo.Config(),
+    trainer=DeviceTrainer(num_envs=4),
+    steps=500_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,22 @@
+"""Double DQN with prioritised replay on LunarLander."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import dqn
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import HostTrainer
+
+experiment = Experiment(
+    name="lunarlander_dqn",
+    environment="gym:LunarLander-v3",
+    agent=dqn.Config(period=4, prioritised=True),
+    trainer=HostTrainer(),
+    steps=300_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)

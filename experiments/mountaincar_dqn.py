@@ -1,0 +1,22 @@
+"""DQN on MountainCar."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
+
+from agents_zoo import dqn
+from rlws.cli import main
+from rlws.experiment import Experiment
+from rlws.trainers import HostTrainer
+
+experiment = Experiment(
+    name="mountaincar_dqn",
+    environment="gym:MountainCar-v0",
+    agent=dqn.Config(period=4),
+    trainer=HostTrainer(),
+    steps=150_000,
+)
+
+if __name__ == "__main__":
+    main(experiment)
