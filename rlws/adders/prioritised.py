@@ -47,16 +47,16 @@ class PrioritisedReplay(Replay):
         block_length, num_envs = rows.timestep.step_type.shape
         size = len(before.starts)
 
-        def index(low, high, count):
-            number = low + jnp.arange(count)
-            return jnp.where(number < high, number % size, sum_tree.NOWHERE)
-
-        gone = index(before.tail, after.tail, (block_length + 1) * num_envs)
-        new = index(before.begun, after.begun, block_length * num_envs)
-        # First what is gone: a new start may take its place.
-        tree = sum_tree.write(state.tree, gone, jnp.zeros(len(gone)))
-        highest = jnp.full(len(new), state.maximum**self.exponent)
-        return state._replace(replay=after, tree=sum_tree.write(tree, new, highest))
+        gone = before.tail + jnp.arange((block_length + 1) * num_envs)
+        # One whose place a new one takes is gone without a word.
+        left = (gone < after.tail) & (gone + size >= after.begun)
+        new = before.begun + jnp.arange(block_length * num_envs)
+        number, counts = jnp.append(gone, new), jnp.append(left, new < after.begun)
+        index = jnp.where(counts, number % size, sum_tree.NOWHERE)
+        highest = state.maximum**self.exponent
+        priority = jnp.append(jnp.zeros(len(gone)), jnp.full(len(new), highest))
+        # Both at once: XLA would copy the tree to write it a second time.
+        return state._replace(replay=after, tree=sum_tree.write(state.tree, index, priority))
 
     def ready(self, state):
         return super().ready(state.replay)

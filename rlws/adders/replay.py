@@ -130,27 +130,26 @@ class Replay(Adder):
         else:
             begins &= (row % self.start_period == 0)[:, None]
         begins = begins.ravel()
-        place = (slots[:, None] * num_envs + jnp.arange(num_envs)).ravel()
+        place = (slots[:, None] * num_envs + jnp.arange(num_envs)[None]).ravel()
         number = state.begun + jnp.cumsum(begins) - 1
         index = jnp.where(begins, number % size, size)  # out of bounds: dropped
+        starts = state.starts.at[index].set(place, mode="drop")
         begun = state.begun + begins.sum()
-        tail = jnp.maximum(self._overtaken(state, num_rows, num_envs, block_length), begun - size)
+
+        # Starts whose place a new one took, or whose first row is overwritten: the block, and the
+        # timestep after it, took block_length + 1 slots. Read after they are written: XLA would
+        # copy all starts to keep those from before.
+        number = state.tail + jnp.arange((block_length + 1) * num_envs)
+        ahead = (starts[number % size] // num_envs - state.written) % num_rows
+        gone = (number < begun - size) | ((number < state.begun) & (ahead <= block_length))
         return ReplayState(
             rows=ring,
             written=state.written + jnp.where(adding, block_length, 0),
-            starts=state.starts.at[index].set(place, mode="drop"),
+            starts=starts,
             begun=begun,
-            tail=jnp.where(adding, tail, state.tail),
+            tail=state.tail + jnp.where(adding, gone.sum(), 0),
             fresh=state.fresh | adding,
         )
-
-    def _overtaken(self, state, num_rows, num_envs, block_length):
-        """Returns the starts so far whose first row the block overwrites, or an earlier one did."""
-        # The block, and the timestep after it, take the next block_length + 1 slots.
-        number = state.tail + jnp.arange((block_length + 1) * num_envs)
-        slot = state.starts[number % len(state.starts)] // num_envs
-        ahead = (slot - state.written) % num_rows
-        return state.tail + ((ahead <= block_length) & (number < state.begun)).sum()
 
     def ready(self, state: ReplayState) -> Array:
         num_envs = state.rows.timestep.step_type.shape[1]
@@ -189,9 +188,9 @@ class Replay(Adder):
         step_type, reward, discount = at(timesteps[:3], 1 + jnp.arange(n))  # [batch, n]
         last = step_type == dm_env.StepType.LAST
         steps = jnp.where(last.any(axis=1), jnp.argmax(last, axis=1), n - 1) + 1
-        inside = jnp.arange(n) < steps[:, None]
+        inside = jnp.arange(n)[None] < steps[:, None]
         gammas = self.discount ** jnp.arange(n, dtype=jnp.float32)
-        reward = jnp.sum(jnp.where(inside, gammas * reward, 0.0), axis=1)
+        reward = jnp.sum(jnp.where(inside, gammas[None] * reward, 0.0), axis=1)
         discount = jnp.prod(jnp.where(inside, discount, 1.0), axis=1) * gammas[steps - 1]
         ends = at(timesteps, jnp.stack([jnp.zeros_like(steps), steps], axis=1))
         replace = lambda x, value: x.at[:, 1].set(value)

@@ -40,7 +40,10 @@ class Unrolls(Adder):
         )
 
     def add(self, state, rows, length, timestep):
-        return UnrollsState(rows, timestep, state.fresh | (length > 0))
+        adding = jnp.asarray(length) > 0
+        keep = lambda old, new: jnp.where(adding, new, old)
+        held = jax.tree.map(keep, (state.rows, state.timestep), (rows, timestep))
+        return UnrollsState(*held, state.fresh | adding)
 
     def ready(self, state):
         return state.fresh
