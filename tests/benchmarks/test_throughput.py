@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import reference_ppo, throughput
 from benchmarks.peers import install
-from benchmarks.peers.contestant import Contestant, LeftOutError, Start
+from benchmarks.peers.contestant import Contestant, LeftOutError, Start, command
 from benchmarks.peers.workloads import PPO, WORKLOADS, Workload
 
 WORKLOAD = Workload("device", "ppo", PPO(1), 100)
@@ -156,23 +156,51 @@ def test_contestant_answers_with_what_was_done_since_the_last_request():
 
 
 def test_contestant_that_cannot_start_says_why():
-    command = [sys.executable, "-c", "import no_such_module"]
     with (
-        Contestant(command) as contestant,
+        Contestant([sys.executable, "-c", "import no_such_module"]) as contestant,
         pytest.raises(LeftOutError, match="No module named 'no_such_module'"),
     ):
         contestant.run(1)
 
 
-def test_an_environment_that_is_there_is_used_as_it_is(tmp_path, monkeypatch):
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    made = []
+
+    def create(folder, with_pip):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").touch()
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = install.cache() / "sb3"
-    python = folder / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.touch()
-    (folder / "pins").write_text(" ".join(install.PINS["sb3"]))
-    assert install.interpreter("sb3") == str(python)
-    assert install.interpreter("ours") == sys.executable
+    monkeypatch.setattr(install.venv, "create", create)
+    monkeypatch.setattr(install, "_install", lambda name, python, log: made.append(name))
+    return made
+
+
+def test_environments_are_made_once_for_their_pins(installed, monkeypatch):
+    python = install.interpreter("sb3")
+    assert install.interpreter("sb3") == python == str(install.cache() / "sb3" / "bin" / "python")
+    assert installed == ["sb3"]
+    monkeypatch.setitem(install.PINS, "sb3", ("other==1",))
+    install.interpreter("sb3")
+    assert installed == ["sb3", "sb3"]
+
+
+def test_an_environment_that_failed_is_made_again(installed, monkeypatch):
+    def fail(*_):
+        raise install.NotInstalledError("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(install, "_install", fail)
+        with pytest.raises(LeftOutError, match="no network"):
+            command("sbx", "host_ppo_4", 512)
+    command("sbx", "host_ppo_4", 512)
+    assert installed == ["sbx"]
+
+
+def test_we_run_in_this_interpreter(installed):
+    assert install.interpreter("ours") == install.interpreter("reference") == sys.executable
+    assert not installed
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
