@@ -95,7 +95,10 @@ def _made(name: str, limit: int | None) -> tuple[Any, Any]:
         raise unknown(f"gymnax:{name}", names(), remedy)
     with jax.ensure_compile_time_eval():
         env, params = gymnax.make(name)
-    return env, params if limit is None else params.replace(max_steps_in_episode=limit)
+    if limit is not None:
+        kind = type(params.max_steps_in_episode)  # of one environment, float
+        params = params.replace(max_steps_in_episode=kind(limit))
+    return env, params
 
 
 def _to_spec(space: spaces.Space, name: str) -> specs.Array:

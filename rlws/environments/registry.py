@@ -13,6 +13,7 @@ import dm_env
 from rlws.environments.cartpole import CartPole
 from rlws.environments.catch import Catch
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.memory import Memory
 from rlws.environments.names import unknown
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec
@@ -22,6 +23,7 @@ Environment: TypeAlias = JaxEnvironment | dm_env.Environment
 _factories: dict[str, Callable[..., Environment]] = {
     "jax:CartPole-v1": CartPole,
     "jax:Catch": Catch,
+    "jax:Memory": Memory,
 }
 
 # The prefixes of other packages: the module here that adapts them, which has `names()`, and its

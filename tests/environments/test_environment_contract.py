@@ -1,5 +1,7 @@
 """dm_env's own conformance tests, and the rules all our dm_env environments share."""
 
+import importlib.util
+
 import gymnasium
 import jax
 import numpy as np
@@ -14,6 +16,11 @@ MAKERS = {
     "gym": lambda seed=0, index=0: GymEnvironment("CartPole-v1", seed, index),
     "jax": lambda seed=0, index=0: environments.to_dm_env(environments.CartPole(), seed, index),
 }
+HAS_GYMNAX = importlib.util.find_spec("gymnax") is not None
+if HAS_GYMNAX:
+    MAKERS["gymnax"] = lambda seed=0, index=0: environments.to_dm_env(
+        environments.make("gymnax:CartPole-v1"), seed, index
+    )
 
 
 class Conformance(test_utils.EnvironmentTestMixin):
@@ -52,6 +59,20 @@ class JaxCartPoleTest(Conformance, absltest.TestCase):
 class JaxCatchTest(Conformance, absltest.TestCase):
     def make_object_under_test(self):
         return environments.to_dm_env(environments.Catch())
+
+
+@pytest.mark.skipif(not HAS_GYMNAX, reason="needs gymnax")
+class GymnaxCartPoleTest(Conformance, absltest.TestCase):
+    def make_object_under_test(self):
+        return environments.to_dm_env(environments.make("gymnax:CartPole-v1"))
+
+
+@pytest.mark.skipif(not HAS_GYMNAX, reason="needs gymnax")
+class GymnaxPendulumTest(Conformance, absltest.TestCase):
+    length = 220  # its time limit is 200
+
+    def make_object_under_test(self):
+        return environments.to_dm_env(environments.make("gymnax:Pendulum-v1"))
 
 
 def play(env, steps):

@@ -1,5 +1,6 @@
 """Environments by name."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -11,6 +12,10 @@ from rlws import environments
 from rlws.environments import registry
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.settings import SettingError
+
+CARTPOLES = "'gym:CartPole-v1' or 'jax:CartPole-v1'"
+if importlib.util.find_spec("gymnax"):
+    CARTPOLES = "'gym:CartPole-v1' or 'gymnax:CartPole-v1' or 'jax:CartPole-v1'"
 
 
 def test_make_returns_each_kind():
@@ -36,8 +41,8 @@ def test_make_overrides_time_limits():
         ("gym:CartPole-v9", "did you mean 'gym:CartPole-v1'?"),
         ("gym:CartPole", "did you mean 'gym:CartPole-v1'?"),
         ("gym:LunarLander-v2", "did you mean 'gym:LunarLander-v3'?"),
-        ("CartPole-v1", "did you mean 'gym:CartPole-v1' or 'jax:CartPole-v1'?"),
-        ("gymnasium:CartPole-v1", "did you mean 'gym:CartPole-v1' or 'jax:CartPole-v1'?"),
+        ("CartPole-v1", f"did you mean {CARTPOLES}?"),
+        ("gymnasium:CartPole-v1", f"did you mean {CARTPOLES}?"),
         ("jax:Cach", "did you mean 'jax:Catch'?"),
         ("jax:CartPole-v0", "did you mean 'jax:CartPole-v1'?"),
         ("jax:Catch\n", "did you mean 'jax:Catch'?"),
@@ -77,7 +82,7 @@ def test_register_makes_a_name_known(monkeypatch):
         environments.make("mine:Gymn")
 
 
-@pytest.mark.parametrize("name", ["Robot", "gym:Robot", ":Robot", "mine:"])
+@pytest.mark.parametrize("name", ["Robot", "gym:Robot", "gymnax:Robot", ":Robot", "mine:"])
 def test_register_needs_a_prefix_of_your_own(name):
     with pytest.raises(SettingError, match=rf"must be 'prefix:Name' .*, got '{name}'; try 'mine:"):
         environments.register(name, environments.Catch)
