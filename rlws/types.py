@@ -114,6 +114,7 @@ class Trajectory(NamedTuple):
             return jnp.where(where.reshape(where.shape + (1,) * (x.ndim - step.ndim)), x, other)
 
         blank = lambda x: choose(step, x, jnp.zeros_like(x))
+
         def first(x):
             found = jnp.expand_dims(x.reshape(-1, *x.shape[some.ndim :])[at], some.ndim)
             # Where nothing has weight, not even the first step is sound.

@@ -61,6 +61,7 @@ def test_trace_is_cut_at_both_kinds_of_end():
 def padded():
     """Steps 2 and 3 of five are padding: NaN, or the largest integer, wherever only they look."""
     nan, largest = np.nan, np.iinfo(np.int32).max
+    hidden = jnp.full((5, 4), 2.0).at[0].set(5.0)
     return Trajectory(
         observation={
             "x": jnp.array([[1.0, 2], [3, 4], [5, 6], [nan, nan], [7, 8], [9, 10]]),
@@ -73,7 +74,7 @@ def padded():
         weight=jnp.array([1.0, 0.5, 0, 0, 2]),
         first=jnp.array([True, False, False, False, False, False]),
         last=jnp.array([False, True, False, False, False]),
-        extras=(jnp.array([1.0, 2, nan, nan, 3]), {"h": jnp.full((5, 4), 2.0).at[0].set(5.0).at[2:4].set(nan)}),
+        extras=(jnp.array([1.0, 2, nan, nan, 3]), {"h": hidden.at[2:4].set(nan)}),
     )
 
 

@@ -53,7 +53,11 @@ def find(tree: Tree, share: Array) -> tuple[Array, Array]:
         # The last that has any, where rounding puts `share` beyond all.
         largest = WIDTH - 1 - jnp.argmax(children[:, ::-1] > 0, axis=1)
         child = jnp.minimum(jnp.sum(sums <= share[:, None], axis=1), largest)
-        pick = lambda x: jnp.take_along_axis(x, child[:, None], axis=1)[:, 0]
-        share = share - (pick(sums) - pick(children))
+        found = _pick(children, child)
+        share = share - (_pick(sums, child) - found)
         index = index * WIDTH + child
-    return index, pick(children)
+    return index, found
+
+
+def _pick(x: Array, child: Array) -> Array:
+    return jnp.take_along_axis(x, child[:, None], axis=1)[:, 0]

@@ -1,6 +1,7 @@
 """Prioritised replay: probabilities and weights worked by hand, and priorities that stay put."""
 
 import functools
+import itertools
 
 import dm_env
 import jax
@@ -63,7 +64,7 @@ def priorities(adder, state):
 
 
 def check_sums(tree):
-    for level, sums in zip(tree, tree[1:], strict=False):
+    for level, sums in itertools.pairwise(tree):
         expected = np.asarray(level).reshape(-1, sum_tree.WIDTH).sum(1)
         np.testing.assert_allclose(sums[: len(expected)], expected, rtol=1e-6)
         assert not np.any(sums[len(expected) :])

@@ -1,6 +1,7 @@
 """The Unrolls adder: a stream of episodes in, batches of the very same steps out."""
 
 import functools
+import itertools
 
 import dm_env
 import jax
@@ -37,7 +38,8 @@ def stream(*environments, rows=None):
     step_type, discount, name = np.array(columns).transpose(2, 1, 0)
     name = 1000 * np.arange(len(environments)) + name
     reward = np.where(step_type == F, 0, name + 0.5)
-    observation = {"o": np.stack([name, -name], axis=-1).astype(np.float32), "n": name.astype(np.int8)}
+    pair = np.stack([name, -name], axis=-1).astype(np.float32)
+    observation = {"o": pair, "n": name.astype(np.int8)}
     timestep = dm_env.TimeStep(
         step_type.astype(np.int32), np.float32(reward), np.float32(discount), observation
     )
@@ -146,7 +148,7 @@ def test_unrolls_hold_each_step_of_a_random_stream_once(length, num_envs):
     names = [batch.action[batch.weight > 0] for batch in found]
     taken = rows.action[: len(found) * length][experience]
     np.testing.assert_array_equal(np.sort(np.concatenate(names)), np.sort(taken))
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         jax.tree.map(
             lambda x, y: np.testing.assert_array_equal(x[:, -1], y[:, 0]),
             before.observation,
