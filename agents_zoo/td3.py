@@ -93,20 +93,19 @@ class NoisyActor(Actor):
         noise_key, uniform_key = jax.random.split(key)
         action = self.network.apply(params["policy"], timestep.observation).action
         noise = self.noise * jax.random.normal(noise_key, action.shape)
-        uniform = self.scaled(jax.random.uniform(uniform_key, action.shape, minval=-1.0))
-        action = jnp.where(now < self.random_steps, uniform, self.moved(action, noise))
-        return action, count, {}
-
-    def scaled(self, x):
-        """Returns the action for x in [-1, 1]."""
+        uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0)
         centre, half_range = heads.bounds(self.actions, finite=True)
-        return centre + half_range * x
+        random = now < self.random_steps
+        action = jnp.where(random, centre + half_range * uniform, self.moved(action, noise))
+        return action, count, {}
 
     def moved(self, action, noise):
         """Returns actions [..., n] moved by noise, in half ranges, and kept within the bounds."""
-        moved = action + self.scaled(noise) - self.scaled(jnp.zeros_like(noise))
-        low, high = self.scaled(-jnp.ones_like(noise)), self.scaled(jnp.ones_like(noise))
-        return jnp.clip(moved, low, high)
+        centre, half_range = (
+            jnp.broadcast_to(x, action.shape) for x in heads.bounds(self.actions, finite=True)
+        )
+        moved = action + half_range * noise
+        return jnp.clip(moved, centre - half_range, centre + half_range)
 
 
 class TD3(Learner):

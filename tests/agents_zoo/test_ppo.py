@@ -1,0 +1,258 @@
+"""PPO: advantages, minibatches, clipping and annealing, against numbers by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from dm_env import specs
+
+from agents_zoo import ppo
+from rlws import environments
+from rlws.networks import GRU, MLP, Network
+from rlws.settings import SettingError
+from rlws.trainers import DeviceTrainer, HostTrainer
+from rlws.trainers.program import Budget, Program
+from rlws.types import EnvironmentSpec
+from tests.agents_zoo.trajectories import trajectory
+
+KEY = jax.random.key(0)
+
+
+class Outputs(dict):
+    __getattr__ = dict.__getitem__
+
+
+def tabular(values):
+    """Returns a network whose value of observation i is values[i]."""
+    table = jnp.asarray(values)
+    apply = lambda params, observation: Outputs(value=table[observation])
+    return Network(lambda key: {}, apply)
+
+
+def samples(values, **fields):
+    config = ppo.Config(discount=0.9, lambda_=0.8)
+    learner = ppo.PPO(tabular(values), optax.sgd(1.0), config)
+    return learner.samples({}, trajectory(**fields))
+
+
+def test_ppo_advantages_in_the_middle_of_an_episode():
+    found = samples([1.0, 2, 3, 4], reward=[1, 1, 1]).extras
+    np.testing.assert_allclose(found["advantage"], [3.85344, 2.852, 1.6], atol=1e-6)
+    np.testing.assert_allclose(found["return"], [4.85344, 4.852, 4.6], atol=1e-6)
+
+
+def test_ppo_advantages_stop_at_termination():
+    # Rows: s0, s1, LAST (value irrelevant), FIRST; the step between the last two has no weight.
+    fields = dict(reward=[1, 1, 0, 1], discount=[1, 0, 1, 1], last=[0, 1, 0, 0])
+    found = samples([1.0, 2, 77, 3, 4], **fields).extras["advantage"]
+    np.testing.assert_allclose(np.array(found)[[0, 1, 3]], [1.08, -1, 1.6], atol=1e-6)
+
+
+def test_ppo_advantages_bootstrap_from_the_last_observation_of_a_truncated_episode():
+    fields = dict(reward=[1, 1, 0, 1], discount=[1, 1, 1, 1], last=[0, 1, 0, 0])
+    found = samples([1.0, 2, 10, 3, 4], **fields).extras["advantage"]
+    np.testing.assert_allclose(np.array(found)[[0, 1, 3]], [7.56, 8, 1.6], atol=1e-6)
+
+
+def loss_of(ratio, advantage, **settings):
+    """Returns loss and metrics of two steps with these probability ratios and advantages."""
+    spec = environments.make("jax:CartPole-v1").spec()
+    config = ppo.Config(normalise_advantages=False, **settings)
+    learner = config.make(spec).learner
+    params = jax.tree.map(jnp.zeros_like, learner.init_params(KEY))  # uniform policy, value 0
+    batch = trajectory(
+        observation=np.zeros((3, 4), np.float32), reward=[0, 0], action=[0, 1]
+    ).without_final()
+    extras = {
+        "log_prob": jnp.log(0.5) - jnp.log(jnp.array(ratio)),
+        "advantage": jnp.array(advantage),
+        "return": jnp.array([1.0, 2.0]),
+        "value": jnp.array([0.9, -0.5]),
+    }
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], batch._replace(extras=extras))
+    state = learner.init(KEY)
+    loss, metrics = learner.batch_loss(params, batch, KEY, state)
+    return float(loss), {name: float(x) for name, x in metrics.items()}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        ([1.0, 1.0], [2.0, -4.0], 1.0),
+        ([1.5, 1.5], [2.0, -4.0], (-1.2 * 2 + 1.5 * 4) / 2),  # clipped from above where A > 0
+        ([0.5, 0.5], [2.0, -4.0], (-0.5 * 2 + 0.8 * 4) / 2),  # and from below where A < 0
+    ],
+)
+def test_ppo_clips_the_ratio_on_the_side_that_gains(ratio, advantage, expected):
+    loss, metrics = loss_of(ratio, advantage, value_cost=0.0)
+    np.testing.assert_allclose(loss, expected, atol=1e-6)
+    clipped = np.mean([abs(r - 1) > 0.2 for r in ratio])
+    assert metrics["clipped"] == pytest.approx(clipped)
+    kl = np.mean([r - 1 - np.log(r) for r in ratio])
+    np.testing.assert_allclose(metrics["kl"], kl, atol=1e-6)
+
+
+def test_ppo_value_loss_and_its_clipping():
+    base = dict(ratio=[1.0, 1.0], advantage=[0.0, 0.0])
+    loss, _ = loss_of(**base, value_cost=1.0)
+    np.testing.assert_allclose(loss, (1 + 4) / 4, atol=1e-6)
+    loss, metrics = loss_of(**base, value_cost=1.0, value_clip=0.2)
+    # V = 0, V_old = (0.9, -0.5): clipped to 0.7 and -0.3; the larger error counts: 1 and 2.3^2.
+    np.testing.assert_allclose(loss, (1 + 2.3**2) / 4, atol=1e-6)
+
+
+def test_ppo_entropy_bonus():
+    loss, metrics = loss_of([1.0, 1.0], [0.0, 0.0], value_cost=0.0, entropy_cost=0.1)
+    np.testing.assert_allclose(loss, -0.1 * np.log(2), atol=1e-6)
+    np.testing.assert_allclose(metrics["entropy"], np.log(2), atol=1e-6)
+
+
+def real_batch(config, num_envs=4, seed=0, environment="jax:CartPole-v1"):
+    """Returns an agent's learner state and a batch it has just collected."""
+    environment = environments.make(environment)
+    agent = config.make(environment.spec())
+    program = Program(agent, environment, num_envs)
+    block = jax.jit(lambda run: _collect(program, run))
+    run, batch = block(program.init(seed))
+    return agent, run.state.learner, batch
+
+
+def _collect(program, run):
+    length = program.agent.adder.schedule(program.num_envs).block_length
+    budget = Budget(2**30, 2**30, 2**30)
+    log = jax.eval_shape(lambda run: program.advance(run, budget), run)[1]
+    log = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), log)._replace(finite=jnp.bool_(True))
+    run, _, rows, _ = program._block(run, log, lambda log: jnp.bool_(True), None)
+    adder = program.agent.adder.add(run.state.adder, rows, length, run.timestep)
+    return run, program.agent.adder.sample(adder, KEY)[1]
+
+
+@pytest.mark.parametrize("backbone", [MLP(), GRU(MLP((8,)), 8)], ids=["feed-forward", "recurrent"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
+    """Also across the ends of episodes: the core is reset in learning as in acting."""
+    config = ppo.Config(backbone=backbone, unroll_length=64, normalise_observations=normalise)
+    agent, state, batch = real_batch(config)
+    assert batch.last.any()
+    batch = batch.masked()
+    for term, own in zip(agent.learner.terms, state.terms, strict=True):
+        batch, _, _ = term.prepare(state.params, own, batch)
+    found = jax.vmap(lambda x: agent.learner.samples(state.params, x))(batch)
+    again = jax.vmap(lambda x: agent.learner.network.unroll(state.params, x).policy.log_prob(x.action))
+    real = batch.weight > 0
+    difference = np.where(real, again(found) - batch.extras["log_prob"], 0.0)
+    assert np.abs(np.expm1(difference)).max() < 1e-5
+
+
+def test_ppo_each_epoch_sees_each_step_once(monkeypatch):
+    config = ppo.Config(unroll_length=16, epochs=3, minibatches=4)
+    agent, state, batch = real_batch(config)
+    seen = []
+
+    class Counting(ppo.PPO):
+        def loss(self, params, trajectory, key, state):
+            jax.debug.callback(lambda x: seen.append(np.array(x)), trajectory.extras["name"])
+            return super().loss(params, trajectory, key, state)
+
+    fields = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
+    names = jnp.arange(batch.reward.size).reshape(batch.reward.shape)
+    batch = batch._replace(extras={**batch.extras, "name": names})
+    jax.jit(Counting(**fields).learn)(state, batch, KEY)
+    jax.effects_barrier()
+    counts = np.bincount(np.concatenate([x.ravel() for x in seen]), minlength=names.size)
+    np.testing.assert_array_equal(counts, config.epochs)
+
+
+def test_ppo_minibatches_must_divide_the_batch():
+    config = ppo.Config(unroll_length=18, minibatches=5)
+    with pytest.raises(SettingError, match="minibatches=5 must divide the steps of a batch, got 18"):
+        real_batch(config, num_envs=1)
+
+
+def test_ppo_anneals_to_nothing():
+    config = ppo.Config(unroll_length=16, anneal_steps=64)
+    agent, state, batch = real_batch(config)
+    learn = jax.jit(agent.learner.learn)
+    moved, _ = learn(state, batch, KEY)
+    assert moved.extra == (batch.weight > 0).sum()
+    whole = dataclasses.replace(config, anneal_steps=None).make(
+        environments.make("jax:CartPole-v1").spec()
+    )
+    full, _ = jax.jit(whole.learner.learn)(state, batch, KEY)
+    # Nothing learned from yet: the whole rate. Later less, and at last none.
+    jax.tree.map(np.testing.assert_allclose, moved.params, full.params)
+    still, _ = learn(state._replace(extra=jnp.float32(64)), batch, KEY)
+    jax.tree.map(np.testing.assert_array_equal, still.params, state.params)
+
+
+def test_ppo_stops_at_the_target_divergence():
+    config = ppo.Config(unroll_length=16, epochs=8, learning_rate=0.01)
+    agent, state, batch = real_batch(config)
+    free, _ = jax.jit(agent.learner.learn)(state, batch, KEY)
+    spec = environments.make("jax:CartPole-v1").spec()
+    strict = dataclasses.replace(config, target_kl=1e-4).make(spec)
+    held, metrics = jax.jit(strict.learner.learn)(state, batch, KEY)
+    distance = lambda s: optax.tree.norm(optax.tree.sub(s.params, state.params))
+    assert 0 < distance(held) < distance(free) / 2
+    # No step is taken on a minibatch that shows too much divergence.
+    logits = lambda s: jax.vmap(agent.learner.network.unroll, (None, 0))(s.params, batch).policy
+    kl = optax.losses.kl_divergence(
+        jax.nn.log_softmax(logits(held).logits), jax.nn.softmax(logits(state).logits)
+    )
+    assert kl.mean() < 0.01
+
+
+def test_ppo_initial_policy_is_near_uniform_and_weights_are_orthogonal():
+    spec = environments.make("jax:CartPole-v1").spec()
+    learner = ppo.Config().make(spec).learner
+    params = learner.init_params(KEY)
+    for name, module in params.items():
+        gain = 0.01 if name.startswith("policy/") else 1.0 if name.startswith("value/") else 2**0.5
+        w = np.asarray(module["w"])
+        gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+        np.testing.assert_allclose(gram, gain**2 * np.eye(len(gram)), atol=1e-5)
+        np.testing.assert_array_equal(module["b"], 0)
+    entropy = learner.network.apply(params, jnp.ones(4)).policy.entropy()
+    assert entropy == pytest.approx(np.log(2), rel=0.01)
+
+
+def test_ppo_acts_in_continuous_spaces_within_the_bounds():
+    actions = specs.BoundedArray((2,), np.float32, [-2, 0], [2, 1])
+    spec = EnvironmentSpec(
+        specs.Array((3,), np.float32), actions, specs.Array((), float), specs.Array((), float)
+    )
+    network = ppo.Config().make(spec).learner.network
+    policy = network.apply(network.init(KEY), jnp.ones(3)).policy
+    np.testing.assert_allclose(policy.mean, [0.0, 0.5], atol=0.05)
+    np.testing.assert_allclose(jnp.exp(policy.log_std), [2.0, 0.5], rtol=1e-6)
+    with pytest.raises(SettingError, match="vector of real numbers"):
+        ppo.Config().make(spec._replace(actions=specs.BoundedArray((2, 2), np.float32, -1, 1)))
+
+
+@pytest.mark.parametrize("backbone", [MLP((16,)), GRU(MLP((8,)), 8)], ids=["MLP", "GRU"])
+def test_ppo_host_and_device_agree(backbone):
+    config = ppo.Config(backbone=backbone, unroll_length=16)
+    last = {}
+    for trainer in (HostTrainer(num_envs=4), DeviceTrainer(num_envs=4)):
+        *_, progress = trainer.train(config, "jax:CartPole-v1", seed=3, steps=640)
+        last[trainer] = progress.updates, jax.device_get(progress.params)
+    (updates, ours), (theirs_updates, theirs) = last.values()
+    assert updates == theirs_updates > 8
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), ours, theirs)
+
+
+@pytest.mark.slow
+def test_ppo_with_memory_learns_what_it_cannot_without():
+    returns = {}
+    for backbone in (GRU(), MLP()):
+        config = ppo.Config(backbone=backbone, unroll_length=32, learning_rate=1e-3)
+        trainer = DeviceTrainer(num_envs=16)
+        *_, last = trainer.train(config, "jax:Memory", steps=60_000, report_period=20_000)
+        returns[type(backbone)] = last.returns.mean()
+    assert returns[GRU] > 0.9
+    assert abs(returns[MLP]) < 0.2
+
+

@@ -1,0 +1,154 @@
+"""SAC: the squashed policy, its temperature and who gets which gradient."""
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+from scipy import integrate
+
+from agents_zoo import sac
+from rlws.networks import MLP, TanhNormal
+from rlws.settings import SettingError
+from rlws.trainers import cycle
+from rlws.types import EnvironmentSpec
+from tests.agents_zoo.trajectories import trajectory
+
+KEY = jax.random.key(0)
+ACTIONS = specs.BoundedArray((2,), np.float32, [-2, 0], [2, 1])
+SPEC = EnvironmentSpec(
+    specs.Array((3,), np.float32), ACTIONS, specs.Array((), float), specs.Array((), float)
+)
+CONFIG = sac.Config(backbone=MLP((8,), "relu"), capacity=100, min_size=10, batch_size=4)
+
+
+def policy(mean=0.0, std=1.0, half_range=2.0):
+    one = lambda x: jnp.array([x], jnp.float32)
+    return TanhNormal(one(mean), jnp.log(one(std)), one(0.0), one(half_range))
+
+
+def test_tanh_normal_log_prob_by_hand():
+    found = policy().log_prob(2 * jnp.tanh(jnp.array([2.0])))
+    np.testing.assert_allclose(found, -0.962080, atol=1e-4)
+
+
+def test_tanh_normal_log_prob_of_a_saturated_sample_is_exact():
+    """At u = 20 tanh(u) is 1 in float32: only u itself knows."""
+    action, log_prob = policy(mean=20.0, std=1e-6, half_range=1.0).sample_and_log_prob(KEY)
+    assert action == 1.0
+    noise = jax.random.normal(KEY, (1,))
+    normal = -0.5 * (noise**2 + np.log(2 * np.pi)) - np.log(1e-6)
+    slope = 2 * (np.log(2) - 20 - np.log1p(np.exp(-40.0)))
+    np.testing.assert_allclose(log_prob, normal[0] - slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.7])
+def test_tanh_normal_integrates_to_one(mean):
+    density = lambda a: float(jnp.exp(policy(mean).log_prob(jnp.array([a]))))
+    total, _ = integrate.quad(density, -2, 2, limit=100, epsabs=1e-4)
+    assert total == pytest.approx(1.0, abs=2e-3)
+
+
+def test_tanh_normal_samples_have_the_log_prob_they_come_with():
+    distribution = policy(0.3, 0.5)
+    for key in jax.random.split(KEY, 5):
+        action, log_prob = distribution.sample_and_log_prob(key)
+        np.testing.assert_allclose(log_prob, distribution.log_prob(action), atol=1e-4)
+    assert policy(10.0).mode() > 1.98
+
+
+def batch_of(count=4, discount=1.0):
+    rng = np.random.default_rng(0)
+    one = lambda: trajectory(
+        observation=rng.normal(size=(2, 3)).astype(np.float32),
+        reward=[1.0],
+        action=rng.uniform([-2, 0], [2, 1], (1, 2)).astype(np.float32),
+        discount=[discount],
+    )
+    return jax.tree.map(lambda *x: jnp.stack(x), *[one() for _ in range(count)])
+
+
+@pytest.mark.parametrize(("entropy", "rises"), [(3.0, True), (-3.0, False)])
+def test_sac_temperature_follows_the_entropy(entropy, rises):
+    """Wanting more entropy than there is raises the temperature."""
+    current = 0.0  # about; a fresh policy's
+    config = sac.Config(backbone=MLP((8,)), target_entropy=current + 10 * entropy)
+    learner = config.make(SPEC).learner
+    state = learner.init(KEY)
+    after, metrics = jax.jit(learner.learn)(state, batch_of(), KEY)
+    assert (after.params["log_temperature"] > state.params["log_temperature"]) == rises
+    assert metrics["temperature"] > 0
+
+
+def test_sac_losses_reach_their_own_parameters_only():
+    learner = CONFIG.make(SPEC).learner
+    state = learner.init(KEY)
+    one = jax.tree.map(lambda x: x[0], batch_of())
+
+    def part(name):
+        def total(params):
+            parts = learner.loss(params, one, KEY, state)[1]
+            return parts[name].sum()
+
+        grads = jax.grad(total)(state.params)
+        norm = lambda x: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(x))
+        return {name for name, grad in grads.items() if norm(grad) > 0}
+
+    assert part("critic_loss") == {"critic"}
+    assert part("policy_loss") == {"policy"}
+
+
+def test_sac_target_is_the_smaller_target_value_and_stops_at_termination():
+    learner = CONFIG.make(SPEC).learner
+    state = learner.init(KEY)
+    zeros = jax.tree.map(jnp.zeros_like, state.extra)
+    # Target critics of constant 5 and 3: zero weights, those biases in the last layer.
+    biased = {
+        name: {**module, "value/linear": {**module["value/linear"], "b": jnp.full(1, value)}}
+        for (name, module), value in zip(zeros.items(), (5.0, 3.0), strict=True)
+    }
+    params = {**state.params, "critic": zeros, "log_temperature": jnp.float32(-1e9)}
+    state = state._replace(extra=biased, params=params)
+    for discount, target in ((1.0, 1 + 0.99 * 3), (0.0, 1.0)):
+        one = jax.tree.map(lambda x: x[0], batch_of(discount=discount))
+        _, metrics = learner.loss(params, one, KEY, state)
+        np.testing.assert_allclose(metrics["critic_loss"], target**2, rtol=1e-5)  # two of half
+
+
+def test_sac_targets_move_by_their_rate():
+    learner = CONFIG.make(SPEC).learner
+    state = learner.init(KEY)
+    after, _ = jax.jit(learner.learn)(state, batch_of(), KEY)
+    expected = jax.tree.map(
+        lambda old, new: 0.995 * old + 0.005 * new, state.extra, after.params["critic"]
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), after.extra, expected)
+
+
+def test_sac_acts_uniformly_first_and_by_its_policy_later():
+    agent = sac.Config(backbone=MLP((8,)), random_steps=500).make(SPEC)
+    params = agent.learner.init_params(KEY)
+    params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
+    params["policy"]["policy/linear"]["b"] = jnp.full(2, 9.0)  # means far at the upper bound
+    state = cycle.initial_actor_state(agent.actor, 1)
+    kind = jnp.full(1, dm_env.StepType.MID)
+    timestep = dm_env.TimeStep(kind, jnp.zeros(1), jnp.ones(1), jnp.zeros((1, 3)))
+
+    def step(state, t):
+        arguments = params, jnp.zeros(2, jnp.uint32), t, timestep, state
+        action, state, _ = cycle.act(agent.actor, *arguments)
+        return state, action[0]
+
+    actions = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(600))[1])(state)
+    first, later = np.asarray(actions[:500]), np.asarray(actions[500:])
+    np.testing.assert_allclose(first.mean(axis=0), [0, 0.5], atol=0.15)
+    np.testing.assert_allclose(first.min(axis=0), [-2, 0], atol=0.05)
+    np.testing.assert_allclose(first.max(axis=0), [2, 1], atol=0.05)
+    assert (later > [1.5, 0.8]).mean() > 0.95
+
+
+def test_sac_needs_bounded_continuous_actions():
+    for actions in (specs.DiscreteArray(3), specs.Array((2,), np.float32)):
+        with pytest.raises(SettingError):
+            CONFIG.make(SPEC._replace(actions=actions))

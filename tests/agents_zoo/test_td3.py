@@ -1,0 +1,88 @@
+"""TD3 and DDPG: smoothing in action units, and the delayed policy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from agents_zoo import ddpg, td3
+from rlws.networks import MLP
+from rlws.types import EnvironmentSpec
+from tests.agents_zoo.test_sac import batch_of
+
+KEY = jax.random.key(0)
+ACTIONS = specs.BoundedArray((2,), np.float32, [-2, 0], [2, 1])
+SPEC = EnvironmentSpec(
+    specs.Array((3,), np.float32), ACTIONS, specs.Array((), float), specs.Array((), float)
+)
+CONFIG = td3.Config(backbone=MLP((8,), "relu"), capacity=100, min_size=10, batch_size=4)
+
+
+def same(x, y):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), x, y))
+
+
+def test_td3_noise_is_in_half_ranges_and_actions_stay_within_bounds():
+    actor = CONFIG.make(SPEC).actor
+    moved = actor.moved(jnp.array([0.0, 0.5]), jnp.array([0.25, 0.25]))
+    np.testing.assert_allclose(moved, [0.5, 0.625], atol=1e-6)
+    moved = actor.moved(jnp.array([1.9, 0.05]), jnp.array([0.5, -0.5]))
+    np.testing.assert_allclose(moved, [2.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_td3_policy_and_targets_move_with_every_period_th_update_of_the_critics(period):
+    learner = dataclasses.replace(CONFIG, policy_period=period).make(SPEC).learner
+    state, learn = learner.init(KEY), None
+    learn = jax.jit(learner.learn)
+    for update in range(1, 7):
+        after, _ = learn(state, batch_of(), jax.random.key(update))
+        moves = update % period == 0
+        assert same(after.params["policy"], state.params["policy"]) != moves
+        assert same(after.extra, state.extra) != moves
+        adam = lambda s: s.opt_state.inner_states["policy"]
+        assert same(adam(after), adam(state)) != moves  # no momentum from gradients not taken
+        assert not same(after.params["critic"], state.params["critic"])
+        if moves:
+            expected = jax.tree.map(
+                lambda old, new: 0.995 * old + 0.005 * new, state.extra, after.params
+            )
+            close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7)
+            jax.tree.map(close, after.extra, expected)
+        state = after
+
+
+def test_td3_target_is_the_smaller_target_value_and_stops_at_termination():
+    learner = CONFIG.make(SPEC).learner
+    state = learner.init(KEY)
+    zeros = jax.tree.map(jnp.zeros_like, state.params["critic"])
+    biased = {
+        name: {**module, "value/linear": {**module["value/linear"], "b": jnp.full(1, value)}}
+        for (name, module), value in zip(zeros.items(), (5.0, 3.0), strict=True)
+    }
+    params = {**state.params, "critic": zeros}
+    state = state._replace(extra={**state.extra, "critic": biased})
+    for discount, target in ((1.0, 1 + 0.99 * 3), (0.0, 1.0)):
+        one = jax.tree.map(lambda x: x[0], batch_of(discount=discount))
+        _, metrics = learner.loss(params, one, KEY, state)
+        np.testing.assert_allclose(metrics["critic_loss"], target**2, rtol=1e-5)
+
+
+def test_td3_losses_reach_their_own_parameters_only():
+    learner = CONFIG.make(SPEC).learner
+    state = learner.init(KEY)
+    one = jax.tree.map(lambda x: x[0], batch_of())
+    for name, owner in (("critic_loss", "critic"), ("policy_loss", "policy")):
+        total = lambda p, name=name: learner.loss(p, one, KEY, state)[1][name].sum()
+        grads = jax.grad(total)(state.params)
+        norms = {k: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(v)) for k, v in grads.items()}
+        assert {k for k, norm in norms.items() if norm > 0} == {owner}
+
+
+def test_ddpg_is_td3_with_one_critic_and_neither_delay_nor_smoothing():
+    learner = ddpg.Config(backbone=MLP((8,))).make(SPEC).learner
+    assert len(learner.init_params(KEY)["critic"]) == 1
+    assert (learner.config.policy_period, learner.config.target_noise) == (1, 0.0)
