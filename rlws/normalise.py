@@ -98,7 +98,7 @@ def scale_rewards(agent: Agent, discount: float) -> Agent:
     """
     return agent._replace(
         actor=Returns(agent.actor, discount),
-        learner=agent.learner.with_terms(RewardScale()),
+        learner=agent.learner.with_terms(RewardScale(discount)),
     )
 
 
@@ -124,14 +124,16 @@ class RewardScale(Term):
 
     name = "reward_scale"
 
+    discount: Fraction
+
     def init(self, key, params):
         return {}, Moments.of(())
 
     def prepare(self, params, state, batch):
         extras = dict(batch.extras)
-        # The row of a FIRST timestep has no reward, so no return yet.
-        rewarded = batch.weight * (1.0 - batch.first[:, :-1])
-        state = state.update(extras.pop("discounted_return").ravel(), rewarded.ravel())
+        # After each step, as the last return of an episode stands in a row that is no experience.
+        returns = self.discount * extras.pop("discounted_return") + batch.reward
+        state = state.update(returns.ravel(), batch.weight.ravel())
         return batch._replace(reward=batch.reward / state.deviation(), extras=extras), {}, state
 
 

@@ -8,21 +8,27 @@ import jax
 import jax.numpy as jnp
 
 from rlws.settings import NonNegative
+from rlws.terms.moments import Moments
 from rlws.terms.term import Term
 
 
 class L2Init(Term):
-    """cost * |params - initial params|^2, over all parameters of the learner."""
+    """cost * |params - initial params|^2, over all parameters of the learner, its terms before this
+    one included, but for running statistics.
+    """
 
     name = "l2_init"
 
     cost: NonNegative = 1e-3
 
     def init(self, key, params):
-        return {}, jax.tree.map(jnp.copy, params)
+        statistics = lambda x: isinstance(x, Moments)
+        free = lambda tree: not any(map(statistics, jax.tree.leaves(tree, is_leaf=statistics)))
+        trained = {name: part for name, part in params.items() if free(part)}
+        return {}, jax.tree.map(jnp.copy, trained)
 
     def loss(self, params, trajectory, key, state):
-        present = {name: params[name] for name in state}  # not those of other terms
+        present = {name: params[name] for name in state}  # not those of terms that follow
         squares = jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), present, state)
         distance = sum(jax.tree.leaves(squares))
         return self.cost * distance, {"distance": jnp.sqrt(distance)}

@@ -5,6 +5,7 @@ Burda et al., 2019, "Exploration by random network distillation". https://arxiv.
 
 from typing import Any
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +14,7 @@ from rlws.networks import MLP, Backbone
 from rlws.settings import NonNegative
 from rlws.terms.moments import Moments
 from rlws.terms.term import Term
-from rlws.types import EnvironmentSpec
+from rlws.types import Array, EnvironmentSpec
 
 PREDICTOR = "rnd_predictor"
 
@@ -31,7 +32,7 @@ class RND(Term):
 
     spec: EnvironmentSpec
     scale: NonNegative = 0.1  # of the intrinsic reward
-    backbone: Backbone = MLP((64, 64), "relu")  # of both networks; their features are compared
+    backbone: Backbone = MLP((64, 64), "relu")  # of both networks, under a linear layer
 
     def init(self, key, params):
         predictor, target = map(self._network().init, jax.random.split(key))
@@ -42,8 +43,9 @@ class RND(Term):
         following = jax.tree.map(lambda x: x[:, 1:], batch.observation)
         novelty = self._error(params, target, following)
         moments = moments.update(novelty.ravel(), batch.weight.ravel())
-        reward = batch.reward + self.scale * novelty / moments.deviation()
-        return batch._replace(reward=reward), {}, (target, moments)
+        real = batch.weight > 0  # elsewhere the batch stays blank
+        bonus = jnp.where(real, self.scale * novelty / moments.deviation(), 0.0)
+        return batch._replace(reward=batch.reward + bonus), {}, (target, moments)
 
     def loss(self, params, trajectory, key, state):
         steps = len(trajectory.reward)
@@ -57,4 +59,9 @@ class RND(Term):
         return jnp.mean((apply(params[PREDICTOR], observation).features - wanted) ** 2, axis=-1)
 
     def _network(self):
-        return networks.compose(self.spec, self.backbone, features=lambda x: x)
+        return networks.compose(self.spec, self.backbone, features=_linear)
+
+
+def _linear(features: Array) -> Array:
+    # Of a unit that is never active no error could be learned away.
+    return hk.Linear(features.shape[-1])(features)
