@@ -96,6 +96,8 @@ class Population(NamedTuple):
             vmap(lambda run, values, budget: program(values).advance(run, budget)), donate_argnums=0
         )
 
+        jax.eval_shape(init, seeds, values)  # here, so that an error is found before anything runs
+
         def step(runs, budget):
             runs, log = advance(runs, values, budget)
             return runs, jax.device_get(log)
@@ -169,7 +171,7 @@ def _shard(num_envs: int, num_devices: int, run: Run) -> Run:
     """Splits what has a leading axis of environments among devices; the rest is on all of them."""
     if num_devices == 1:
         return run
-    mesh = jax.make_mesh((num_devices,), ("environments",))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("environments",))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("environments"))
     place = lambda sharding: lambda x: jax.device_put(x, sharding)

@@ -1,0 +1,153 @@
+"""Populations: each member is as if it had run alone."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from agents_zoo import a2c, dqn, ppo, reinforce
+from rlws.networks import MLP
+from rlws.settings import SettingError
+from rlws.trainers import DeviceTrainer, Member
+from rlws.trainers.population import Population
+
+SMALL = MLP((8,))
+# REINFORCE gathers whole episodes, so its members are ready at different times.
+CONFIGS = {
+    "a2c": a2c.Config(backbone=SMALL, unroll_length=7),
+    "ppo": ppo.Config(backbone=SMALL, unroll_length=16, normalise_observations=True),
+    "dqn": dqn.Config(backbone=SMALL, min_size=64, capacity=150, batch_size=8, prioritised=True),
+    "reinforce": reinforce.Config(backbone=SMALL, episodes_per_update=3),
+}
+BUDGET = dict(steps=500, report_period=120)
+
+
+def run_all(config, members, trainer, environment="jax:CartPole-v1"):
+    """Returns the last progress of each member, with all its returns."""
+    last, returns = {}, {i: [] for i in range(len(members))}
+    for reports in trainer.train_all(config, environment, members, **BUDGET):
+        for i, progress in reports.items():
+            returns[i].extend(progress.returns)
+            last[i] = progress._replace(returns=np.array(returns[i]))
+            if progress.spent:
+                last[i] = last[i]._replace(params=jax.device_get(progress.params))
+    return [last[i] for i in range(len(members))]
+
+
+def same(ours, alone):
+    """Returns the largest difference of parameters; all else must be equal."""
+    assert ours.spent
+    assert alone.spent
+    for field in ("steps", "episodes", "updates"):
+        assert getattr(ours, field) == getattr(alone, field), field
+    np.testing.assert_array_equal(ours.returns, alone.returns)
+    difference = jax.tree.map(lambda x, y: np.abs(x - y).max(), ours.params, alone.params)
+    return max(jax.tree.leaves(difference))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_each_seed_of_a_population_is_its_run_alone(name, num_envs):
+    trainer = DeviceTrainer(num_envs=num_envs)
+    members = [Member(seed, {}) for seed in (5, 6, 7)]
+    together = run_all(CONFIGS[name], members, trainer)
+    assert len({tuple(progress.returns[:5]) for progress in together}) == 3
+    for member, ours in zip(members, together, strict=True):
+        (alone,) = run_all(CONFIGS[name], [member], trainer)
+        assert same(ours, alone) < 2e-4
+
+
+def test_settings_vary_within_one_program():
+    trainer = DeviceTrainer(num_envs=2)
+    members = [Member(0, {"learning_rate": r, "discount": d}) for r in (1e-3, 1e-2) for d in (0.9, 0.99)]
+    together = run_all(CONFIGS["a2c"], members, trainer)
+    for member, ours in zip(members, together, strict=True):
+        (alone,) = run_all(CONFIGS["a2c"], [member], trainer)
+        assert same(ours, alone) < 2e-4
+    assert same(together[0], together[0]) == 0
+    assert np.abs(together[0].params["value/linear"]["w"] - together[2].params["value/linear"]["w"]).max() > 1e-4
+
+
+def test_members_that_cannot_share_a_program_get_their_own():
+    environment = DeviceTrainer()
+    population = Population(CONFIGS["a2c"], _cartpole(), 2)
+    members = [Member(s, {"unroll_length": n, "discount": d}) for n in (4, 8) for d in (0.9, 0.99) for s in (0, 1)]
+    assert population.parts(members) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert environment.num_seeds == 1
+
+
+def _cartpole():
+    from rlws import environments
+
+    return environments.make("jax:CartPole-v1")
+
+
+def test_members_beyond_the_free_memory_run_in_parts(monkeypatch):
+    population = Population(CONFIGS["a2c"], _cartpole(), 2)
+    size = population.member_bytes(Member(0, {}))
+    assert 10_000 < size < 10_000_000
+    monkeypatch.setattr("rlws.trainers.population.free_memory", lambda: 4.5 * size)
+    assert population.parts([Member(s, {}) for s in range(5)]) == [[0, 1], [2, 3], [4]]
+    together = run_all(CONFIGS["a2c"], [Member(s, {}) for s in range(3)], DeviceTrainer(num_envs=2))
+    assert [progress.spent for progress in together] == [True] * 3
+
+
+def test_a_setting_that_decides_the_program_is_named_and_compiled_apart():
+    class Branching(a2c.Config):
+        def make(self, spec):
+            if self.entropy_cost > 0.5:  # looks at the value
+                raise AssertionError
+            return super().make(spec)
+
+    config = Branching(backbone=SMALL, unroll_length=7)
+    members = [Member(0, {"entropy_cost": cost}) for cost in (0.0, 0.1)]
+    with pytest.warns(UserWarning, match="entropy_cost.*each run is compiled by itself"):
+        together = run_all(config, members, DeviceTrainer(num_envs=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (alone,) = run_all(config, members[1:], DeviceTrainer(num_envs=2))
+    assert same(together[1], alone) == 0
+
+
+def test_devices_must_be_there():
+    with pytest.raises(SettingError, match="num_devices must divide num_envs=3"):
+        DeviceTrainer(num_envs=3, num_devices=2).check("jax:CartPole-v1")
+
+
+@pytest.mark.slow
+def test_two_devices_learn_what_one_does():
+    """In a process of its own, since devices are made when JAX starts."""
+    program = """
+        import jax, numpy as np
+        from agents_zoo import a2c, ppo, dqn
+        from rlws.networks import MLP
+        from rlws.trainers import DeviceTrainer
+        small = MLP((8,))
+        for config in (
+            a2c.Config(backbone=small, unroll_length=7),
+            ppo.Config(backbone=small, unroll_length=16),
+            dqn.Config(backbone=small, min_size=64, capacity=128, batch_size=8),
+        ):
+            last = []
+            for count in (1, 2):
+                trainer = DeviceTrainer(num_envs=4, num_devices=count)
+                *_, progress = trainer.train(config, "jax:CartPole-v1", steps=400)
+                last.append(progress)
+            one, two = last
+            assert (one.steps, one.episodes, one.updates) == (two.steps, two.episodes, two.updates)
+            gap = jax.tree.map(lambda x, y: np.abs(np.array(x) - np.array(y)).max(), one.params, two.params)
+            assert max(jax.tree.leaves(gap)) < 1e-4, gap
+            print(type(config).__module__, one.updates, max(jax.tree.leaves(gap)))
+    """
+    program = textwrap.dedent(program)
+    environ = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert len(found.stdout.splitlines()) == 3
