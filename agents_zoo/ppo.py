@@ -34,13 +34,14 @@ class Config(AgentConfig):
 
     backbone: Backbone = MLP()  # of policy and value
     shared: bool = False  # one backbone for both
-    learning_rate: Positive = 3e-4
+    learning_rate: Positive = 1e-3
     anneal_steps: PositiveInt | None = None  # environment steps until the rate is 0; None: never
-    discount: Fraction = 0.99  # gamma, per step
+    discount: Fraction = 0.98  # gamma, per step
     lambda_: Fraction = 0.95  # of advantages
-    unroll_length: PositiveInt = 128  # steps of each environment in a batch
-    epochs: PositiveInt = 4  # passes over a batch
-    minibatches: PositiveInt = 4  # gradient steps in each; of whole unrolls with a recurrent core
+    unroll_length: PositiveInt = 512  # steps of each environment in a batch
+    epochs: PositiveInt = 10  # passes over a batch
+    minibatches: PositiveInt = 32  # gradient steps in each
+    sequence_length: PositiveInt = 16  # steps that gradients reach back through a recurrent core
     clip: Positive = 0.2  # of the probability ratio, around 1
     value_clip: Positive | None = None  # how far V may move from V_old for free; None: anywhere
     value_cost: NonNegative = 0.5
@@ -48,8 +49,8 @@ class Config(AgentConfig):
     target_kl: Positive | None = None  # no more steps on a batch beyond this divergence from pi_old
     max_gradient_norm: Positive = 0.5
     normalise_advantages: bool = True  # to mean 0 and deviation 1 over a minibatch
-    normalise_observations: bool = False  # to mean 0 and deviation 1, running
-    scale_rewards: bool = False  # by the running deviation of discounted returns
+    normalise_observations: bool = True  # to mean 0 and deviation 1, running
+    scale_rewards: bool = True  # by the running deviation of discounted returns
 
     def make(self, spec) -> Agent:
         network = networks.compose(
@@ -85,16 +86,18 @@ class PPO(Learner):
     def update(self, state, batch, key):
         config = self.config
         samples = jax.vmap(self.samples, in_axes=(None, 0))(state.params, batch)
-        if not self.network.recurrent:  # each step is a sample of its own
-            samples = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), samples)
-        count = len(samples.reward)
-        if count % config.minibatches:
+        # Each step is a sample of its own, but for a core, whose state was recorded with each step.
+        length = config.sequence_length if self.network.recurrent else 1
+        count, rest = divmod(batch.reward.size, length)
+        if rest or config.unroll_length % length or count % config.minibatches:
             raise SettingError(
-                f"PPO: minibatches={config.minibatches} must divide the "
-                f"{'unrolls' if self.network.recurrent else 'steps'} of a batch, got {count}; "
-                "change minibatches, unroll_length or num_envs"
+                f"PPO: the {batch.reward.size} steps of a batch must be minibatches="
+                f"{config.minibatches} of whole sequences of {length}, which end with an unroll of "
+                f"{config.unroll_length}; change minibatches, sequence_length, unroll_length or "
+                "num_envs"
             )
-        rate = 1.0 if config.anneal_steps is None else linear(1, 0, config.anneal_steps, state.extra)
+        samples = jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples)
+        rate = linear(1.0, 0.0, config.anneal_steps or 1, state.extra)
 
         def step(state, inputs):
             index, key = inputs

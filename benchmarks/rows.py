@@ -20,7 +20,7 @@ class Row(NamedTuple):
     episodes: int = 100  # of the evaluation
 
 
-PPO = ppo.Config()
+PPO = ppo.Config(anneal_steps=500_000)  # in both of its rows
 
 ROWS = {
     "1": Row(

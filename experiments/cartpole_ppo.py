@@ -13,9 +13,9 @@ from rlws.trainers import HostTrainer
 experiment = Experiment(
     name="cartpole_ppo",
     environment="gym:CartPole-v1",
-    agent=ppo.Config(),
+    agent=ppo.Config(anneal_steps=500_000),
     trainer=HostTrainer(num_envs=4),
-    steps=200_000,
+    steps=500_000,
 )
 
 if __name__ == "__main__":

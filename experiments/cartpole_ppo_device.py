@@ -13,7 +13,7 @@ from rlws.trainers import DeviceTrainer
 experiment = Experiment(
     name="cartpole_ppo_device",
     environment="jax:CartPole-v1",
-    agent=ppo.Config(),
+    agent=ppo.Config(anneal_steps=500_000),
     trainer=DeviceTrainer(num_envs=4),
     steps=500_000,
 )

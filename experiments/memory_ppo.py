@@ -14,7 +14,7 @@ from rlws.trainers import DeviceTrainer
 experiment = Experiment(
     name="memory_ppo",
     environment="jax:Memory",
-    agent=ppo.Config(backbone=GRU(), unroll_length=32, learning_rate=1e-3),
+    agent=ppo.Config(backbone=GRU(), unroll_length=32, minibatches=4, epochs=4),
     trainer=DeviceTrainer(num_envs=16),
     steps=100_000,
 )

@@ -49,7 +49,7 @@ def test_setup_declares_what_is_imported_and_nothing_else():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     options, extras = setup["options"], setup["options.extras_require"]
-    lines = (options["install_requires"] + extras["envs"]).split("\n")
+    lines = (options["install_requires"] + extras["envs"] + extras["envpool"]).split("\n")
     declared = {re.split(r"[\[<>=]", line)[0] for line in lines if line and line[0] != "#"}
     used = {name for package in OURS for name in imported(package)}
     third_party = used - OURS - set(sys.stdlib_module_names)

@@ -128,9 +128,10 @@ P = np.array([0.25, 0.75])
 H = -(P * np.log(P)).sum()
 
 
-def entropy_learner(cost=0.1, actions=None, head=networks.CategoricalPolicy(2)):
+def entropy_learner(cost=0.1, actions=None, head=None):
     spec = spec_of(specs.DiscreteArray(3), actions)
-    network = networks.compose(spec, Identity(), policy=head)
+    policy = head or networks.CategoricalPolicy(2)
+    network = networks.compose(spec, Identity(), policy=policy)
     return Still(network, SGD).with_terms(Entropy(network, cost))
 
 

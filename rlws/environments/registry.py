@@ -109,9 +109,9 @@ def spec(environment: Environment) -> EnvironmentSpec:
     )
 
 
-def missing(thing: str, error: ImportError) -> SettingError:
-    """Returns the error for a `thing` whose package is not installed."""
-    remedy = f"pip install 'rlws[envs]' ({error})"
+def missing(thing: str, error: ImportError, extra: str = "envs") -> SettingError:
+    """Returns the error for a `thing` whose package, of an extra of ours, is not installed."""
+    remedy = f"pip install 'rlws[{extra}]' ({error})"
     return SettingError(f"{thing} needs a package that is missing: {remedy}")
 
 

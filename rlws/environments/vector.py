@@ -231,7 +231,7 @@ def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironmen
     try:
         import envpool
     except ImportError as error:
-        raise registry.missing("vectorization 'envpool'", error) from error
+        raise registry.missing("vectorization 'envpool'", error, "envpool") from error
     known = envpool.list_all_envs()
     if identity not in known:
         names = [f"gym:{name}" for name in known]

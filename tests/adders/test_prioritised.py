@@ -223,6 +223,20 @@ def test_prioritised_priorities_stay_with_their_trajectories(num_envs, settings)
     assert t > 150
 
 
+@pytest.mark.parametrize("period", [None, 6], ids=["no ends", "ends"])
+def test_prioritised_adding_writes_no_place_twice(period, monkeypatch):
+    # A new item takes the place of one that is gone; which of two writes counts, JAX leaves open.
+    adder, rows = PrioritisedReplay(20, 4, 1, period=6), stream(2, 61, period)
+    state = state_after(adder, rows)
+    monkeypatch.setattr(sum_tree, "write", lambda tree, index, priority: (index,))
+    block, timestep = jax.tree.map(lambda x: x[:3], rows), rows.timestep
+    following = jax.tree.map(lambda x: x[3], timestep)
+    index = np.asarray(jax.jit(adder.add)(state, block, 3, following).tree[0])
+    places = index[index != sum_tree.NOWHERE]
+    assert len(places) >= 5
+    assert len(set(places.tolist())) == len(places)
+
+
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_prioritised_beta_is_a_function_of_environment_steps(num_envs):
     adder = PrioritisedReplay(

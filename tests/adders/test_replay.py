@@ -190,6 +190,19 @@ def test_replay_holds_what_the_ring_holds_after_every_block(num_envs, settings):
     assert wraps >= 3
 
 
+FULL = {name: x for name, x in RINGS.items() if "start_period" not in x[1]}
+
+
+@pytest.mark.parametrize(("num_envs", "settings"), FULL.values(), ids=FULL)
+def test_replay_has_as_many_starts_as_steps_where_no_episode_ends(num_envs, settings):
+    adder = Replay(batch_size=4, min_size=1, **settings)
+    rows = stream(*[[("U", [0.0] * 99)]] * num_envs)
+    full = -(-adder.capacity // num_envs) * num_envs
+    span = max(adder.length, adder.n_step)
+    for t, state in states(adder, rows):
+        assert state.begun - state.tail == min(max(0, t + 1 - span) * num_envs, full)
+
+
 @pytest.mark.parametrize("n_step", [1, 2, 4])
 @pytest.mark.parametrize(("num_envs", "period"), [(1, 1), (3, 3), (2, 10)])
 def test_replay_starts_are_the_steps_but_those_waiting(num_envs, period, n_step):

@@ -21,6 +21,11 @@ from tests.agents_zoo.trajectories import trajectory
 KEY = jax.random.key(0)
 
 
+def small(**settings):
+    plain = dict(epochs=4, minibatches=4, normalise_observations=False, scale_rewards=False)
+    return ppo.Config(**{**plain, **settings})
+
+
 class Outputs(dict):
     __getattr__ = dict.__getitem__
 
@@ -33,7 +38,7 @@ def tabular(values):
 
 
 def samples(values, **fields):
-    config = ppo.Config(discount=0.9, lambda_=0.8)
+    config = small(discount=0.9, lambda_=0.8)
     learner = ppo.PPO(tabular(values), optax.sgd(1.0), config)
     return learner.samples({}, trajectory(**fields))
 
@@ -60,7 +65,7 @@ def test_ppo_advantages_bootstrap_from_the_last_observation_of_a_truncated_episo
 def loss_of(ratio, advantage, **settings):
     """Returns loss and metrics of two steps with these probability ratios and advantages."""
     spec = environments.make("jax:CartPole-v1").spec()
-    config = ppo.Config(normalise_advantages=False, **settings)
+    config = small(normalise_advantages=False, **settings)
     learner = config.make(spec).learner
     params = jax.tree.map(jnp.zeros_like, learner.init_params(KEY))  # uniform policy, value 0
     batch = trajectory(
@@ -134,7 +139,7 @@ def _collect(program, run):
 @pytest.mark.parametrize("normalise", [False, True])
 def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
     """Also across the ends of episodes: the core is reset in learning as in acting."""
-    config = ppo.Config(backbone=backbone, unroll_length=64, normalise_observations=normalise)
+    config = small(backbone=backbone, unroll_length=64, normalise_observations=normalise)
     agent, state, batch = real_batch(config)
     assert batch.last.any()
     batch = batch.masked()
@@ -148,7 +153,7 @@ def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
 
 
 def test_ppo_each_epoch_sees_each_step_once(monkeypatch):
-    config = ppo.Config(unroll_length=16, epochs=3, minibatches=4)
+    config = small(unroll_length=16, epochs=3, minibatches=4)
     agent, state, batch = real_batch(config)
     seen = []
 
@@ -167,13 +172,13 @@ def test_ppo_each_epoch_sees_each_step_once(monkeypatch):
 
 
 def test_ppo_minibatches_must_divide_the_batch():
-    config = ppo.Config(unroll_length=18, minibatches=5)
-    with pytest.raises(SettingError, match="minibatches=5 must divide the steps of a batch, got 18"):
+    config = small(unroll_length=18, minibatches=5)
+    with pytest.raises(SettingError, match="18 steps of a batch must be minibatches=5 of whole"):
         real_batch(config, num_envs=1)
 
 
 def test_ppo_anneals_to_nothing():
-    config = ppo.Config(unroll_length=16, anneal_steps=64)
+    config = small(unroll_length=16, anneal_steps=64)
     agent, state, batch = real_batch(config)
     learn = jax.jit(agent.learner.learn)
     moved, _ = learn(state, batch, KEY)
@@ -189,7 +194,7 @@ def test_ppo_anneals_to_nothing():
 
 
 def test_ppo_stops_at_the_target_divergence():
-    config = ppo.Config(unroll_length=16, epochs=8, learning_rate=0.01)
+    config = small(unroll_length=16, epochs=8, learning_rate=0.01)
     agent, state, batch = real_batch(config)
     free, _ = jax.jit(agent.learner.learn)(state, batch, KEY)
     spec = environments.make("jax:CartPole-v1").spec()
@@ -207,7 +212,7 @@ def test_ppo_stops_at_the_target_divergence():
 
 def test_ppo_initial_policy_is_near_uniform_and_weights_are_orthogonal():
     spec = environments.make("jax:CartPole-v1").spec()
-    learner = ppo.Config().make(spec).learner
+    learner = small().make(spec).learner
     params = learner.init_params(KEY)
     for name, module in params.items():
         gain = 0.01 if name.startswith("policy/") else 1.0 if name.startswith("value/") else 2**0.5
@@ -224,17 +229,17 @@ def test_ppo_acts_in_continuous_spaces_within_the_bounds():
     spec = EnvironmentSpec(
         specs.Array((3,), np.float32), actions, specs.Array((), float), specs.Array((), float)
     )
-    network = ppo.Config().make(spec).learner.network
+    network = small().make(spec).learner.network
     policy = network.apply(network.init(KEY), jnp.ones(3)).policy
     np.testing.assert_allclose(policy.mean, [0.0, 0.5], atol=0.05)
     np.testing.assert_allclose(jnp.exp(policy.log_std), [2.0, 0.5], rtol=1e-6)
     with pytest.raises(SettingError, match="vector of real numbers"):
-        ppo.Config().make(spec._replace(actions=specs.BoundedArray((2, 2), np.float32, -1, 1)))
+        small().make(spec._replace(actions=specs.BoundedArray((2, 2), np.float32, -1, 1)))
 
 
 @pytest.mark.parametrize("backbone", [MLP((16,)), GRU(MLP((8,)), 8)], ids=["MLP", "GRU"])
 def test_ppo_host_and_device_agree(backbone):
-    config = ppo.Config(backbone=backbone, unroll_length=16)
+    config = small(backbone=backbone, unroll_length=16)
     last = {}
     for trainer in (HostTrainer(num_envs=4), DeviceTrainer(num_envs=4)):
         *_, progress = trainer.train(config, "jax:CartPole-v1", seed=3, steps=640)
@@ -248,7 +253,7 @@ def test_ppo_host_and_device_agree(backbone):
 def test_ppo_with_memory_learns_what_it_cannot_without():
     returns = {}
     for backbone in (GRU(), MLP()):
-        config = ppo.Config(backbone=backbone, unroll_length=32, learning_rate=1e-3)
+        config = small(backbone=backbone, unroll_length=32, learning_rate=1e-3)
         trainer = DeviceTrainer(num_envs=16)
         *_, last = trainer.train(config, "jax:Memory", steps=60_000, report_period=20_000)
         returns[type(backbone)] = last.returns.mean()

@@ -337,7 +337,7 @@ def test_there_must_be_an_environment():
 
 def test_missing_envpool_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(SettingError, match=r"'envpool' needs .* pip install 'rlws\[envs\]'"):
+    with pytest.raises(SettingError, match=r"'envpool' needs .* pip install 'rlws\[envpool\]'"):
         make_vector("gym:CartPole-v1", 2, 0, "envpool")
 
 

@@ -20,7 +20,7 @@ SMALL = MLP((8,))
 # REINFORCE gathers whole episodes, so its members are ready at different times.
 CONFIGS = {
     "a2c": a2c.Config(backbone=SMALL, unroll_length=7),
-    "ppo": ppo.Config(backbone=SMALL, unroll_length=16, normalise_observations=True),
+    "ppo": ppo.Config(backbone=SMALL, unroll_length=16, epochs=2, minibatches=4),
     "dqn": dqn.Config(backbone=SMALL, min_size=64, capacity=150, batch_size=8, prioritised=True),
     "reinforce": reinforce.Config(backbone=SMALL, episodes_per_update=3),
 }
@@ -130,7 +130,7 @@ def test_two_devices_learn_what_one_does():
         small = MLP((8,))
         for config in (
             a2c.Config(backbone=small, unroll_length=7),
-            ppo.Config(backbone=small, unroll_length=16),
+            ppo.Config(backbone=small, unroll_length=16, epochs=2, minibatches=4),
             dqn.Config(backbone=small, min_size=64, capacity=128, batch_size=8),
         ):
             last = []
