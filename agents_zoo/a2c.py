@@ -13,7 +13,6 @@ bootstrapped from its last observation.
 """
 
 import jax
-import optax
 import rlax
 
 from rlws import networks
@@ -23,6 +22,7 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner, standardise
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
+from rlws.optimizers import clipped_adam
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
 
 
@@ -50,9 +50,7 @@ class Config(AgentConfig):
             policy=networks.policy(spec),
             value=networks.Value(),
         )
-        optimizer = optax.chain(
-            optax.clip_by_global_norm(self.max_gradient_norm), optax.adam(self.learning_rate)
-        )
+        optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
         agent = Agent(
             actor=PolicyActor(network),
             learner=A2C(network, optimizer, self),

@@ -29,6 +29,7 @@ from rlws.adders import PrioritisedReplay, Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone, Network
+from rlws.optimizers import clipped_adam
 from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
 
 
@@ -67,9 +68,7 @@ class Config(AgentConfig):
                 f"DQN: sequence_length must be above 1 for a recurrent backbone and 1 for another, "
                 f"got {self.sequence_length} for {type(self.backbone).__name__}"
             )
-        optimizer = optax.chain(
-            optax.clip_by_global_norm(self.max_gradient_norm), optax.adam(self.learning_rate)
-        )
+        optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
         schedule = self.epsilon_start, self.epsilon_end, self.epsilon_steps
         return Agent(
             actor=EpsilonGreedy(network, *schedule),

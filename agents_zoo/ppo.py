@@ -26,6 +26,9 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner, standardise
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
+from rlws.packing import pack
+from rlws.permutation import permutation
+from rlws.optimizers import clipped_adam
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
 
 
@@ -60,10 +63,7 @@ class Config(AgentConfig):
             policy=networks.policy(spec),
             value=networks.Value(),
         )
-        optimizer = optax.chain(
-            optax.clip_by_global_norm(self.max_gradient_norm),
-            optax.adam(self.learning_rate, eps=1e-5),
-        )
+        optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm, eps=1e-5)
         agent = Agent(
             actor=PolicyActor(network, log_prob=True),
             learner=PPO(network, optimizer, self),
@@ -96,13 +96,12 @@ class PPO(Learner):
                 f"{config.unroll_length}; change minibatches, sequence_length, unroll_length or "
                 "num_envs"
             )
-        samples = jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples)
+        samples = pack(jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples))
         rate = linear(1.0, 0.0, config.anneal_steps or 1, state.extra)
 
         def step(state, inputs):
             index, key = inputs
-            minibatch = jax.tree.map(lambda x: x[index], samples)
-            after, metrics = super(PPO, self).update(state, minibatch, key)
+            after, metrics = super(PPO, self).update(state, samples.take(index), key)
             if config.anneal_steps is not None:
                 params = optax.incremental_update(after.params, state.params, rate)
                 after = after._replace(params=params)
@@ -113,7 +112,7 @@ class PPO(Learner):
             return after, metrics
 
         shuffle_key, loss_key = jax.random.split(key)
-        shuffle = lambda key: jax.random.permutation(key, count)
+        shuffle = lambda key: permutation(key, count)
         order = jax.vmap(shuffle)(jax.random.split(shuffle_key, config.epochs))
         order = order.reshape(config.epochs * config.minibatches, -1)
         keys = jax.random.split(loss_key, len(order))

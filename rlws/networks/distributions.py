@@ -30,8 +30,9 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, action: Array) -> Array:
-        log_probs = jax.nn.log_softmax(self.logits)
-        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+        # Not by index: the gradient of that is a scatter, which on a CPU is a loop.
+        taken = action[..., None] == jax.lax.iota(jnp.int32, self.logits.shape[-1])
+        return jnp.sum(jnp.where(taken, jax.nn.log_softmax(self.logits), 0.0), axis=-1)
 
     def entropy(self) -> Array:
         log_probs = jax.nn.log_softmax(self.logits)
