@@ -113,7 +113,12 @@ def measure(name: str, chosen: list[str], rounds: int, start_runs: int, output: 
             else:
                 contestants[contestant] = stack.enter_context(made)
         speeds, failed = race(contestants, workload, rounds)
-    starts = {x: start(x, name, start_runs) for x in speeds} if start_runs else {}
+    starts = dict[str, Start]()
+    for contestant in speeds if start_runs else ():
+        try:
+            starts[contestant] = start(contestant, name, start_runs)
+        except LeftOutError as error:
+            print(f"{contestant} did not start again: {error}", flush=True)
     _write(
         output / f"{name}.csv",
         ("contestant", "round", "seconds_per_step"),
@@ -152,7 +157,7 @@ def main() -> None:
         lines = measure(name, args.contestant, args.rounds, args.start_runs, args.output)
         print(*lines, sep="\n", flush=True)
         table += lines
-    (args.output / "table.md").write_text("\n".join(table) + "\n")
+        (args.output / "table.md").write_text("\n".join(table) + "\n")
 
 
 if __name__ == "__main__":

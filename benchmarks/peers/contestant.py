@@ -26,8 +26,9 @@ class Contestant:
     def __init__(self, command: list[str], environ: dict[str, str] | None = None):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        # Unless told otherwise, all compute where all can.
-        environ = {"JAX_PLATFORMS": "cpu", **os.environ, **(environ or {})}
+        # Unless told otherwise, all compute where all can; a traceback's last line names the error.
+        defaults = {"JAX_PLATFORMS": "cpu", "JAX_TRACEBACK_FILTERING": "off"}
+        environ = {**defaults, **os.environ, **(environ or {})}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environ, text=True, **pipes)
 
     def run(self, chunks: int) -> dict[str, float]:

@@ -48,9 +48,12 @@ def make(workload: Workload, chunk: int) -> Advance:
     settings = workload.settings
     seeds = getattr(settings, "seeds", 1)
     environment = ENVIRONMENTS[workload.place, workload.algorithm == "sac"]
-    # An update of PPO's learner is all epochs on a batch.
-    each = 1 if isinstance(settings, Replay) else settings.epochs * settings.minibatches
-    budget = {"steps": 10**9, "report_period": chunk // seeds}
+    each, period = 1, chunk // seeds
+    if not isinstance(settings, Replay):
+        # An update of PPO's learner is all epochs on a batch. The rows of a batch that restart an
+        # episode are no steps, so that it is a little short of a chunk of one batch.
+        each, period = settings.epochs * settings.minibatches, 9 * period // 10
+    budget = {"steps": 10**9, "report_period": period}
     if workload.place == "device":
         members = [Member(seed, {}) for seed in range(seeds)]
         trainer = DeviceTrainer(num_envs=settings.num_envs)
