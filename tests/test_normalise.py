@@ -334,10 +334,11 @@ def test_scale_rewards_leaves_evaluation_alone():
 
 # --- Any agent.
 
+PLAIN = {"normalise_observations": False, "scale_rewards": False}
 AGENTS = {
     "reinforce": reinforce.Config(episodes_per_update=2),
     "a2c": a2c.Config(unroll_length=8),
-    "ppo": ppo.Config(unroll_length=8, minibatches=2, epochs=2),
+    "ppo": ppo.Config(unroll_length=8, minibatches=2, epochs=2, **PLAIN),
 }
 
 

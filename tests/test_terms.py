@@ -285,10 +285,11 @@ def test_terms_whose_parameters_clash_are_refused():
 
 # --- Beside the loss of an agent, on a batch its own actor and adder made.
 
+PLAIN = {"normalise_observations": False, "scale_rewards": False}
 AGENTS = {
     "reinforce": reinforce.Config(networks.MLP((8,)), episodes_per_update=4),
     "a2c": a2c.Config(networks.MLP((8,)), unroll_length=16),
-    "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=1, minibatches=1),
+    "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=1, minibatches=1, **PLAIN),
 }
 SPEC = spec_of()
 
