@@ -13,7 +13,7 @@ bootstrapped from its last observation.
 """
 
 import jax
-import rlax
+import optax
 
 from rlws import networks
 from rlws.actor import PolicyActor
@@ -23,6 +23,7 @@ from rlws.learner import Learner, standardise
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
 from rlws.optimizers import clipped_adam
+from rlws.returns import generalised_advantages
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
 
 
@@ -71,13 +72,13 @@ class A2C(Learner):
         config = self.config
         outputs = self.network.unroll(params, trajectory)
         values = outputs.value
-        advantage = rlax.truncated_generalized_advantage_estimation(
+        advantage = generalised_advantages(
             trajectory.reward,
             config.discount * trajectory.discount,
             trajectory.trace(config.lambda_),
             jax.lax.stop_gradient(values),
         )
-        value_loss = rlax.l2_loss(values[:-1], advantage + jax.lax.stop_gradient(values[:-1]))
+        value_loss = optax.l2_loss(values[:-1], advantage + jax.lax.stop_gradient(values[:-1]))
         if config.normalise_advantages:
             advantage = standardise(advantage, trajectory.weight)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)

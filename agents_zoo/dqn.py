@@ -16,12 +16,11 @@ Departures from the paper: Adam, squared errors unless `huber`, no reward clippi
 by a time limit is bootstrapped from its last observation.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 
 from rlws import networks
 from rlws.actor import Actor, count_steps, linear
@@ -30,6 +29,7 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone, Network
 from rlws.optimizers import clipped_adam
+from rlws.returns import n_step_returns
 from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
 
 
@@ -78,7 +78,7 @@ class Config(AgentConfig):
         )
 
     def _replay(self):
-        settings = dict(
+        settings: dict[str, Any] = dict(
             capacity=self.capacity,
             batch_size=self.batch_size,
             min_size=self.min_size,
@@ -113,9 +113,7 @@ class EpsilonGreedy(Actor):
     def select_action(self, params, timestep, state, key):
         core, count = state
         count, now = count_steps(count, timestep)
-        outputs, next_core = self.network.step(
-            params, timestep.observation, timestep.first(), core
-        )
+        outputs, next_core = self.network.step(params, timestep.observation, timestep.first(), core)
         explore_key, action_key = jax.random.split(key)
         explore = jax.random.uniform(explore_key) < linear(self.start, self.end, self.steps, now)
         anything = jax.random.randint(action_key, (), 0, outputs.q.shape[-1], jnp.int32)
@@ -149,7 +147,7 @@ class DQN(Learner):
         selector = network.unroll_following(constant, ours).q if config.double else q_t
         best = jnp.argmax(selector, axis=-1)
         take = lambda q, a: jnp.take_along_axis(q, a[:, None], axis=-1)[:, 0]
-        targets = rlax.n_step_bootstrapped_returns(
+        targets = n_step_returns(
             ours.reward,
             config.discount * ours.discount,
             take(q_t, best),
@@ -157,7 +155,7 @@ class DQN(Learner):
             ours.trace(),
         )
         error = jax.lax.stop_gradient(targets) - take(q_tm1, ours.action)
-        loss = rlax.huber_loss(error) if config.loss == "huber" else rlax.l2_loss(error)
+        loss = optax.huber_loss(error) if config.loss == "huber" else optax.l2_loss(error)
         error_size = jnp.abs(error) * (ours.weight > 0)
         metrics = {"q": take(q_tm1, ours.action).mean(), "td_error": error_size.mean()}
         if config.prioritised:

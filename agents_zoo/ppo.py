@@ -7,7 +7,7 @@ estimation". https://arxiv.org/abs/1506.02438
 Minimises, with r = pi(a | s) / pi_old(a | s), advantages A of steps in the minibatch and targets
 G = A + V_old(s),
 
-    mean(-min(r A, clip(r, 1 - clip, 1 + clip) A) + value_cost * (V(s) - G)^2 / 2 - entropy_cost * H)
+    mean(-min(r A, clip(r, 1 - clip, 1 + clip) A) + value_cost (V(s) - G)^2 / 2 - entropy_cost H)
 
 (equations 7 and 9). Departures from the paper, usual since its reference implementation: advantages
 are standardised in each minibatch, gradients clipped by their global norm, Adam's epsilon is 1e-5.
@@ -17,7 +17,6 @@ An episode cut by a time limit goes on in value: it is bootstrapped from its las
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 
 from rlws import networks
 from rlws.actor import PolicyActor, linear
@@ -26,9 +25,10 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner, standardise
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
+from rlws.optimizers import clipped_adam
 from rlws.packing import pack
 from rlws.permutation import permutation
-from rlws.optimizers import clipped_adam
+from rlws.returns import generalised_advantages
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
 
 
@@ -124,7 +124,7 @@ class PPO(Learner):
         """Returns a trajectory without its last observation; extras are what the loss needs."""
         config = self.config
         values = self.network.unroll(params, trajectory).value
-        advantage = rlax.truncated_generalized_advantage_estimation(
+        advantage = generalised_advantages(
             trajectory.reward,
             config.discount * trajectory.discount,
             trajectory.trace(config.lambda_),

@@ -21,7 +21,6 @@ import math
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 
 from rlws import networks
 from rlws.actor import Actor, count_steps
@@ -147,7 +146,7 @@ class SAC(Learner):
             next_q - temperature * next_log_prob
         )
         q = self.critic.apply(params["critic"], (observation, trajectory.action)).value
-        critic_loss = rlax.l2_loss(q, jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
+        critic_loss = optax.l2_loss(q - jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
 
         policy = self.network.apply(params["policy"], observation).policy
         action, log_prob = policy.sample_and_log_prob(key)

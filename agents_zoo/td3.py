@@ -16,7 +16,6 @@ limit is bootstrapped from its last observation.
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 
 from rlws import networks
 from rlws.actor import Actor, count_steps
@@ -150,7 +149,7 @@ class TD3(Learner):
         next_q = self.critic.apply(state.extra["critic"], next_pair).value.min(axis=-1)
         targets = trajectory.reward + config.discount * trajectory.discount * next_q
         q = self.critic.apply(params["critic"], (observation, trajectory.action)).value
-        critic_loss = rlax.l2_loss(q, jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
+        critic_loss = optax.l2_loss(q - jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
 
         action = self.network.apply(params["policy"], observation).action
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.

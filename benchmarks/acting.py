@@ -19,7 +19,7 @@ from rlws.adders import Episodes
 from rlws.environments import CartPole
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.trainers import DeviceTrainer, HostTrainer
-from rlws.trainers.device import Program
+from rlws.trainers.program import Budget, Program
 
 
 class Deaf(Episodes):

@@ -10,7 +10,7 @@ import argparse
 import csv
 import pathlib
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def scores(row: Row, seeds: range) -> tuple[np.ndarray, list[list[tuple[int, flo
             found[i] = np.mean(returns[i][-100:]), greedy
             seconds = time.perf_counter() - began
             print(
-                f"seed {seeds[i]}: T {found[i, 0]:7.1f}  E {found[i, 1]:7.1f}  after {seconds:.0f} s",
+                f"seed {seeds[i]}: T {found[i, 0]:7.1f}  E {greedy:7.1f}  after {seconds:.0f} s",
                 flush=True,
             )
     return found, curves

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+from typing import Any
 
 import jax
 
@@ -13,7 +14,8 @@ def enable_cache() -> None:
     JAX's own settings decide: JAX_COMPILATION_CACHE_DIR names another folder,
     JAX_ENABLE_COMPILATION_CACHE=false turns the cache off. Deleting the folder is always safe.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config  # its attributes are made while JAX is imported
+    if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
         return
     jax.config.update("jax_compilation_cache_dir", str(_user_cache() / "rlws" / "jax"))
     # By default JAX keeps what took a second to compile, and hardly any of these programs does.

@@ -26,7 +26,7 @@ Evaluate = Callable[[Params, int], tuple[np.ndarray, np.ndarray]]
 
 
 def evaluator(agent: Agent, environment: Any, episodes: int) -> Evaluate:
-    """Returns a function of parameters and a run's seed: returns and lengths of `episodes` episodes.
+    """Returns a function of parameters and a seed: returns and lengths of `episodes` episodes.
 
     With the same seed it plays the same episodes (same initial states, same random numbers), so
     that two calls differ by their policies only. Evaluation has random streams of its own, and what

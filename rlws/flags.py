@@ -67,8 +67,8 @@ def _parse(experiment, args):
                 type(experiment),
                 prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
                 description=f"{program.__doc__ or ''}\n\n"
-                f"--trainer {{{','.join(TRAINERS)}}} and --agent.backbone {{{','.join(BACKBONES)}}} "
-                "choose the kind; their options are below.",
+                f"--trainer {{{','.join(TRAINERS)}}} and --agent.backbone "
+                f"{{{','.join(BACKBONES)}}} choose the kind; their options are below.",
                 default=experiment,
                 args=args,
             )

@@ -41,7 +41,9 @@ def _evaluate(closed: Any, inputs: list[Any]) -> list[Any]:
 
 
 def _apply(jaxpr: Any, equation: Any, operands: list[Any]) -> list[Any]:
-    inputs = {x: y for x, y in zip(equation.invars, operands, strict=True) if not isinstance(x, Literal)}
+    inputs = {
+        x: y for x, y in zip(equation.invars, operands, strict=True) if not isinstance(x, Literal)
+    }
     alone = jaxpr.replace(
         constvars=[],
         invars=list(inputs),

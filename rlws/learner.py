@@ -46,9 +46,7 @@ class Learner(Settings):
                 raise SettingError(f"{type(term).__name__}: parameters {clash} are there already")
             params = params | entries
             states.append(state)
-        return LearnerState(
-            params, self.optimizer.init(params), (), jnp.int32(0), tuple(states)
-        )
+        return LearnerState(params, self.optimizer.init(params), (), jnp.int32(0), tuple(states))
 
     def init_params(self, key: Key) -> dict[str, Any]:
         """Returns the initial parameters, by default the network's."""
@@ -71,7 +69,7 @@ class Learner(Settings):
     ) -> tuple[LearnerState, Metrics]:
         """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
         batch = batch.masked()
-        kept, states = {}, []
+        kept, states = dict[str, Any](), []
         for term, own in zip(self.terms, state.terms, strict=True):
             batch, entries, own = term.prepare(state.params, own, batch)
             kept |= entries
@@ -90,7 +88,7 @@ class Learner(Settings):
         grads, metrics = gradient(state.params, batch, key, state)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # All at once, as `optax.flatten` would have it: on a CPU an operation for each array is slow.
+        # As one vector: on a CPU an operation for each array is slow.
         flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(grads)])
         metrics["gradient_norm"] = jnp.sqrt(jnp.sum(jnp.square(flat)))
         return state._replace(
@@ -116,7 +114,9 @@ class Learner(Settings):
 
         def one(*args):
             names, found, metrics = zip(*losses(*args), strict=True)
-            return dict(zip(names, found, strict=True)), {k: v for m in metrics for k, v in m.items()}
+            return dict(zip(names, found, strict=True)), {
+                k: v for m in metrics for k, v in m.items()
+            }
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
         found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
@@ -132,7 +132,7 @@ class Learner(Settings):
         mean = lambda x, weight: _mean(x, real if x.ndim == 2 else real.any(axis=1), weight)
         means = {k: mean(x, batch.weight if x.ndim == 2 else 1.0) for k, x in found.items()}
         priority = {k: metrics.pop(k) for k in ("priority",) if k in metrics}
-        return sum(means.values()), _means(metrics, real) | means | priority
+        return jnp.asarray(sum(means.values())), _means(metrics, real) | means | priority
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""

@@ -43,7 +43,7 @@ NonNegativeInt = Annotated[int, Range(0)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]  # what an int32 holds
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Settings:
     """Base of all settings: subclasses become frozen dataclasses without a decorator.
 

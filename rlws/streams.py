@@ -24,7 +24,7 @@ class Stream(enum.IntEnum):
     EVALUATION = 4  # evaluation: a whole run seed of its own
 
 
-def key(seed: int, stream: Stream) -> Key:
+def key(seed: Array | int, stream: Stream) -> Key:
     """Returns the raw key (uint32 [2]) of `stream` in the run with this `seed`."""
     return jax.random.key_data(jax.random.fold_in(jax.random.key(seed, impl=THREEFRY), stream))
 

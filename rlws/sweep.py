@@ -15,7 +15,7 @@ from rlws.recorder import Recorder
 from rlws.settings import SettingError, change, describe
 from rlws.statistics import interquartile_mean
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
-from rlws.trainers import Member
+from rlws.trainers import DeviceTrainer, Member
 
 if TYPE_CHECKING:
     from rlws.experiment import Experiment
@@ -74,7 +74,7 @@ def run_all(experiment: "Experiment", directory: pathlib.Path, sinks: Sequence[S
     runs = members(experiment)
     # Recorded as what it is: a run by itself would give the same.
     alone = dataclasses.replace(experiment, sweep=())
-    if hasattr(experiment.trainer, "num_seeds"):
+    if isinstance(experiment.trainer, DeviceTrainer):
         trainer = dataclasses.replace(experiment.trainer, num_seeds=1)
         alone = dataclasses.replace(alone, trainer=trainer)
     unit = "episodes" if experiment.steps is None else "steps"

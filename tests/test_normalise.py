@@ -62,7 +62,7 @@ def test_moments_of_random_splits_are_numpys(offset, scale, shape):
     rng = np.random.default_rng(0)
     x = (offset + scale * rng.normal(size=(3000, *shape))).astype(np.float32)
     moments, exact = merged(x, rng, 30, 1000), x.astype(np.float64)
-    assert moments.count == 3000
+    assert moments.number == 3000
     mean = np.float64(moments.mean) + np.float64(moments.mean_low)
     np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-6, atol=1e-6 * scale)
     np.testing.assert_allclose(mean - offset, exact.mean(0) - offset, atol=1e-6 * scale)
@@ -75,7 +75,7 @@ def test_moments_equal_hand_worked_numbers():
     batches = ([2.0, 99], [1, 0]), ([4, 6], [1, 0.5]), ([99, 99], [0, 0]), ([8, 99], [2, 0])
     for batch, weight in batches:
         moments = moments.update(jnp.array(batch), jnp.array(weight))
-    assert (moments.count, moments.mean + moments.mean_low, moments.squares) == (4, 5, 20)
+    assert (moments.number, moments.mean + moments.mean_low, moments.squares) == (4, 5, 20)
     assert moments.deviation() == np.sqrt(np.float32(5))
 
 
@@ -186,7 +186,7 @@ def test_normalise_statistics_are_those_of_what_was_acted_on(nested):
         statistics = after.params[STATISTICS]
         assert statistics["image"] is statistics["n"] is None
         moments, seen = statistics["x"], acted_on(timestep, 5 * (i + 1))
-        assert moments.count == len(seen)
+        assert moments.number == len(seen)
         np.testing.assert_allclose(moments.mean + moments.mean_low, seen.mean(0), rtol=1e-6)
         np.testing.assert_allclose(Moments(*moments).deviation(), seen.std(0), rtol=1e-5)
 

@@ -9,7 +9,9 @@ from rlws.permutation import permutation
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 100, 1000, 1024, 5000])
 def test_permutation_has_each_number_once(n):
-    several = jax.jit(jax.vmap(lambda key: permutation(key, n)))(jax.random.split(jax.random.key(n), 4))
+    several = jax.jit(jax.vmap(lambda key: permutation(key, n)))(
+        jax.random.split(jax.random.key(n), 4)
+    )
     for found in np.asarray(several):
         np.testing.assert_array_equal(np.sort(found), np.arange(n))
 

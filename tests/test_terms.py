@@ -119,7 +119,7 @@ def test_l2_init_does_not_hold_running_statistics(order):
     for _ in range(2):
         state, metrics = jax.jit(learner.learn)(state, batch, KEY)
         assert metrics["gradient_norm"] == metrics["l2_init_distance"] == 0
-    assert state.params[STATISTICS].count == 6
+    assert state.params[STATISTICS].number == 6
 
 
 # --- Entropy.

@@ -4,7 +4,7 @@ Lin, 1992, "Self-improving reactive agents based on reinforcement learning, plan
 Mnih et al., 2015, "Human-level control through deep reinforcement learning".
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
@@ -83,7 +83,7 @@ class Replay(Adder):
         return Schedule(block_length, updates)
 
     def init(self, row: Row, num_envs: int) -> ReplayState:
-        block_length, _ = self.schedule(num_envs)
+        block_length = self.schedule(num_envs).block_length or 1
         # The last trajectories wait for their last timestep, and a block overwrites as many rows.
         rows = -(-self.capacity // num_envs) + self._span + 1
         rows = block_length * (-(-rows // block_length) + 1)  # a block never wraps around
@@ -156,7 +156,7 @@ class Replay(Adder):
         enough = state.written * num_envs >= self.min_size
         return state.fresh & enough & (state.begun > state.tail)
 
-    def sample(self, state: ReplayState, key: Key) -> tuple[ReplayState, Trajectory]:
+    def sample(self, state: Any, key: Key) -> tuple[Any, Trajectory]:
         size = jnp.maximum(state.begun - state.tail, 1)
         number = state.tail + jax.random.randint(key, (self.batch_size,), 0, size)
         state = state._replace(fresh=jnp.bool_(False))

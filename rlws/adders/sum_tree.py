@@ -16,7 +16,7 @@ Tree = tuple[Array, ...]  # sums of ever larger groups; the first level holds th
 
 def init(size: int) -> Tree:
     """Returns the tree of `size` items of priority 0."""
-    levels = []
+    levels = list[Array]()
     while not levels or len(levels[-1]) > WIDTH:
         size = -(-size // WIDTH)
         levels.append(jnp.zeros(size * WIDTH))

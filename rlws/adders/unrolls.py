@@ -42,8 +42,8 @@ class Unrolls(Adder):
     def add(self, state, rows, length, timestep):
         adding = jnp.asarray(length) > 0
         keep = lambda old, new: jnp.where(adding, new, old)
-        held = jax.tree.map(keep, (state.rows, state.timestep), (rows, timestep))
-        return UnrollsState(*held, state.fresh | adding)
+        held, following = jax.tree.map(keep, (state.rows, state.timestep), (rows, timestep))
+        return UnrollsState(held, following, state.fresh | adding)
 
     def ready(self, state):
         return state.fresh

@@ -72,9 +72,7 @@ class CNN(Backbone):
             image = image / 255.0
         initializer = hk.initializers.Orthogonal(math.sqrt(2.0))
         for settings in zip(self.channels, self.kernels, self.strides, strict=True):
-            image = jax.nn.relu(
-                hk.Conv2D(*settings, w_init=initializer, padding="VALID")(image)
-            )
+            image = jax.nn.relu(hk.Conv2D(*settings, w_init=initializer, padding="VALID")(image))
         return self.mlp(image.ravel())
 
 

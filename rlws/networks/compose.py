@@ -23,7 +23,7 @@ class Network(NamedTuple):
 
     init: Callable[[Key], Params]
     apply: Callable[[Params, Observation], Any]  # for any leading axes; without a core only
-    core: "Core | None" = None
+    core: Any = None  # a `Core`, or None
 
     @property
     def recurrent(self) -> bool:
@@ -84,7 +84,8 @@ class Network(NamedTuple):
         start = jax.tree.map(lambda x: x[0], trajectory.extras["core"])
 
         def step(state, inputs):
-            features, state = self._recur(params, *inputs, state)
+            features, first = inputs
+            features, state = self._recur(params, features, first, state)
             return state, (features, state)
 
         return jax.lax.scan(step, start, (features, trajectory.first))[1]
@@ -121,6 +122,7 @@ def compose(
     Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
     branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}
     scopes = tuple(dict.fromkeys(branches.values()))
+    core_settings: Any = backbone
     recurrent = isinstance(backbone, Recurrent)
 
     def encode(observation):
@@ -128,7 +130,9 @@ def compose(
         return {scope: _scoped(scope, backbone, observation) for scope in scopes}
 
     def recur(features, state):
-        found = {s: _scoped(f"{s}_core", backbone.recur, features[s], state[s]) for s in scopes}
+        found = {
+            s: _scoped(f"{s}_core", core_settings.recur, features[s], state[s]) for s in scopes
+        }
         return tuple({scope: pair[i] for scope, pair in found.items()} for i in range(2))
 
     def decode(features):
@@ -141,7 +145,7 @@ def compose(
 
         return whole, (whole, encode, recur, decode)
 
-    start = {scope: backbone.initial_state() for scope in scopes} if recurrent else ()
+    start = {scope: core_settings.initial_state() for scope in scopes} if recurrent else ()
     transformed = hk.without_apply_rng(hk.multi_transform(build))
     whole, *parts = transformed.apply
     example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec.observations)

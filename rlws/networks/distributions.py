@@ -10,7 +10,6 @@ from dm_env import specs
 from rlws.settings import SettingError
 from rlws.types import Array, Key
 
-
 LOG_2, LOG_2_PI = math.log(2.0), math.log(2.0 * math.pi)
 
 
@@ -31,8 +30,9 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Array) -> Array:
         # Not by index: the gradient of that is a scatter, which on a CPU is a loop.
-        taken = action[..., None] == jax.lax.iota(jnp.int32, self.logits.shape[-1])
-        return jnp.sum(jnp.where(taken, jax.nn.log_softmax(self.logits), 0.0), axis=-1)
+        numbers = jax.lax.broadcasted_iota(jnp.int32, self.logits.shape, self.logits.ndim - 1)
+        log_probs = jax.nn.log_softmax(self.logits)
+        return jnp.sum(jnp.where(action[..., None] == numbers, log_probs, 0.0), axis=-1)
 
     def entropy(self) -> Array:
         log_probs = jax.nn.log_softmax(self.logits)

@@ -1,5 +1,7 @@
 """An entropy bonus for agents with a stochastic policy."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from rlws.networks import Network
@@ -21,7 +23,7 @@ class Entropy(Term):
 
     def loss(self, params, trajectory, key, state):
         outputs = self.network.unroll(params, trajectory)
-        policy = getattr(outputs, "policy", None)
+        policy: Any = getattr(outputs, "policy", None)
         if hasattr(policy, "entropy"):
             entropy = policy.entropy()
         elif hasattr(policy, "sample_and_log_prob"):

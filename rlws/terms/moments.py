@@ -10,7 +10,7 @@ from rlws.types import Array
 class Moments(NamedTuple):
     """Running mean and variance. The mean has a low part, or float32 would lose the variance."""
 
-    count: Array
+    number: Array  # of those so far
     mean: Array
     mean_low: Array
     squares: Array  # sum of squared deviations from the mean
@@ -30,20 +30,20 @@ class Moments(NamedTuple):
         real = (weight > 0).reshape(weight.shape + (1,) * (x.ndim - 1))
         count = real.sum().astype(jnp.float32)
         first = x[jnp.argmax(weight > 0)]
-        begun = self.count > 0
+        begun = self.number > 0
         high, low = jnp.where(begun, self.mean, first), jnp.where(begun, self.mean_low, 0.0)
         sum_ = lambda y: jnp.sum(jnp.where(real, y, 0.0), axis=0)
         deviation = (x - high[None]) - low[None]
         shift = sum_(deviation) / jnp.maximum(count, 1.0)
         squares = sum_((deviation - shift[None]) ** 2)
-        total = jnp.maximum(self.count + count, 1.0)
+        total = jnp.maximum(self.number + count, 1.0)
         step = shift * (count / total)
         mean = high + step
         lost = (high - (mean - (mean - high))) + (step - (mean - high))
-        squares = self.squares + squares + shift**2 * (self.count * count / total)
-        return Moments(self.count + count, mean, low + lost, squares)
+        squares = self.squares + squares + shift**2 * (self.number * count / total)
+        return Moments(self.number + count, mean, low + lost, squares)
 
     def deviation(self) -> Array:
         """Returns the standard deviation, 1 where there is no variance yet."""
-        variance = self.squares / jnp.maximum(self.count, 1.0)
-        return jnp.where((self.count > 1) & (variance > 1e-12), jnp.sqrt(variance), 1.0)
+        variance = self.squares / jnp.maximum(self.number, 1.0)
+        return jnp.where((self.number > 1) & (variance > 1e-12), jnp.sqrt(variance), 1.0)

@@ -1,6 +1,6 @@
 """A block of rows in host memory, filled step by step."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import dm_env
 import jax
@@ -9,8 +9,9 @@ import numpy as np
 from rlws.settings import SettingError
 from rlws.types import Row
 
-
-Timesteps = list[dm_env.TimeStep] | dm_env.TimeStep  # of each environment, or leaves [B, ...]
+Timesteps: TypeAlias = (
+    list[dm_env.TimeStep] | dm_env.TimeStep
+)  # of each environment, or leaves [B, ...]
 
 
 class Block:

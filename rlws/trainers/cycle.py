@@ -33,7 +33,7 @@ class State(NamedTuple):
     totals: Totals
 
 
-def init(agent: Agent, spec: EnvironmentSpec, seed: int, num_envs: int) -> State:
+def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) -> State:
     """Returns the state of an agent that has seen nothing."""
     learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
     row = example_row(agent, spec, learner.params)

@@ -68,12 +68,14 @@ def _runs(compiled, environment, last_step, last_episode, report_period):
         if spent.all() or steps[~spent].min() >= next_report:
             run, metrics = compiled.read_totals(run)
             params, updates = compiled.params(run), compiled.updates(run)
+            ended = [np.concatenate([np.zeros((0, 2)), *log]).T for log in logs]
             yield [
                 Progress(
                     int(steps[i]),
                     int(episodes[i]),
                     int(updates[i]),
-                    *np.concatenate([np.zeros((0, 2)), *logs[i]]).T,
+                    ended[i][0],
+                    ended[i][1],
                     metrics[i],
                     compiled.agents[i],
                     params[i],
@@ -86,7 +88,9 @@ def _runs(compiled, environment, last_step, last_episode, report_period):
             logs = [[] for _ in range(count)]
             next_report = min(next_multiple(int(steps[~spent].min()), report_period), last_step)
         left = lambda limit, done: np.clip(limit - done, 0, MAX).astype(np.int32)
-        budget = Budget(left(next_report, steps), left(last_step, steps), left(last_episode, episodes))
+        budget = Budget(
+            left(next_report, steps), left(last_step, steps), left(last_episode, episodes)
+        )
         run, log = compiled.advance(run, budget)
         for i in range(count):
             if not log.finite[i]:
@@ -94,7 +98,7 @@ def _runs(compiled, environment, last_step, last_episode, report_period):
                     f"{type(environment).__name__}: observations and rewards must be finite, got "
                     f"NaN or infinity about step {steps[i] + log.steps[i]}; mend the environment"
                 )
-            ended = log.ended[i][: log.rows[i]].reshape(-1, 2)
-            logs[i].append(ended[ended[:, 1] > 0].astype(np.float64))
+            rows = log.ended[i][: log.rows[i]].reshape(-1, 2)
+            logs[i].append(rows[rows[:, 1] > 0].astype(np.float64))
         steps += log.steps
         episodes += log.episodes

@@ -61,9 +61,7 @@ class Population(NamedTuple):
     def member_bytes(self, member: Member) -> int:
         """Returns the size of the state and the log of one run in bytes."""
         program = self._program(member.settings, None)
-        run, log = jax.eval_shape(
-            lambda: program.advance(program.init(0), Budget(1, 1, 1))
-        )
+        run, log = jax.eval_shape(lambda: program.advance(program.init(0), Budget(1, 1, 1)))
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((run, log)))
 
     def compile(self, members: list[Member]) -> Compiled:
@@ -75,7 +73,9 @@ class Population(NamedTuple):
         agents = [self._program(m.settings, None).agent for m in members]
         if len(members) == 1:
             return self._alone(members[0], agents)
-        real = {k: [m.settings[k] for m in members] for k, v in members[0].settings.items() if _real(v)}
+        real = {
+            k: [m.settings[k] for m in members] for k, v in members[0].settings.items() if _real(v)
+        }
         fixed = {k: v for k, v in members[0].settings.items() if k not in real}
         seeds = jnp.array([m.seed for m in members], jnp.uint32)
         values = {k: jnp.array(v, jnp.float32) for k, v in real.items()}
@@ -113,7 +113,8 @@ class Population(NamedTuple):
 
         def params(runs):
             everyone = jax.device_get(runs.state.learner.params)
-            return [jax.tree.map(lambda x: x[i], everyone) for i in range(len(members))]
+            one = lambda i: jax.tree.map(lambda x: x[i], everyone)
+            return [one(i) for i in range(len(members))]
 
         return Compiled(
             agents,
@@ -178,5 +179,3 @@ def _shard(num_envs: int, num_devices: int, run: Run) -> Run:
     run = jax.tree.map(place(whole), run)
     fields = ("environment", "timestep", "actor", "episode", "episode_return", "episode_length")
     return run._replace(**{k: jax.tree.map(place(split), getattr(run, k)) for k in fields})
-
-

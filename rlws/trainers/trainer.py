@@ -68,7 +68,14 @@ class Trainer(Settings):
         raise NotImplementedError
 
     def train_all(
-        self, config: AgentConfig, environment: Any, members: list[Member], **budget: Any
+        self,
+        config: AgentConfig,
+        environment: Any,
+        members: list[Member],
+        *,
+        steps: int | None = None,
+        episodes: int | None = None,
+        report_period: int = 1000,
     ) -> Iterator[dict[int, Progress]]:
         """Trains several runs, here one after the other; other arguments are those of `train`.
 
@@ -77,7 +84,14 @@ class Trainer(Settings):
           it is reported.
         """
         for i, (seed, settings) in enumerate(members):
-            for progress in self.train(change(config, settings), environment, seed=seed, **budget):
+            for progress in self.train(
+                change(config, settings),
+                environment,
+                seed=seed,
+                steps=steps,
+                episodes=episodes,
+                report_period=report_period,
+            ):
                 yield {i: progress}
 
 

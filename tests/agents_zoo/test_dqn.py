@@ -62,7 +62,7 @@ def test_dqn_bootstraps_a_truncated_episode_from_its_last_observation():
 def test_dqn_n_steps_within_a_sequence_stop_at_its_ends():
     steps = trajectory(reward=[1, 1, 1], action=[0, 0, 0], last=[False, True, False])
     found, _ = loss(steps, n_step=3, double=False)
-    # From 0: to the end of the episode at observation 2. From 1: likewise. From 2: to observation 3.
+    # From 0 and 1: to the end of the episode at observation 2. From 2: to observation 3.
     targets = np.array([1 + 0.5 + 0.25 * 40, 1 + 0.5 * 40, 1 + 0.5 * 60])
     np.testing.assert_allclose(found, (targets - [1, 5, 0]) ** 2 / 2)
 
@@ -90,9 +90,7 @@ def test_dqn_target_is_a_copy_now_and_then():
     spec = environments.make("jax:CartPole-v1").spec()
     agent = dqn.Config(backbone=MLP((8,)), target_period=3).make(spec)
     state = agent.learner.init(KEY)
-    batch = trajectory(
-        observation=np.ones((2, 4), np.float32) * [[1], [2]], reward=[1], action=[0]
-    )
+    batch = trajectory(observation=np.ones((2, 4), np.float32) * [[1], [2]], reward=[1], action=[0])
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
     same = lambda x, y: jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), x, y))
     learn = jax.jit(agent.learner.learn)
@@ -111,7 +109,9 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
     actor = dqn.EpsilonGreedy(network, 1.0, 0.2, 1000)
     state = cycle.initial_actor_state(actor, num_envs)
     step_type = jnp.full(num_envs, dm_env.StepType.MID)
-    timestep = dm_env.TimeStep(step_type, jnp.zeros(num_envs), jnp.ones(num_envs), jnp.zeros(num_envs))
+    timestep = dm_env.TimeStep(
+        step_type, jnp.zeros(num_envs), jnp.ones(num_envs), jnp.zeros(num_envs)
+    )
 
     def step(state, t):
         action, state, _ = cycle.act(actor, {}, jnp.zeros(2, jnp.uint32), t, timestep, state)
@@ -126,7 +126,9 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
 
 def test_dqn_does_not_count_the_ignored_step():
     actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
-    timestep = lambda kind: dm_env.TimeStep(jnp.array([kind]), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int))
+    timestep = lambda kind: dm_env.TimeStep(
+        jnp.array([kind]), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int)
+    )
     state = cycle.initial_actor_state(actor, 1)
     for kind in (0, 1, 2, 0, 2):
         arguments = ONLINE, jnp.zeros(2, jnp.uint32), 0, timestep(kind), state

@@ -104,7 +104,7 @@ def test_ppo_value_loss_and_its_clipping():
     base = dict(ratio=[1.0, 1.0], advantage=[0.0, 0.0])
     loss, _ = loss_of(**base, value_cost=1.0)
     np.testing.assert_allclose(loss, (1 + 4) / 4, atol=1e-6)
-    loss, metrics = loss_of(**base, value_cost=1.0, value_clip=0.2)
+    loss, _ = loss_of(**base, value_cost=1.0, value_clip=0.2)
     # V = 0, V_old = (0.9, -0.5): clipped to 0.7 and -0.3; the larger error counts: 1 and 2.3^2.
     np.testing.assert_allclose(loss, (1 + 2.3**2) / 4, atol=1e-6)
 
@@ -146,7 +146,9 @@ def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
     for term, own in zip(agent.learner.terms, state.terms, strict=True):
         batch, _, _ = term.prepare(state.params, own, batch)
     found = jax.vmap(lambda x: agent.learner.samples(state.params, x))(batch)
-    again = jax.vmap(lambda x: agent.learner.network.unroll(state.params, x).policy.log_prob(x.action))
+    again = jax.vmap(
+        lambda x: agent.learner.network.unroll(state.params, x).policy.log_prob(x.action)
+    )
     real = batch.weight > 0
     difference = np.where(real, again(found) - batch.extras["log_prob"], 0.0)
     assert np.abs(np.expm1(difference)).max() < 1e-5
@@ -199,7 +201,7 @@ def test_ppo_stops_at_the_target_divergence():
     free, _ = jax.jit(agent.learner.learn)(state, batch, KEY)
     spec = environments.make("jax:CartPole-v1").spec()
     strict = dataclasses.replace(config, target_kl=1e-4).make(spec)
-    held, metrics = jax.jit(strict.learner.learn)(state, batch, KEY)
+    held, _ = jax.jit(strict.learner.learn)(state, batch, KEY)
     distance = lambda s: optax.tree.norm(optax.tree.sub(s.params, state.params))
     assert 0 < distance(held) < distance(free) / 2
     # No step is taken on a minibatch that shows too much divergence.
@@ -259,5 +261,3 @@ def test_ppo_with_memory_learns_what_it_cannot_without():
         returns[type(backbone)] = last.returns.mean()
     assert returns[GRU] > 0.9
     assert abs(returns[MLP]) < 0.2
-
-

@@ -78,7 +78,9 @@ def test_td3_losses_reach_their_own_parameters_only():
     for name, owner in (("critic_loss", "critic"), ("policy_loss", "policy")):
         total = lambda p, name=name: learner.loss(p, one, KEY, state)[1][name].sum()
         grads = jax.grad(total)(state.params)
-        norms = {k: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(v)) for k, v in grads.items()}
+        norms = {
+            k: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(v)) for k, v in grads.items()
+        }
         assert {k for k, norm in norms.items() if norm > 0} == {owner}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from agents_zoo import a2c, dqn, ppo, reinforce
+from rlws import environments
 from rlws.networks import MLP
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
@@ -64,31 +65,26 @@ def test_each_seed_of_a_population_is_its_run_alone(name, num_envs):
 
 def test_settings_vary_within_one_program():
     trainer = DeviceTrainer(num_envs=2)
-    members = [Member(0, {"learning_rate": r, "discount": d}) for r in (1e-3, 1e-2) for d in (0.9, 0.99)]
+    settings = [{"learning_rate": r, "discount": d} for r in (1e-3, 1e-2) for d in (0.9, 0.99)]
+    members = [Member(0, setting) for setting in settings]
     together = run_all(CONFIGS["a2c"], members, trainer)
     for member, ours in zip(members, together, strict=True):
         (alone,) = run_all(CONFIGS["a2c"], [member], trainer)
         assert same(ours, alone) < 2e-4
     assert same(together[0], together[0]) == 0
-    assert np.abs(together[0].params["value/linear"]["w"] - together[2].params["value/linear"]["w"]).max() > 1e-4
+    first, third = (together[i].params["value/linear"]["w"] for i in (0, 2))
+    assert np.abs(first - third).max() > 1e-4
 
 
 def test_members_that_cannot_share_a_program_get_their_own():
-    environment = DeviceTrainer()
-    population = Population(CONFIGS["a2c"], _cartpole(), 2)
-    members = [Member(s, {"unroll_length": n, "discount": d}) for n in (4, 8) for d in (0.9, 0.99) for s in (0, 1)]
+    population = Population(CONFIGS["a2c"], environments.make("jax:CartPole-v1"), 2)
+    settings = [{"unroll_length": n, "discount": d} for n in (4, 8) for d in (0.9, 0.99)]
+    members = [Member(seed, setting) for setting in settings for seed in (0, 1)]
     assert population.parts(members) == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert environment.num_seeds == 1
-
-
-def _cartpole():
-    from rlws import environments
-
-    return environments.make("jax:CartPole-v1")
 
 
 def test_members_beyond_the_free_memory_run_in_parts(monkeypatch):
-    population = Population(CONFIGS["a2c"], _cartpole(), 2)
+    population = Population(CONFIGS["a2c"], environments.make("jax:CartPole-v1"), 2)
     size = population.member_bytes(Member(0, {}))
     assert 10_000 < size < 10_000_000
     monkeypatch.setattr("rlws.trainers.population.free_memory", lambda: 4.5 * size)
@@ -140,7 +136,9 @@ def test_two_devices_learn_what_one_does():
                 last.append(progress)
             one, two = last
             assert (one.steps, one.episodes, one.updates) == (two.steps, two.episodes, two.updates)
-            gap = jax.tree.map(lambda x, y: np.abs(np.array(x) - np.array(y)).max(), one.params, two.params)
+            gap = jax.tree.map(
+                lambda x, y: np.abs(np.array(x) - np.array(y)).max(), one.params, two.params
+            )
             assert max(jax.tree.leaves(gap)) < 1e-4, gap
             print(type(config).__module__, one.updates, max(jax.tree.leaves(gap)))
     """
