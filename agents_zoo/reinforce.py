@@ -74,7 +74,7 @@ class Config(AgentConfig):
 def _label(params):
     # Haiku names modules after their heads: policy/linear, policy_backbone/linear, value/linear ...
     head = lambda module: "value" if module.startswith("value") else "policy"
-    return {name: dict.fromkeys(module, head(name)) for name, module in params.items()}
+    return {name: head(name) for name in params}
 
 
 class Reinforce(Learner):

@@ -19,7 +19,7 @@ from rlws.adders import Episodes
 from rlws.environments import CartPole
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.trainers import DeviceTrainer, HostTrainer
-from rlws.trainers.program import Budget, Program
+from rlws.trainers.program import Program
 
 
 class Deaf(Episodes):

@@ -108,6 +108,8 @@ class Learner(Settings):
         def losses(params, trajectory, keys, state):
             yield "loss", *self.loss(params, trajectory, keys[0], state)
             for i, term in enumerate(self.terms):
+                if type(term).loss is Term.loss:  # it only changes batches
+                    continue
                 loss, metrics = term.loss(params, trajectory, keys[i + 1], state.terms[i])
                 name = f"{term.name}_loss"
                 yield name, loss, {f"{term.name}_{key}": x for key, x in metrics.items()}
@@ -136,7 +138,11 @@ class Learner(Settings):
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
-        return dataclasses.replace(self, terms=(*self.terms, *terms))
+        terms = (*self.terms, *terms)
+        names = [term.name for term in terms]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise SettingError(f"with_terms: names must differ, got {', '.join(twice)} twice")
+        return dataclasses.replace(self, terms=terms)
 
 
 def _mean(x: Array, real: Array, weight: Array | float) -> Array:

@@ -386,3 +386,23 @@ def test_terms_train_with_the_optimizer_of_any_agent(config):
     assert again["l2_init_distance"] > 0
     assert again["rnd_novelty"] < metrics["rnd_novelty"]
     assert after.updates == 1
+
+
+def test_terms_of_one_name_are_refused():
+    learner = ppo.Config(scale_rewards=False, normalise_observations=False).make(SPEC).learner
+    with pytest.raises(SettingError, match="with_terms: names must differ, got l2_init twice"):
+        learner.with_terms(L2Init(), L2Init(cost=1.0))
+
+
+def test_a_term_without_a_loss_logs_none():
+    agent = a2c.Config(backbone=networks.MLP((8,)), scale_rewards=True).make(SPEC)
+    assert agent.learner.terms
+    batch = jax.eval_shape(lambda: agent.adder.sample(agent.adder.init(_row(agent), 2), KEY)[1])
+    state = jax.eval_shape(agent.learner.init, KEY)
+    _, metrics = jax.eval_shape(agent.learner.learn, state, batch, KEY)
+    assert not [name for name in metrics if "reward_scale" in name]
+
+
+def _row(agent):
+    params = jax.eval_shape(agent.learner.init_params, KEY)
+    return cycle.example_row(agent, SPEC, params)

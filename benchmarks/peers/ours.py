@@ -28,6 +28,8 @@ def config(workload: Workload) -> AgentConfig:
             epochs=settings.epochs,
             minibatches=settings.minibatches,
             entropy_cost=0.01,
+            normalise_observations=False,
+            scale_rewards=False,
         )
     made = (
         dqn.Config(double=False, target_period=500) if workload.algorithm == "dqn" else sac.Config()
