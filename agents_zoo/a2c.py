@@ -7,7 +7,7 @@ Minimises, with advantages A_t estimated from the unroll and targets G_t = A_t +
 
     mean_t(-log pi(a_t | s_t) A_t + value_cost * (V(s_t) - G_t)^2 / 2 - entropy_cost * H_t)
 
-Departures from the paper: generalised advantage estimation (lambda_ = 1 is the paper's n-step
+Departures from the paper: generalised advantage estimation (gae_lambda = 1 is the paper's n-step
 return), Adam instead of RMSProp, separate networks by default. An episode cut by a time limit is
 bootstrapped from its last observation.
 """
@@ -34,7 +34,7 @@ class Config(AgentConfig):
     shared: bool = False  # one backbone for both
     learning_rate: Positive = 2e-3
     discount: Fraction = 0.99  # gamma, per step
-    lambda_: Fraction = 0.95  # of advantages; 1: n-step returns
+    gae_lambda: Fraction = 0.95  # of advantages; 1: n-step returns
     unroll_length: PositiveInt = 16  # steps of each environment in a batch
     value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
@@ -75,7 +75,7 @@ class A2C(Learner):
         advantage = generalised_advantages(
             trajectory.reward,
             config.discount * trajectory.discount,
-            trajectory.trace(config.lambda_),
+            trajectory.trace(config.gae_lambda),
             jax.lax.stop_gradient(values),
         )
         value_loss = optax.l2_loss(values[:-1], advantage + jax.lax.stop_gradient(values[:-1]))

@@ -40,7 +40,7 @@ class Config(AgentConfig):
     learning_rate: Positive = 1e-3
     anneal_steps: PositiveInt | None = None  # environment steps until the rate is 0; None: never
     discount: Fraction = 0.98  # gamma, per step
-    lambda_: Fraction = 0.95  # of advantages
+    gae_lambda: Fraction = 0.95  # of advantages
     unroll_length: PositiveInt = 512  # steps of each environment in a batch
     epochs: PositiveInt = 10  # passes over a batch
     minibatches: PositiveInt = 32  # gradient steps in each
@@ -127,7 +127,7 @@ class PPO(Learner):
         advantage = generalised_advantages(
             trajectory.reward,
             config.discount * trajectory.discount,
-            trajectory.trace(config.lambda_),
+            trajectory.trace(config.gae_lambda),
             values,
         )
         targets = {"advantage": advantage, "value": values[:-1], "return": advantage + values[:-1]}

@@ -43,7 +43,7 @@ class Experiment(Settings):
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
     quiet: bool = False  # print the summary only
-    sweep: tuple[str, ...] = ()  # agent.setting=value,value: a run for each value, of each seed
+    sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
 
     def run(self, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
         """Trains and evaluates the agent, keeps everything in the run's directory.

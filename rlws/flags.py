@@ -50,9 +50,7 @@ def _take(flag: str, args: list[str]) -> list[str]:
     while found := [i for i, arg in enumerate(args) if arg.partition("=")[0] == flag]:
         _, equals, value = args.pop(found[0]).partition("=")
         if not equals:
-            if found[0] == len(args):
-                raise SettingError(f"{flag} needs a value, got none; --help says which")
-            value = args.pop(found[0])
+            value = args.pop(found[0]) if found[0] < len(args) else ""
         values.append(value)
     return values
 

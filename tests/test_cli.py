@@ -205,7 +205,12 @@ def test_cli_changes_what_it_says(monkeypatch):
     monkeypatch.setattr(Experiment, "run", describe)
     config = main(TOY, args=args.split())
     assert config["seed"] == 4
-    assert config["trainer"] == {"type": "rlws.trainers.device:DeviceTrainer", "num_envs": 2}
+    assert config["trainer"] == {
+        "type": "rlws.trainers.device:DeviceTrainer",
+        "num_envs": 2,
+        "num_devices": 1,
+        "num_seeds": 1,
+    }
     assert (config["agent"]["discount"], config["agent"]["baseline"]) == (0.9, "none")
     assert config["agent"]["backbone"]["hidden_sizes"] == [8]
     assert config["evaluation"]["episodes"] == 3

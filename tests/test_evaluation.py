@@ -104,8 +104,7 @@ def length(index, episode):
 
 
 def play(actor, environment, episodes, params=1, seed=SEED):
-    evaluate = evaluation.evaluator(agent(actor), environment, episodes, seed)
-    return evaluate(params)
+    return evaluation.evaluator(agent(actor), environment, episodes)(params, seed)
 
 
 def agent(evaluator) -> Agent:
@@ -176,10 +175,10 @@ def test_host_and_device_agree_in_distribution():
 
 @pytest.mark.parametrize("environment", [Fuse(), on_host(Fuse())], ids=["device", "host"])
 def test_calls_repeat_whatever_lies_between_and_seeds_differ(environment):
-    evaluate = evaluation.evaluator(agent(Constant()), environment, 15, SEED)
-    first = evaluate(1)
-    other = evaluate(0)
-    np.testing.assert_array_equal(first, evaluate(1))
+    evaluate = evaluation.evaluator(agent(Constant()), environment, 15)
+    first = evaluate(1, SEED)
+    other = evaluate(0, SEED)
+    np.testing.assert_array_equal(first, evaluate(1, SEED))
     np.testing.assert_array_equal(other[1], first[1])
     np.testing.assert_array_equal(other[0], np.zeros(15))
     assert not np.array_equal(first[1], play(Constant(), environment, 15, seed=SEED + 1)[1])

@@ -124,7 +124,7 @@ def test_experiment_summary_is_complete_and_right(done):
         assert float(last[name]) == summary[name]
     # The same evaluation, played here.
     agent = TOY.agent.make(Catch().spec())
-    returns, _ = evaluation.evaluator(agent, "jax:Catch", 3, 0)(done.params)
+    returns, _ = evaluation.evaluator(agent, "jax:Catch", 3)(done.params, 0)
     assert summary["evaluation_return_mean"] == pytest.approx(returns.mean())
     assert summary["evaluation_return_std"] == pytest.approx(returns.std())
 

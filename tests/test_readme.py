@@ -33,7 +33,7 @@ def test_readme_python_runs(tmp_path, monkeypatch):
     module = importlib.import_module("from_readme")
     assert module.summary["steps"] >= 600
     assert module.summary["updates"] > 0
-    assert len(list(tmp_path.glob("results/*/*/summary.json"))) == 4
+    assert len(list(tmp_path.glob("results/*/*/summary.json"))) == 5
 
 
 @pytest.mark.parametrize("command", commands())

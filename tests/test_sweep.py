@@ -97,5 +97,5 @@ def test_flags_sweep_and_backbone():
     assert found.agent.backbone == GRU(size=4)
     with pytest.raises(SettingError, match=r"--agent\.backbone: unknown value 'gur'; did you mean"):
         flags.parse(EXPERIMENT, ["--agent.backbone", "gur"])
-    with pytest.raises(SettingError, match="--sweep needs a value"):
-        flags.parse(EXPERIMENT, ["--sweep"])
+    with pytest.raises(SettingError, match=r"must be of the form agent\.setting"):
+        flags.parse(EXPERIMENT, ["--sweep"]).check()

@@ -395,8 +395,8 @@ def test_terms_of_one_name_are_refused():
 
 
 def test_a_term_without_a_loss_logs_none():
-    agent = a2c.Config(backbone=networks.MLP((8,)), scale_rewards=True).make(CARTPOLE)
+    agent = a2c.Config(backbone=networks.MLP((8,)), scale_rewards=True).make(SPEC)
     assert agent.learner.terms
-    metrics = cycle.init(agent, CARTPOLE, 0, 2).totals.metrics
+    metrics = cycle.init(agent, SPEC, 0, 2).totals.metrics
     assert "loss" in metrics
     assert not [name for name in metrics if "reward_scale" in name]

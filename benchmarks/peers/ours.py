@@ -50,13 +50,14 @@ def make(workload: Workload, chunk: int) -> Advance:
     settings = workload.settings
     seeds = getattr(settings, "seeds", 1)
     environment = ENVIRONMENTS[workload.place, workload.algorithm == "sac"]
-    each, period = 1, chunk // seeds
-    if not isinstance(settings, Replay):
-        # An update of PPO's learner is all epochs on a batch. The rows of a batch that restart an
-        # episode are no steps, so that it is a little short of a chunk of one batch.
-        each, period = settings.epochs * settings.minibatches, 9 * period // 10
-    budget = {"steps": 10**9, "report_period": period}
+    # An update of PPO's learner is all epochs on a batch.
+    each = 1 if isinstance(settings, Replay) else settings.epochs * settings.minibatches
+    budget = {"steps": 10**9, "report_period": chunk // seeds}
     if workload.place == "device":
+        if not isinstance(settings, Replay):
+            # Rows that restart an episode are no steps: a batch has a little less than a chunk of
+            # one batch, and is reported whole.
+            budget["report_period"] = 9 * budget["report_period"] // 10
         members = [Member(seed, {}) for seed in range(seeds)]
         trainer = DeviceTrainer(num_envs=settings.num_envs)
         runs = trainer.train_all(config(workload), environment, members, **budget)
@@ -64,8 +65,7 @@ def make(workload: Workload, chunk: int) -> Advance:
         # One after the other is what a few do best; many are stepped by gymnasium's own vector.
         many = settings.num_envs > 16
         host = HostTrainer(settings.num_envs, vectorization="native" if many else "serial")
-        reports = host.train(config(workload), environment, **budget)
-        runs = ({0: report} for report in reports)
+        runs = ({0: report} for report in host.train(config(workload), environment, **budget))
     next(runs)  # the report before the first step
 
     def advance(chunks):

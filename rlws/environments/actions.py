@@ -33,4 +33,7 @@ def _bounded(spec: specs.Array) -> bool:
 
 
 def _clip(spec: specs.Array, x: Any, xp: Any) -> Any:
-    return xp.clip(x, spec.minimum, spec.maximum) if _bounded(spec) else x
+    if not _bounded(spec):
+        return x
+    low, high = (np.broadcast_to(bound, x.shape) for bound in (spec.minimum, spec.maximum))
+    return xp.clip(x, low, high)

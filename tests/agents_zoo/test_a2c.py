@@ -28,7 +28,7 @@ PARAMS = {"v": jnp.array([1.0, 2, 3, 4]), "l": jnp.zeros((4, 2))}
 
 
 def loss(params, **settings):
-    config = a2c.Config(discount=0.9, lambda_=0.8, entropy_cost=0.1, **settings)
+    config = a2c.Config(discount=0.9, gae_lambda=0.8, entropy_cost=0.1, **settings)
     learner = a2c.A2C(TABLE, optax.sgd(1.0), config)
     steps = jax.tree.map(jnp.asarray, trajectory(reward=[1, 1, 1], action=[0, 1, 0]))
     return learner.loss(params, steps, KEY, LearnerState(params, ()))[0]

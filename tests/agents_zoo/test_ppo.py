@@ -38,7 +38,7 @@ def tabular(values):
 
 
 def samples(values, **fields):
-    config = small(discount=0.9, lambda_=0.8)
+    config = small(discount=0.9, gae_lambda=0.8)
     learner = ppo.PPO(tabular(values), optax.sgd(1.0), config)
     return learner.samples({}, trajectory(**fields))
 
