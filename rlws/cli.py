@@ -1,5 +1,6 @@
 """The command line of an experiment: every setting is a flag."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,5 +21,9 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
         print("error:", *str(error).split(), file=sys.stderr)  # an array in it has several lines
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr, flush=True)
+        if args is None:  # the process is ours
+            sys.stdout.flush()
+            # At once: native libraries, tidying up after an interrupt, have been seen to crash.
+            os._exit(130)
         sys.exit(130)
