@@ -10,6 +10,7 @@ import pytest
 
 from rlws import cli
 from rlws.experiment import Experiment
+from rlws.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,7 +51,12 @@ def test_readme_command_exists(command, monkeypatch):
     parsed = []
     monkeypatch.setattr(Experiment, "run", lambda experiment: parsed.append(experiment))
     cli.main(module.experiment, args)
-    parsed[0].check()
+    try:
+        parsed[0].check()
+    except SettingError as error:
+        if requirement == ".[envs]" and "pip install 'rlws[envs]'" in str(error):
+            pytest.skip(str(error))
+        raise
     assert (parsed[0] != module.experiment) == bool(args)
 
 

@@ -277,10 +277,13 @@ def test_rnd_predictor_learns_what_was_seen_and_the_target_never_changes():
 
 
 def test_terms_whose_parameters_clash_are_refused():
+    class Other(RND):
+        name = "other"
+
     with pytest.raises(
-        SettingError, match=r"RND: parameters \{'rnd_predictor'\} are there already"
+        SettingError, match=r"Other: parameters \{'rnd_predictor'\} are there already"
     ):
-        plain(RND(spec_of()), RND(spec_of())).init(KEY)
+        plain(RND(spec_of()), Other(spec_of())).init(KEY)
 
 
 # --- Beside the loss of an agent, on a batch its own actor and adder made.

@@ -39,6 +39,8 @@ def test_verdict(low, high, expected):
 
 @pytest.mark.slow
 def test_reinforce_solves_cartpole_within_200_000_steps():
-    training, greedy = learning.scores(learning.ROWS[1], range(5)).T
+    found, curves = learning.scores(learning.ROWS["1"], range(5))
+    training, greedy = found.T
+    assert [curve[-1][1] for curve in curves] == pytest.approx(list(training))
     assert (greedy >= 475).sum() >= 4
     assert learning.interquartile_mean(training) >= 475
