@@ -97,12 +97,12 @@ class PPO(Learner):
                 "num_envs"
             )
         samples = pack(jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples))
-        rate = linear(1.0, 0.0, config.anneal_steps or 1, state.extra)
 
         def step(state, inputs):
             index, key = inputs
             after, metrics = super(PPO, self).update(state, samples.take(index), key)
             if config.anneal_steps is not None:
+                rate = linear(1.0, 0.0, config.anneal_steps, state.extra)
                 params = optax.incremental_update(after.params, state.params, rate)
                 after = after._replace(params=params)
             if config.target_kl is not None:

@@ -21,6 +21,7 @@ import math
 import jax
 import jax.numpy as jnp
 import optax
+from dm_env import specs
 
 from rlws import networks
 from rlws.actor import Actor, count_steps
@@ -53,9 +54,7 @@ class Config(AgentConfig):
         policy = networks.compose(
             spec, self.backbone, policy=networks.TanhNormalPolicy(spec.actions)
         )
-        # A critic is a value network that observes the action, too.
-        pairs = spec._replace(observations=(spec.observations, spec.actions))
-        critic = networks.compose(pairs, self.backbone, value=networks.Value())
+        critics = networks.critics(spec, self.backbone, 2)
         rates = {
             "policy": self.learning_rate,
             "log_temperature": self.learning_rate,
@@ -73,7 +72,7 @@ class Config(AgentConfig):
         )
         return Agent(
             actor=SACActor(policy, spec.actions, self.random_steps),
-            learner=SAC(policy, optimizer, networks.ensemble(critic, 2), self),
+            learner=SAC(policy, optimizer, critics, self),
             adder=replay,
             evaluator=SACActor(policy, spec.actions, 0, greedy=True),
         )
@@ -87,7 +86,7 @@ class SACActor(Actor):
     """Acts uniformly within the bounds for a while, then by the policy."""
 
     network: Network
-    actions: object  # their spec
+    actions: specs.BoundedArray
     random_steps: NonNegativeInt
     greedy: bool = False
 
@@ -100,9 +99,7 @@ class SACActor(Actor):
             return policy.mode(), state, {}
         count, now = count_steps(state, timestep)
         policy_key, uniform_key = jax.random.split(key)
-        centre, half_range = heads.bounds(self.actions, finite=True)
-        uniform = jax.random.uniform(uniform_key, centre.shape, minval=-1.0)
-        uniform = centre + half_range * uniform
+        uniform = heads.uniform(self.actions, uniform_key)
         action = jnp.where(now < self.random_steps, uniform, policy.sample(policy_key))
         return action, count, {}
 

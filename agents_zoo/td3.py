@@ -16,6 +16,7 @@ limit is bootstrapped from its last observation.
 import jax
 import jax.numpy as jnp
 import optax
+from dm_env import specs
 
 from rlws import networks
 from rlws.actor import Actor, count_steps
@@ -49,9 +50,7 @@ class Config(AgentConfig):
 
     def make(self, spec) -> Agent:
         policy = networks.compose(spec, self.backbone, action=networks.TanhPolicy(spec.actions))
-        # A critic is a value network that observes the action, too.
-        pairs = spec._replace(observations=(spec.observations, spec.actions))
-        critic = networks.compose(pairs, self.backbone, value=networks.Value())
+        critics = networks.critics(spec, self.backbone, self.critics)
         rates = {"policy": self.learning_rate, "other": self.critic_learning_rate}
         optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
         replay = Replay(
@@ -66,7 +65,7 @@ class Config(AgentConfig):
         actor = NoisyActor(policy, spec.actions, self.exploration_noise, self.random_steps)
         return Agent(
             actor=actor,
-            learner=TD3(policy, optimizer, networks.ensemble(critic, self.critics), actor, self),
+            learner=TD3(policy, optimizer, critics, actor, self),
             adder=replay,
             evaluator=NoisyActor(policy, spec.actions, 0.0, 0),
         )
@@ -80,7 +79,7 @@ class NoisyActor(Actor):
     """Acts uniformly within the bounds for a while, then by the policy, with normal noise."""
 
     network: Network
-    actions: object  # their spec
+    actions: specs.BoundedArray
     noise: NonNegative
     random_steps: NonNegativeInt
 
@@ -92,10 +91,8 @@ class NoisyActor(Actor):
         noise_key, uniform_key = jax.random.split(key)
         action = self.network.apply(params["policy"], timestep.observation).action
         noise = self.noise * jax.random.normal(noise_key, action.shape)
-        uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0)
-        centre, half_range = heads.bounds(self.actions, finite=True)
-        random = now < self.random_steps
-        action = jnp.where(random, centre + half_range * uniform, self.moved(action, noise))
+        uniform = heads.uniform(self.actions, uniform_key)
+        action = jnp.where(now < self.random_steps, uniform, self.moved(action, noise))
         return action, count, {}
 
     def moved(self, action, noise):

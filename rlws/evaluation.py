@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws import environments, streams
-from rlws.actor import ENVIRONMENTS, Actor
+from rlws.actor import Actor
 from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, resolve
 from rlws.streams import Stream
@@ -54,13 +54,8 @@ def _keys(seed: int) -> tuple[Key, Key]:
 
 
 def _act(actor: Actor, params, act_key, episode, step, timestep, state):
-    """Acts in B episodes, each at a step of its own; returns actions and actor states."""
-
-    def act_in_one(episode, step, timestep, state):
-        key = streams.draw(act_key, episode, step)
-        return actor.select_action(params, timestep, state, key)[:2]
-
-    return jax.vmap(act_in_one, axis_name=ENVIRONMENTS)(episode, step, timestep, state)
+    """Acts in B episodes, by number, at one step or each at its own; actions and actor states."""
+    return cycle.act(actor, params, act_key, step, timestep, state, episode)[:2]
 
 
 def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int):
@@ -74,8 +69,7 @@ def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int):
 
         def step(carry):
             state, timestep, actor_state, step, returns, lengths = carry
-            steps = jnp.full(episodes, step)
-            arguments = params, act_key, numbers, steps, timestep, actor_state
+            arguments = params, act_key, numbers, step, timestep, actor_state
             action, actor_state = _act(agent.evaluator, *arguments)
             live = ~timestep.last()
             action = environments.clip_actions(spec.actions, action, jnp)

@@ -60,8 +60,8 @@ class Experiment(Settings):
         self.check()
         enable_cache()
         directory = self._new_directory()
-        if len(members(self)) > 1:
-            return run_all(self, directory, sinks)
+        if len(runs := members(self)) > 1:
+            return run_all(self, runs, directory, sinks)
         unit = "episodes" if self.steps is None else "steps"
         run = Run(self.name, directory, describe(self), getattr(self, unit), unit)
         tracker = Tracker((Terminal(self.quiet), Csv(), Json(), Plots(), *sinks))
@@ -71,8 +71,7 @@ class Experiment(Settings):
             for report, seconds in _timed(self._train()):
                 recorder.take(report, seconds)
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            recorder.summary["ended_by"] = " ".join(reason.split())
+            recorder.end(error)
             raise
         finally:
             tracker.finish(recorder.summary)

@@ -38,6 +38,11 @@ class Recorder:
         self._seconds = self._fraction = 0.0
         self._evaluators = {} if evaluators is None else evaluators
 
+    def end(self, error: BaseException) -> None:
+        """Notes what ended the run before its budget was spent."""
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        self.summary["ended_by"] = " ".join(reason.split())
+
     def take(self, report: Progress, seconds: float) -> None:
         """Logs a report that was made `seconds` of training after the start."""
         row = self._row(report, seconds)

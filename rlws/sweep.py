@@ -65,13 +65,14 @@ def parse_value(text: str, now: Any) -> Any:
     return float(value) if isinstance(now, float) and not isinstance(value, bool) else value
 
 
-def run_all(experiment: "Experiment", directory: pathlib.Path, sinks: Sequence[Sink]) -> dict:
+def run_all(
+    experiment: "Experiment", runs: list[Member], directory: pathlib.Path, sinks: Sequence[Sink]
+) -> dict[str, Any]:
     """Runs all members of an experiment; returns the summary of the whole.
 
     Each member leaves a run folder of its own below `directory`; `members.csv` lays them side by
     side, and the plots show their mean and range.
     """
-    runs = members(experiment)
     # Recorded as what it is: a run by itself would give the same.
     alone = dataclasses.replace(experiment, sweep=())
     if isinstance(experiment.trainer, DeviceTrainer):
@@ -94,9 +95,8 @@ def run_all(experiment: "Experiment", directory: pathlib.Path, sinks: Sequence[S
     try:
         _follow(experiment, runs, recorders, tracker)
     except BaseException as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
         for recorder in recorders:
-            recorder.summary["ended_by"] = reason
+            recorder.end(error)
         raise
     finally:
         for recorder in recorders:

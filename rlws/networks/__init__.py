@@ -3,7 +3,7 @@
 from rlws.networks.backbones import CNN, GRU, LSTM, MLP, Backbone, Recurrent
 from rlws.networks.compose import Network, compose
 from rlws.networks.distributions import Categorical, Normal, TanhNormal
-from rlws.networks.ensemble import ensemble
+from rlws.networks.ensemble import critics, ensemble
 from rlws.networks.heads import (
     ActionValues,
     CategoricalPolicy,
@@ -34,6 +34,7 @@ __all__ = [
     "TanhPolicy",
     "Value",
     "compose",
+    "critics",
     "ensemble",
     "policy",
 ]

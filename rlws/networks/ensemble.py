@@ -1,9 +1,13 @@
 """Several copies of a network, such as twin critics."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from rlws.networks.compose import Network
+from rlws.networks.compose import Network, compose
+from rlws.networks.heads import Value
+from rlws.types import Array, EnvironmentSpec, Observation
 
 
 def ensemble(network: Network, size: int) -> Network:
@@ -20,3 +24,9 @@ def ensemble(network: Network, size: int) -> Network:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=-1), *outputs)
 
     return Network(init, apply)
+
+
+def critics(spec: EnvironmentSpec, backbone: Callable[[Observation], Array], size: int) -> Network:
+    """Returns `size` critics as one network: values [..., size] of pairs (observation, action)."""
+    pairs = spec._replace(observations=(spec.observations, spec.actions))
+    return ensemble(compose(pairs, backbone, value=Value()), size)

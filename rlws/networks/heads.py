@@ -3,13 +3,14 @@
 from typing import Any, Self
 
 import haiku as hk
+import jax
 import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
 from rlws.networks.distributions import Categorical, Normal, TanhNormal
 from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
-from rlws.types import Array, EnvironmentSpec
+from rlws.types import Array, EnvironmentSpec, Key
 
 
 class CategoricalPolicy(Settings):
@@ -113,6 +114,12 @@ def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
         )
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+
+
+def uniform(actions: specs.BoundedArray, key: Key) -> Array:
+    """Returns a random action anywhere within its bounds, [n]."""
+    centre, half_range = bounds(actions, finite=True)
+    return centre + half_range * jax.random.uniform(key, centre.shape, minval=-1.0)
 
 
 class ActionValues(Settings):

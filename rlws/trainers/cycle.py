@@ -67,16 +67,33 @@ def initial_actor_state(actor: Actor, num_envs: int) -> Any:
 
 
 def act(
-    actor: Actor, params: Params, act_key: Key, step: Array, timestep: dm_env.TimeStep, state: Any
+    actor: Actor,
+    params: Params,
+    act_key: Key,
+    step: Array,
+    timestep: dm_env.TimeStep,
+    state: Any,
+    index: Array | None = None,
 ) -> tuple[Action, Any, Any]:
-    """Acts in B environments (leaves [B, ...]); returns actions, actor states and extras."""
+    """Acts in B environments (leaves [B, ...]); returns actions, actor states and extras.
 
-    def act_in_one(index, timestep, state):
+    Args:
+      actor: acts.
+      params: of the agent.
+      act_key: of the stream the actor draws from.
+      step: the second counter of a draw, one for all or [B].
+      timestep: of each environment.
+      state: of the actor in each.
+      index: the first counter of a draw, [B]; by default the number of the environment.
+    """
+
+    def act_in_one(index, step, timestep, state):
         key = streams.draw(act_key, index, step)
         return actor.select_action(params, timestep, state, key)
 
-    indices = jnp.arange(timestep.step_type.shape[0])
-    return jax.vmap(act_in_one, axis_name=ENVIRONMENTS)(indices, timestep, state)
+    index = jnp.arange(timestep.step_type.shape[0]) if index is None else index
+    axes = 0, 0 if jnp.ndim(step) else None, 0, 0
+    return jax.vmap(act_in_one, axes, axis_name=ENVIRONMENTS)(index, step, timestep, state)
 
 
 def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State:
@@ -110,6 +127,11 @@ def _update(agent: Agent, learner: LearnerState, adder: Any, key: Key):
 
 def read_totals(state: State) -> tuple[State, dict[str, float]]:
     """Returns the state with its totals set to zero, and the means since the last call."""
-    metrics, updates = jax.device_get(state.totals)
-    means = {name: float(value) / int(updates) for name, value in metrics.items() if updates}
-    return state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals)), means
+    found = means(jax.device_get(state.totals))
+    return state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals)), found
+
+
+def means(totals: Totals) -> dict[str, float]:
+    """Returns the mean of each metric over the updates, none where there was no update."""
+    metrics, updates = totals
+    return {name: float(value) / int(updates) for name, value in metrics.items() if updates}

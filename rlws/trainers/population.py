@@ -104,10 +104,8 @@ class Population(NamedTuple):
 
         def read_totals(runs):
             totals = jax.device_get(runs.state.totals)
-            means = [
-                {k: float(x[i]) / int(n) for k, x in totals.metrics.items() if n}
-                for i, n in enumerate(totals.updates)
-            ]
+            one = lambda i: cycle.means(jax.tree.map(lambda x: x[i], totals))
+            means = [one(i) for i in range(len(members))]
             zero = jax.tree.map(jnp.zeros_like, runs.state.totals)
             return runs._replace(state=runs.state._replace(totals=zero)), means
 

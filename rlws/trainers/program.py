@@ -113,7 +113,7 @@ class Program(NamedTuple):
         def collect(carry):
             run, log = carry
             idle = waiting(carry) if self.axis and block_length is None else None
-            run, log, rows, added = self._block(run, log, live, idle)
+            run, log, rows, added = self._block(run, log, live, idle, length)
             added = jnp.where(added == length, length, 0)
             adder = self.agent.adder.add(run.state.adder, rows, added, run.timestep)
             return run._replace(state=run.state._replace(adder=adder)), log
@@ -133,12 +133,11 @@ class Program(NamedTuple):
     def _any(self, x: Array) -> Array:
         return x if self.axis is None else jax.lax.pmax(x.astype(jnp.int32), self.axis) > 0
 
-    def _block(self, run, log, live, idle):
-        """Returns run and log after a block, its rows, and how many of them count.
+    def _block(self, run, log, live, idle, length):
+        """Returns run and log after a block of this length, its rows, and how many of them count.
 
         `idle` runs, those of a population that have a batch before others do, stand still.
         """
-        length = self.agent.adder.schedule(self.num_envs).block_length or 1
 
         def body(carry):
             t, run, log, rows, added = carry

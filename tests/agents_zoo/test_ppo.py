@@ -130,7 +130,7 @@ def _collect(program, run):
     budget = Budget(2**30, 2**30, 2**30)
     log = jax.eval_shape(lambda run: program.advance(run, budget), run)[1]
     log = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), log)._replace(finite=jnp.bool_(True))
-    run, _, rows, _ = program._block(run, log, lambda log: jnp.bool_(True), None)
+    run, _, rows, _ = program._block(run, log, lambda log: jnp.bool_(True), None, length)
     adder = program.agent.adder.add(run.state.adder, rows, length, run.timestep)
     return run, program.agent.adder.sample(adder, KEY)[1]
 
