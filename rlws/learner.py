@@ -103,14 +103,18 @@ class Learner(Settings):
         Padding (weight 0) changes neither, as `learn` has blanked it.
         """
         count, steps = batch.reward.shape
-        keys = jax.random.split(key, (count, 1 + len(self.terms)))
+        # Terms draw apart from the loss, which must not change because of them.
+        own_key, term_key = jax.random.split(key)
+        keys = jax.random.split(own_key, count), jax.random.split(term_key, count)
 
         def losses(params, trajectory, keys, state):
-            yield "loss", *self.loss(params, trajectory, keys[0], state)
+            own_key, term_key = keys
+            yield "loss", *self.loss(params, trajectory, own_key, state)
             for i, term in enumerate(self.terms):
                 if type(term).loss is Term.loss:  # it only changes batches
                     continue
-                loss, metrics = term.loss(params, trajectory, keys[i + 1], state.terms[i])
+                key = jax.random.fold_in(term_key, i)
+                loss, metrics = term.loss(params, trajectory, key, state.terms[i])
                 name = f"{term.name}_loss"
                 yield name, loss, {f"{term.name}_{key}": x for key, x in metrics.items()}
 

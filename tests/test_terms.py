@@ -12,7 +12,7 @@ import optax
 import pytest
 from dm_env import StepType, specs
 
-from agents_zoo import a2c, ppo, reinforce
+from agents_zoo import a2c, ddpg, dqn, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.learner import Learner
 from rlws.networks import Backbone, Network
@@ -289,21 +289,42 @@ def test_terms_whose_parameters_clash_are_refused():
 # --- Beside the loss of an agent, on a batch its own actor and adder made.
 
 PLAIN = {"normalise_observations": False, "scale_rewards": False}
+REPLAY = {"min_size": 30, "capacity": 100, "batch_size": 12, "period": 48}
+OFF_POLICY = {"backbone": networks.MLP((8,)), **REPLAY}
 AGENTS = {
     "reinforce": reinforce.Config(networks.MLP((8,)), episodes_per_update=4),
     "a2c": a2c.Config(networks.MLP((8,)), unroll_length=16),
     "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=1, minibatches=1, **PLAIN),
+    "dqn": dqn.Config(**OFF_POLICY),
+    "prioritised": dqn.Config(prioritised=True, **OFF_POLICY),
+    "sac": sac.Config(**OFF_POLICY),
+    "td3": td3.Config(policy_period=1, **OFF_POLICY),
+    "ddpg": ddpg.Config(**OFF_POLICY),
 }
 SPEC = spec_of()
+CONTINUOUS = spec_of(actions=specs.BoundedArray((2,), np.float32, -2.0, 2.0))
+
+
+def spec_for(config):
+    return CONTINUOUS if isinstance(config, sac.Config | td3.Config) else SPEC
+
+
+def entropy_for(config, agent):
+    """Returns the entropy term for an agent, or none where no policy has an entropy."""
+    if isinstance(config, dqn.Config | td3.Config):
+        return ()
+    part = "policy" if isinstance(config, sac.Config) else None
+    return (Entropy(agent.actor.network, 0.2, part),)
 
 
 @functools.cache
 def agent_and_batch(config):
     """Returns an agent with terms, the state of its learner, and a batch of random experience."""
-    agent, num_envs = config.make(SPEC), 3
-    terms = RND(SPEC, 0.7, networks.MLP((4,))), L2Init(0.3), Entropy(agent.actor.network, 0.2)
+    spec = spec_for(config)
+    agent, num_envs = config.make(spec), 3
+    terms = RND(spec, 0.7, networks.MLP((4,))), L2Init(0.3), *entropy_for(config, agent)
     agent = agent._replace(learner=agent.learner.with_terms(*terms))
-    state = jax.jit(lambda: cycle.init(agent, SPEC, 0, num_envs))()
+    state = jax.jit(lambda: cycle.init(agent, spec, 0, num_envs))()
     length, rng = agent.adder.schedule(num_envs).block_length or 64, np.random.default_rng(1)
     place = np.stack([np.arange(length + 1) % (4 + i) for i in range(num_envs)], axis=1)
     step_type = np.where(place == 0, StepType.FIRST, StepType.MID)
@@ -341,10 +362,13 @@ def test_terms_add_their_gradients_to_those_of_any_agent(config):
     rng = np.random.default_rng(2)
     shift = lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32)
     params = jax.tree.map(shift, state.params)  # or L2Init had nothing to do
-    learner = dataclasses.replace(agent.learner, optimizer=SGD)
+    sgd = SGD
+    if isinstance(config, td3.Config):  # whose update looks into the state of its optimiser
+        sgd = optax.partition({"policy": SGD, "other": SGD}, td3._labels)
+    learner = dataclasses.replace(agent.learner, optimizer=sgd)
     without = dataclasses.replace(learner, terms=())
-    alone = Still(learner.network, SGD, terms=learner.terms)
-    state = state._replace(params=params, opt_state=SGD.init(params))
+    alone = Still(learner.network, sgd, terms=learner.terms)
+    state = state._replace(params=params, opt_state=sgd.init(params))
 
     @jax.jit
     def all_three(state):
@@ -365,15 +389,23 @@ def test_terms_add_their_gradients_to_those_of_any_agent(config):
         np.testing.assert_allclose(after - before, expected, rtol=1e-4, atol=1e-5)
 
     jax.tree.map(check, both.params, own.params, added.params, params)
-    for tree in (own.params["policy/linear"], added.params["policy/linear"]):
-        assert not np.allclose(tree["w"], params["policy/linear"]["w"], atol=1e-3)
+    network = params.keys() - {PREDICTOR}
+    for tree in (own.params, added.params):
+        moved = lambda x, y: not np.allclose(x, y, atol=1e-3)
+        assert any(
+            jax.tree.leaves(
+                jax.tree.map(moved, *({k: t[k] for k in network} for t in (tree, params)))
+            )
+        )
     names = {"rnd_loss", "rnd_novelty", "l2_init_loss", "l2_init_distance"}
-    names |= {"entropy_loss", "entropy_mean"}
+    if entropy := entropy_for(config, agent):
+        names |= {"entropy_loss", "entropy_mean"}
     assert metrics.keys() == own_metrics.keys() | names
     for name in names:
         assert metrics[name] == approx(added_metrics[name]), name
     assert metrics["loss"] == approx(own_metrics["loss"])
-    assert metrics["entropy_loss"] == approx(-0.2 * metrics["entropy_mean"])
+    if entropy:
+        assert metrics["entropy_loss"] == approx(-0.2 * metrics["entropy_mean"])
     assert metrics["l2_init_loss"] == approx(0.3 * metrics["l2_init_distance"] ** 2)
 
 
@@ -389,6 +421,17 @@ def test_terms_train_with_the_optimizer_of_any_agent(config):
     assert again["l2_init_distance"] > 0
     assert again["rnd_novelty"] < metrics["rnd_novelty"]
     assert after.updates == 1
+
+
+@pytest.mark.parametrize("config", [dqn.Config(), td3.Config()])
+def test_entropy_names_agents_whose_policy_has_none(config):
+    agent = config.make(spec_for(config))
+    part = "policy" if isinstance(config, td3.Config) else None
+    agent = agent._replace(
+        learner=agent.learner.with_terms(Entropy(agent.actor.network, 0.2, part))
+    )
+    with pytest.raises(SettingError, match="Entropy: the network must have a stochastic policy"):
+        cycle.init(agent, spec_for(config), 0, 1)
 
 
 def test_terms_of_one_name_are_refused():

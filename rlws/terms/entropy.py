@@ -20,8 +20,10 @@ class Entropy(Term):
 
     network: Network  # the agent's, with a head named `policy`
     cost: NonNegative = 0.01
+    part: str | None = None  # which entry of the parameters is the network's, where not all are
 
     def loss(self, params, trajectory, key, state):
+        params = params if self.part is None else params[self.part]
         outputs = self.network.unroll(params, trajectory)
         policy: Any = getattr(outputs, "policy", None)
         if hasattr(policy, "entropy"):

@@ -49,6 +49,7 @@ class Learning:
         self._thread = ThreadPoolExecutor(1) if overlap else None
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
         self._pending: Future | None = None
+        self._learned: Any = False  # since `params` were last set
         self.params: Params = self._acting_params()
 
     def take(self, block: Block, timestep: dm_env.TimeStep) -> Any:
@@ -62,7 +63,8 @@ class Learning:
             self._state, learned = self._take(self._state, *arguments)
             self.params = self._state.learner.params
             return learned
-        learned = self._finish()
+        self._finish()
+        learned, self._learned = self._learned, False
         self.params = self._acting_params()
         self._pending = self._thread.submit(self._take, self._state, *arguments)
         return learned
@@ -78,12 +80,10 @@ class Learning:
         state = state._replace(adder=adder)
         return (self._learn(state) if ready else state), ready
 
-    def _finish(self) -> Any:
-        if self._pending is None:
-            return False
-        pending, self._pending = self._pending, None
-        self._state, learned = pending.result()
-        return learned
+    def _finish(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._state, self._learned = pending.result()
 
     def _acting_params(self) -> Params:
         # Learning overwrites its own while others act by them.
