@@ -33,6 +33,11 @@ class EnvironmentSpec(NamedTuple):
     discounts: specs.BoundedArray
     max_episode_steps: int | None = None  # the time limit, where there is one
 
+    def zero_observation(self) -> Observation:
+        """Returns an observation of zeros, of the types JAX computes with."""
+        zeros = lambda s: jnp.zeros(s.shape, jax.dtypes.canonicalize_dtype(s.dtype))
+        return jax.tree.map(zeros, self.observations)
+
 
 class Row(NamedTuple):
     """One step of experience; leading axes are [T, B] in a block, T steps of B environments.

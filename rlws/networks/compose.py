@@ -148,7 +148,7 @@ def compose(
     start = {scope: core_settings.initial_state() for scope in scopes} if recurrent else ()
     transformed = hk.without_apply_rng(hk.multi_transform(build))
     whole, *parts = transformed.apply
-    example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec.observations)
+    example = spec.zero_observation()
     batched = functools.partial(_batched, spec.observations)
     core = Core(batched(parts[0]), parts[1], _decoding(parts[2]), start) if recurrent else None
     network = Network(lambda key: transformed.init(key, example), batched(whole), core)

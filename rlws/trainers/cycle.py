@@ -50,8 +50,8 @@ def seed_key() -> Key:
 
 def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
     """Returns a row of one environment, all zeros."""
-    observation = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec.observations)
-    timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(0), observation)
+    zero = jnp.float32(0)
+    timestep = dm_env.TimeStep(jnp.int32(0), zero, zero, spec.zero_observation())
     one = jax.tree.map(lambda x: x[None], timestep)
     state = initial_actor_state(agent.actor, 1)
     found = lambda: act(agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state)
