@@ -129,6 +129,11 @@ class SAC(Learner):
         )
         return state._replace(extra=target), metrics
 
+    def value(self, params, trajectory):
+        policy = self.network.apply(params["policy"], trajectory.observation).policy
+        pair = trajectory.observation, policy.mode()
+        return self.critic.apply(params["critic"], pair).value.min(axis=-1)
+
     def loss(self, params, trajectory, key, state):
         constant = jax.lax.stop_gradient(params)
         temperature = jnp.exp(constant["log_temperature"])

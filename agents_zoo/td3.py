@@ -134,6 +134,11 @@ class TD3(Learner):
             extra=choose(moved, state.extra),
         ), metrics
 
+    def value(self, params, trajectory):
+        action = self.network.apply(params["policy"], trajectory.observation).action
+        pair = trajectory.observation, action
+        return self.critic.apply(params["critic"], pair).value.min(axis=-1)
+
     def loss(self, params, trajectory, key, state):
         config, constant = self.config, jax.lax.stop_gradient(params)
         observation = trajectory.without_final().observation

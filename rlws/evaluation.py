@@ -39,7 +39,7 @@ def evaluator(agent: Agent, environment: Any, episodes: int) -> Evaluate:
       episodes: how many to play, all begun at once on the device, `HOST_ENVS` at a time on a host.
     """
     if resolve.is_jax(environment):
-        play = jax.jit(_device_play(agent, resolve.device(environment), episodes))
+        play = jax.jit(device_play(agent, resolve.device(environment), episodes))
         return lambda params, seed: jax.device_get(play(params, *_keys(seed)))
     return _host_play(agent, environment, episodes)
 
@@ -58,7 +58,8 @@ def _act(actor: Actor, params, act_key, episode, step, timestep, state):
     return cycle.act(actor, params, act_key, step, timestep, state, episode)[:2]
 
 
-def _device_play(agent: Agent, environment: JaxEnvironment, episodes: int):
+def device_play(agent: Agent, environment: JaxEnvironment, episodes: int) -> Callable:
+    """Returns a pure function: parameters, keys of actions and of resets to returns, lengths."""
     spec = environment.spec()
     limit, numbers = spec.max_episode_steps or MAX_STEPS, jnp.arange(episodes)
 

@@ -64,6 +64,17 @@ class Learner(Settings):
         """
         raise NotImplementedError
 
+    def value(self, params: Params, trajectory: Trajectory) -> Array | None:
+        """Returns what the observations of a trajectory are worth, [T + 1]; None: no idea.
+
+        Used to look into an agent, not to train it. By default the `value` head of the network, or
+        the largest of its action values `q`.
+        """
+        outputs = self.network.unroll(params, trajectory)
+        if hasattr(outputs, "value"):
+            return outputs.value
+        return outputs.q.max(axis=-1) if hasattr(outputs, "q") else None
+
     def learn(
         self, state: LearnerState, batch: Trajectory, key: Key
     ) -> tuple[LearnerState, Metrics]:

@@ -11,24 +11,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / os.getenv("PYTEST_XDIST_WOR
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
-import haiku as hk
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-def allowing_rank_promotion(function):
-    def call(*args):
-        with jax.numpy_rank_promotion("allow"):
-            return function(*args)
-
-    return call
-
-
-# Haiku's own code relies on it here.
-Orthogonal = hk.initializers.Orthogonal
-Orthogonal.__call__ = allowing_rank_promotion(Orthogonal.__call__)
 
 FILTERS = (
     "error",

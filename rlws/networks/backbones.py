@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from rlws.networks.initializers import Orthogonal
 from rlws.settings import Range, SettingError, Settings
 from rlws.types import Array, Observation
 
@@ -18,7 +19,7 @@ ACTIVATIONS = {
     "elu": jax.nn.elu,
 }
 INITIALIZERS = {
-    "orthogonal": hk.initializers.Orthogonal,
+    "orthogonal": Orthogonal,
     # Glorot and He scale with the layer; `scale` multiplies their standard deviation.
     "glorot": lambda scale: hk.initializers.VarianceScaling(scale**2, "fan_avg", "uniform"),
     "he": lambda scale: hk.initializers.VarianceScaling(scale**2 * 2, "fan_in", "truncated_normal"),
@@ -70,7 +71,7 @@ class CNN(Backbone):
         image = observation.astype(jnp.float32)
         if jnp.issubdtype(observation.dtype, jnp.integer):
             image = image / 255.0
-        initializer = hk.initializers.Orthogonal(math.sqrt(2.0))
+        initializer = Orthogonal(math.sqrt(2.0))
         for settings in zip(self.channels, self.kernels, self.strides, strict=True):
             image = jax.nn.relu(hk.Conv2D(*settings, w_init=initializer, padding="VALID")(image))
         return self.mlp(image.ravel())

@@ -9,6 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from rlws.networks.distributions import Categorical, Normal, TanhNormal
+from rlws.networks.initializers import Orthogonal
 from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
 from rlws.types import Array, EnvironmentSpec, Key
 
@@ -30,7 +31,7 @@ class CategoricalPolicy(Settings):
         return cls(spec.actions.num_values)
 
     def __call__(self, features: Array) -> Categorical:
-        init = hk.initializers.Orthogonal(self.scale)
+        init = Orthogonal(self.scale)
         return Categorical(hk.Linear(self.num_actions, w_init=init)(features))
 
 
@@ -45,7 +46,7 @@ class NormalPolicy(Settings):
 
     def __call__(self, features: Array) -> Normal:
         centre, half_range = bounds(self.actions, finite=False)
-        init = hk.initializers.Orthogonal(self.scale)
+        init = Orthogonal(self.scale)
         mean = hk.Linear(centre.size, w_init=init)(features)
         log_std = hk.get_parameter("log_std", centre.shape, init=jnp.zeros)
         return Normal(centre + half_range * mean, log_std + np.log(half_range))
@@ -154,5 +155,5 @@ class Value(Settings):
     scale: NonNegative = 1.0
 
     def __call__(self, features: Array) -> Array:
-        init = hk.initializers.Orthogonal(self.scale)
+        init = Orthogonal(self.scale)
         return jnp.squeeze(hk.Linear(1, w_init=init)(features), axis=-1)

@@ -1,0 +1,78 @@
+"""What a command is about, by name: a module, or a class in one, or in a file."""
+
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import sys
+from types import ModuleType
+from typing import Any
+
+from rlws.agent import AgentConfig
+from rlws.flags import BACKBONES
+from rlws.settings import SettingError, change, choose
+from rlws.sweep import parse_value
+
+
+def agent_config(target: str, settings: list[str]) -> AgentConfig:
+    """Returns the configuration a target names, with settings ("name=value") changed.
+
+    A target is `module`, `module:Class`, `file.py` or `file.py:Class`, where the class is a
+    configuration or stands beside the only one there is.
+
+    Raises:
+      SettingError: there is no such thing.
+    """
+    place, _, name = target.partition(":")
+    module = _module(place)
+    found = getattr(module, name, None) if name else None
+    if name and found is None:
+        choose(target, name, [n for n, _ in inspect.getmembers(module, inspect.isclass)])
+    if not (inspect.isclass(found) and issubclass(found, AgentConfig)):
+        found = _only_config(module, place)
+    try:
+        config = found()
+    except TypeError as error:
+        raise SettingError(f"{target}: {error}; give every setting a default") from None
+    changes = dict(_pair(config, text) for text in settings)
+    return change(config, changes)
+
+
+def _module(place: str) -> ModuleType:
+    if place.endswith(".py"):
+        path = pathlib.Path(place)
+        if not path.is_file():
+            raise SettingError(f"{place}: there is no such file")
+        spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module  # where annotations of its classes are looked up
+        spec.loader.exec_module(module)
+        return module
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise SettingError(f"{place}: {error}; name a module such as agents_zoo.ppo") from None
+
+
+def _only_config(module: ModuleType, place: str) -> type[AgentConfig]:
+    own = [
+        item
+        for _, item in inspect.getmembers(module, inspect.isclass)
+        if issubclass(item, AgentConfig) and item.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        names = ", ".join(item.__name__ for item in own) or "none"
+        raise SettingError(
+            f"{place} must have one subclass of AgentConfig, got {names}; name it: {place}:Config"
+        )
+    return own[0]
+
+
+def _pair(config: AgentConfig, text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingError(f"--set must be name=value, got {text!r}")
+    name = name.replace("-", "_")
+    if name == "backbone" and value in BACKBONES:
+        return name, BACKBONES[value]()
+    return name, parse_value(value, getattr(config, name.partition(".")[0], None))

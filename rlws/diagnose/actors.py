@@ -1,0 +1,123 @@
+"""Checks of an actor: legal actions, drawn as the policy says, afresh in every episode."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from rlws.actor import ENVIRONMENTS
+from rlws.agent import Agent
+from rlws.diagnose import beliefs
+from rlws.diagnose.check import Check, is_real, locate
+from rlws.learner import LearnerState
+from rlws.types import EnvironmentSpec
+
+
+def check_actor(agent: Agent, spec: EnvironmentSpec, state: LearnerState) -> Iterator[Check]:
+    """Yields whether actions are legal, drawn as the policy says, and afresh in each episode."""
+    component = locate(agent.actor, "select_action")
+    rng = np.random.default_rng(0)
+    count, size = 4096, spec.observations.shape[0]
+    observation = jnp.asarray(rng.normal(size=size), jnp.float32)
+    timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(1), observation)
+
+    def act(actor, carried, keys):
+        one = lambda key, _: actor.select_action(state.params, timestep, carried, key)
+        alone = lambda key: jax.vmap(partial(one, key), axis_name=ENVIRONMENTS)(jnp.zeros(1))
+        return jax.jit(jax.vmap(alone))(keys)
+
+    keys = jax.random.split(jax.random.key(0), count)
+    action, _, extras = act(agent.actor, agent.actor.initial_state(), keys)
+    action = np.asarray(action)[:, 0]
+    legal, limits = _legal(spec.actions, action)
+    yield Check(
+        "actor: legal",
+        "actions are what the environment takes",
+        limits,
+        f"{list(action.shape[1:])} from {action.min():.3g} to {action.max():.3g}",
+        "pass" if legal else "fail",
+        component,
+    )
+    greedy = np.asarray(act(agent.evaluator, agent.evaluator.initial_state(), keys)[0])
+    spread = int((greedy != greedy[:1]).any(axis=tuple(range(1, greedy.ndim))).sum())
+    yield Check(
+        "actor: evaluation",
+        "evaluation is greedy",
+        "one action",
+        "one action" if not spread else f"other actions in {spread} of {count} draws",
+        "note" if spread else "pass",
+        locate(agent.evaluator, "select_action"),
+    )
+    outputs = _outputs(agent, state, observation)
+    logits = getattr(getattr(outputs, "policy", None), "logits", None)
+    if logits is None:
+        yield Check(
+            "actor: frequencies", "actions are drawn as the policy says", "", "no logits", "skip"
+        )
+    else:
+        expected = np.asarray(jax.nn.softmax(logits))
+        found = np.bincount(action, minlength=len(expected)) / count
+        error = np.sqrt(expected * (1 - expected) / count)
+        fine = (np.abs(found - expected) <= 5 * error + 1e-3).all()
+        yield Check(
+            "actor: frequencies",
+            "actions are drawn as the policy says",
+            np.array2string(expected, precision=3),
+            np.array2string(found, precision=3),
+            "pass" if fine else "fail",
+            component,
+        )
+    if "log_prob" in extras and hasattr(outputs, "policy"):
+        again = jax.vmap(outputs.policy.log_prob)(jnp.asarray(action))
+        miss = float(np.abs(np.asarray(extras["log_prob"])[:, 0] - again).max())
+        yield Check(
+            "actor: log_prob",
+            "log-probabilities of actor and learner agree before the first gradient",
+            "the same",
+            "the same" if miss < 1e-4 else f"up to {miss:.3g} apart",
+            "pass" if miss < 1e-4 else "fail",
+            component,
+        )
+    stale = jax.tree.map(lambda x: x + 1.5 if is_real(x) else x, agent.actor.initial_state())
+    leaves = [x for x in jax.tree.leaves(stale) if is_real(x)]
+    if not leaves:
+        yield Check("actor: reset", "an episode begins afresh", "", "no state", "skip")
+        return
+    one, other = (act(agent.actor, s, keys[:64]) for s in (agent.actor.initial_state(), stale))
+    same = lambda x, y: not is_real(x) or np.allclose(x, y, atol=1e-5)
+    fine = np.array_equal(one[0], other[0]) and jax.tree.all(jax.tree.map(same, one[1], other[1]))
+    yield Check(
+        "actor: reset",
+        "what an episode leaves in the actor does not reach the next",
+        "the same actions and state",
+        "the same" if fine else "the state of the episode before still counts",
+        "pass" if fine else "fail",
+        component,
+        "core state leaks across episodes: reset it where timestep.first()",
+    )
+
+
+def _outputs(agent, state, observation):
+    learner, observations = agent.learner, observation[None]
+    observations = beliefs.observed(learner, state, observations)
+    trajectory = beliefs.sequence(learner.network, observations, jnp.array([True]))
+    params = state.params
+    try:
+        outputs = learner.network.unroll(params, trajectory)
+    except Exception:  # parameters of several networks: nobody says which are this one's
+        return None
+    return jax.tree.map(lambda x: x[0], outputs)
+
+
+def _legal(spec, action):
+    if isinstance(spec, specs.DiscreteArray):
+        fine = np.issubdtype(action.dtype, np.integer) and action.ndim == 1
+        return fine and (
+            (action >= 0) & (action < spec.num_values)
+        ).all(), f"0 to {spec.num_values - 1}"
+    fine = action.shape[1:] == spec.shape and np.isfinite(action).all()
+    return bool(fine), f"{list(spec.shape)}, finite"

@@ -1,0 +1,212 @@
+"""The doctor: runs parts and ladder on an agent, and says where to look."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlws.agent import Agent, AgentConfig
+from rlws.diagnose import ladder, parts
+from rlws.diagnose.check import Check, Verdict, locate
+from rlws.diagnose.probes import Probe
+from rlws.diagnose.probes import ladder as all_probes
+from rlws.diagnose.small import small
+from rlws.diagnose.tabular import Tabular, blank
+from rlws.settings import SettingError, change
+
+STEPS = 6_000
+ADVISORY = {"P10 deep sea", "P12 rewards / 1000", "P12 rewards x 1000"}
+
+
+class Report(NamedTuple):
+    """What the doctor found."""
+
+    agent: str
+    settings: dict[str, Any]  # those that made it small
+    checks: list[Check]
+    seconds: float
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that failed, parts before probes: causes before symptoms."""
+        return [check for check in self.checks if check.verdict == "fail"]
+
+
+def diagnose(
+    config: AgentConfig,
+    *,
+    actions: str = "",
+    discount: float | None = None,
+    steps: int = STEPS,
+    seeds: int = ladder.SEEDS,
+    only: Iterable[str] = (),
+    progress: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Returns what is wrong with an agent, from its parts and from problems with known answers.
+
+    Args:
+      config: of the agent; a small version of it is looked at, see `small`.
+      actions: "discrete" or "continuous"; by default what the agent can be made for.
+      discount: the agent's gamma, where it is no setting of that name.
+      steps: of each probe and seed, at most.
+      seeds: of each probe.
+      only: names, or their beginnings, of the checks to run ("adder", "P6"); default: all.
+      progress: is called with a line on what is going on.
+
+    Raises:
+      SettingError: the agent cannot be made for a probe.
+    """
+    began, name = time.perf_counter(), _name(config)
+    wanted = lambda check: not only or any(check.startswith(start) for start in only)
+    config, settings = small(config)
+    continuous = _continuous(config, actions)
+    gamma = discount if discount is not None else getattr(config, "discount", None)
+    checks = []
+
+    def add(check):
+        if wanted(check.name):
+            checks.append(check)
+
+    only = tuple(only)
+    if not only or any(start.startswith(("actor", "adder", "learner")) for start in only):
+        progress("parts: actor, adder, learner")
+        once = {"epochs": 1, "minibatches": 1}  # one gradient, of the whole batch
+        fields = {field.name for field in dataclasses.fields(config)}
+        whole = change(config, {k: v for k, v in once.items() if k in fields})
+        spec = Tabular(blank(), continuous).spec()
+        for check in parts.check_all(whole.make(spec), spec):
+            add(check)
+    agent = config.make(Tabular(blank(), continuous).spec())
+    probes = [probe for probe in all_probes() if wanted(probe.name)]
+    reasons = {probe.name: _not_for(probe, agent, continuous, gamma) for probe in probes}
+    fit = [probe for probe in probes if not reasons[probe.name]]
+    found: dict[str, ladder.Found] = {}
+    if fit:
+        for done, found in ladder.run(config, fit, gamma, continuous, steps, seeds, ADVISORY):
+            right = sum(one.right.all() for one in found.values())
+            progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(fit)} right")
+    for probe in probes:
+        if reason := reasons[probe.name]:
+            add(Check(probe.name, probe.isolates, "", reason, "skip"))
+        else:
+            add(_judge(probe, found[probe.name], gamma, agent, seeds))
+    return Report(name, settings, checks, time.perf_counter() - began)
+
+
+def _name(config: AgentConfig) -> str:
+    return f"{type(config).__module__}:{type(config).__qualname__}"
+
+
+def _continuous(config: AgentConfig, actions: str) -> bool:
+    if actions:
+        return actions == "continuous"
+    try:
+        config.make(Tabular(blank(), False).spec())
+    except SettingError as error:
+        try:
+            config.make(Tabular(blank(), True).spec())
+        except SettingError:
+            raise error from None
+        return True
+    return False
+
+
+def _not_for(probe: Probe, agent: Agent, continuous: bool, gamma: float | None) -> str:
+    """Returns why a probe does not apply, "" where it does."""
+    if probe.needs == "memory" and not agent.learner.network.recurrent:
+        return "no recurrent core"
+    if probe.needs == "continuous" and not continuous:
+        return "discrete actions"
+    if probe.needs == "exploration" and continuous:
+        return "continuous actions"
+    if probe.values is None:
+        return ""
+    if not ladder.has_values(agent):
+        return "no value function"
+    return "the discount is not known: give it" if gamma is None else ""
+
+
+def _judge(probe: Probe, found: ladder.Found, gamma: Any, agent: Agent, seeds: int) -> Check:
+    right = int(found.right.sum())
+    tally = f"{right} of {seeds} seeds"
+    if found.values is not None and probe.values is not None:
+        expected = np.array(probe.values(gamma))
+        got = np.median(found.values, axis=0)
+        show = lambda x: " ".join(f"{v:.2f}" for v in x)
+        texts = f"V = {show(expected)}", f"V = {show(got)}, {tally}"
+        component, advice = _value_fault(probe, expected, got, agent)
+    else:
+        texts = f"return {probe.best:g}", f"return {np.median(_known(found.returns)):.3g}, {tally}"
+        component, advice = _policy_fault(probe, agent)
+    verdict: Verdict = "pass" if right == seeds else "fail"
+    if verdict == "pass":
+        component = advice = ""
+        texts = texts[0], f"{texts[1]} in {found.steps:,} steps"
+    elif probe.name in ADVISORY:
+        verdict = "note"
+    return Check(probe.name, probe.isolates, *texts, verdict, component, advice)
+
+
+def _known(x: np.ndarray | None) -> np.ndarray:
+    assert x is not None
+    return x
+
+
+def _value_fault(probe, expected, got, agent):
+    loss, where = locate(agent.learner, "loss"), probe.name[:2]
+    if where == "P1":
+        return loss, "values do not move towards their targets: look at the value loss and its sign"
+    if where == "P2":
+        return loss, (
+            "values do not tell observations apart: look for (B,) - (B, 1) that broadcasts, for "
+            "observations and targets that are one step apart, and at the batch axis"
+        )
+    if where == "P3":
+        if got[0] > 0.97 * expected[1]:
+            return loss, "the discount is ignored: multiply what follows by gamma"
+        if got[0] < 0.5 * expected[0]:
+            return loss, (
+                "what follows is not bootstrapped: the target network never moves, rewards are one "
+                "step off, or the value of the next observation is missing"
+            )
+        return (
+            loss,
+            "values of earlier states are off: look at traces and the power of the discount",
+        )
+    if where == "P6" and got.mean() < expected.mean():
+        return loss, (
+            "truncation is treated as termination: bootstrap from the last observation, and let "
+            "trajectory.discount, not trajectory.last, say what ends"
+        )
+    if where == "P6":
+        return loss, "returns go on into the next episode: cut traces with trajectory.trace()"
+    return loss, (
+        "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
+        "and cut traces at episode ends with trajectory.trace()"
+    )
+
+
+def _policy_fault(probe, agent):
+    loss, act = (locate(agent.learner, "loss"), locate(agent.actor, "select_action"))
+    where = probe.name.split()[0]
+    if where == "P4":
+        return loss, "the worse action is preferred: look at the sign of the advantage"
+    if where == "P5":
+        return loss, (
+            "actions do not depend on observations as they should: look at the order of "
+            "observations, actions and advantages, and at what the policy is given"
+        )
+    if where == "P8":
+        return act, "memory does not reach the choice: look at resets, and the core state recorded"
+    if where == "P9":
+        return act, "the bound is not reached: look at how actions are squashed or clipped"
+    if where == "P12":
+        return loss, "learning depends on the size of rewards: scale_rewards makes it independent"
+    return act, "nothing explores: an intrinsic reward such as the term RND would"

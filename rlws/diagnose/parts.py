@@ -1,0 +1,27 @@
+"""Adder, learner and actor one by one: properties that hold whatever the algorithm."""
+
+from collections.abc import Iterator
+
+import jax
+
+from rlws.agent import Agent
+from rlws.diagnose.actors import check_actor
+from rlws.diagnose.adders import collect
+from rlws.diagnose.check import Check
+from rlws.diagnose.keys import check_keys
+from rlws.diagnose.learners import check_learner
+from rlws.diagnose.stream import NUM_ENVS, make_stream
+from rlws.trainers import cycle
+from rlws.types import EnvironmentSpec
+
+
+def check_all(agent: Agent, spec: EnvironmentSpec) -> Iterator[Check]:
+    """Yields the checks of all parts. `agent` learns from whole batches at once, in any order."""
+    state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
+    stream = make_stream(agent, spec, state)
+    yield from check_actor(agent, spec, state.learner)
+    batches, found = collect(agent, state, stream)
+    yield from found
+    if batches:
+        yield from check_learner(agent, state.learner, batches)
+        yield from check_keys(agent, spec, state, batches[0])

@@ -1,0 +1,50 @@
+"""The agent the doctor looks at: the same algorithm, small and quick to learn."""
+
+import dataclasses
+from typing import Any
+
+from rlws.agent import AgentConfig
+from rlws.networks import MLP, Recurrent
+from rlws.settings import change
+
+DISCOUNT = 0.9  # far enough from 1 for a discount left out to show
+
+# By the names the zoo gives its settings; what an agent does not have is left alone.
+SETTINGS: dict[str, Any] = {
+    "discount": DISCOUNT,
+    "learning_rate": 3e-3,
+    "value_learning_rate": 1e-2,
+    "critic_learning_rate": 3e-3,
+    "anneal_steps": None,
+    "temperature": 0.01,  # values are of rewards, then, not of entropy
+    "entropy_cost": 0.0,
+    "target_rate": 0.05,
+    "target_period": 20,
+    "unroll_length": 32,
+    "epochs": 4,
+    "minibatches": 4,
+    "sequence_length": 8,
+    "episodes_per_update": 8,
+    "batch_size": 32,
+    "capacity": 2_000,
+    "min_size": 100,
+    "random_steps": 200,
+    "epsilon_steps": 500,
+    "period": 2,
+}
+
+
+def small(config: AgentConfig) -> tuple[AgentConfig, dict[str, Any]]:
+    """Returns the small version of an agent, and which settings make it so."""
+    names = {field.name for field in dataclasses.fields(config)}
+    settings = {name: value for name, value in SETTINGS.items() if name in names}
+    backbone = getattr(config, "backbone", None)
+    if isinstance(backbone, MLP):
+        settings["backbone"] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
+    elif isinstance(backbone, Recurrent):
+        settings["backbone"] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
+    else:
+        settings.pop("sequence_length", None)
+    if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
+        settings.pop("sequence_length", None)
+    return change(config, settings), settings

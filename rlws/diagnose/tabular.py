@@ -1,0 +1,95 @@
+"""Probe environments: a few states, written as tables, whose values can be worked out by hand."""
+
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from rlws.environments.jax_environment import JaxEnvironment, first, following
+from rlws.types import Action, Array, EnvironmentSpec, Key
+
+STATES, FEATURES, ACTIONS = 64, 6, 2
+LIMIT = 16  # steps no probe goes beyond
+
+
+class Table(NamedTuple):
+    """A Markov decision process of S states; arrays, so that several are one compiled program.
+
+    A discrete action a leads from s to `following[s, a]` with reward `reward[s, a]`. A continuous
+    one moves as action 0 does, with the reward of action 0 or, where `cost` is not 0, with
+    `cost[s] * (1 - (a - best[s])^2)`.
+    """
+
+    observation: Any  # [S, FEATURES]
+    following: Any  # [S, ACTIONS] int32
+    reward: Any  # [S, ACTIONS]
+    ends: Any  # [S, ACTIONS] bool, termination
+    cost: Any  # [S]
+    best: Any  # [S], the best continuous action
+    starts: Any  # int32: an episode begins in any of states 0 to starts - 1
+    limit: Any  # int32, steps until an episode is truncated
+
+
+class Tabular(JaxEnvironment):
+    """Plays a table, which is part of the state of the environment."""
+
+    table: Table
+    continuous: bool = False
+
+    def spec(self) -> EnvironmentSpec:
+        """Returns the specs: observations float32 [FEATURES]; 2 actions, or one in [-1, 1]."""
+        actions = (
+            specs.BoundedArray((1,), np.float32, -1.0, 1.0, "action")
+            if self.continuous
+            else specs.DiscreteArray(ACTIONS, name="action")
+        )
+        return EnvironmentSpec(
+            observations=specs.Array((FEATURES,), np.float32, "observation"),
+            actions=actions,
+            rewards=specs.Array((), np.float32, "reward"),
+            discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
+            max_episode_steps=LIMIT,
+        )
+
+    def reset(self, key: Key) -> tuple[tuple[Array, Array], dm_env.TimeStep]:
+        """Begins an episode in any of the first states; the state is (which one, steps so far)."""
+        state = jax.random.randint(key, (), 0, self.table.starts, jnp.int32)
+        return (state, jnp.int32(0)), first(self.table.observation[state])
+
+    def step(
+        self, state: tuple[Array, Array], action: Action
+    ) -> tuple[tuple[Array, Array], dm_env.TimeStep]:
+        """Moves as the table says."""
+        table, (here, t) = self.table, state
+        if self.continuous:
+            move = jnp.int32(0)
+            miss = jnp.squeeze(action, -1) - table.best[here]
+            peak = table.cost[here] * (1.0 - miss**2)
+            reward = jnp.where(table.cost[here] > 0, peak, table.reward[here, 0])
+        else:
+            move = action
+            reward = table.reward[here, action]
+        there = table.following[here, move]
+        timestep = following(
+            table.observation[there], reward, table.ends[here, move], t + 1 >= table.limit
+        )
+        return (there, t + 1), timestep
+
+
+def blank(starts: int = 1, limit: int = LIMIT) -> Table:
+    """Returns a table whose states end the episode without reward, the first of them one-hot."""
+    observation = np.zeros((STATES, FEATURES), np.float32)
+    observation[:FEATURES] = np.eye(FEATURES)
+    return Table(
+        observation=observation,
+        following=np.zeros((STATES, ACTIONS), np.int32),
+        reward=np.zeros((STATES, ACTIONS), np.float32),
+        ends=np.ones((STATES, ACTIONS), bool),
+        cost=np.zeros(STATES, np.float32),
+        best=np.zeros(STATES, np.float32),
+        starts=np.int32(starts),
+        limit=np.int32(limit),
+    )
