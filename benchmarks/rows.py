@@ -20,7 +20,7 @@ class Row(NamedTuple):
     episodes: int = 100  # of the evaluation
 
 
-PPO = ppo.Config(anneal_steps=500_000)  # in both of its rows
+PPO = ppo.Config(learning_rate=5e-4, anneal_steps=500_000)  # in both of its rows
 
 ROWS = {
     "1": Row(
@@ -61,7 +61,7 @@ ROWS = {
         1000,
     ),
     "7": Row(
-        dqn.Config(),
+        dqn.Config(learning_rate=1e-4, n_step=3, period=10, epsilon_steps=100_000),
         "jax:CartPole-v1",
         500_000,
         {"match": ("T", 498.4)},

@@ -66,7 +66,7 @@ def diagnose(
     began, name = time.perf_counter(), _name(config)
     wanted = lambda check: not only or any(check.startswith(start) for start in only)
     config, settings = small(config)
-    continuous = _continuous(config, actions)
+    continuous = is_continuous(config, actions)
     gamma = discount if discount is not None else getattr(config, "discount", None)
     checks = []
 
@@ -75,13 +75,14 @@ def diagnose(
             checks.append(check)
 
     only = tuple(only)
-    if not only or any(start.startswith(("actor", "adder", "learner")) for start in only):
+    asked = [p for p in parts.PARTS if not only or any(start.startswith(p) for start in only)]
+    if asked:
         progress("parts: actor, adder, learner")
         once = {"epochs": 1, "minibatches": 1}  # one gradient, of the whole batch
         fields = {field.name for field in dataclasses.fields(config)}
         whole = change(config, {k: v for k, v in once.items() if k in fields})
         spec = Tabular(blank(), continuous).spec()
-        for check in parts.check_all(whole.make(spec), spec):
+        for check in parts.check_all(whole.make(spec), spec, asked):
             add(check)
     agent = config.make(Tabular(blank(), continuous).spec())
     probes = [probe for probe in all_probes() if wanted(probe.name)]
@@ -104,7 +105,8 @@ def _name(config: AgentConfig) -> str:
     return f"{type(config).__module__}:{type(config).__qualname__}"
 
 
-def _continuous(config: AgentConfig, actions: str) -> bool:
+def is_continuous(config: AgentConfig, actions: str = "") -> bool:
+    """Returns whether to look at an agent with continuous actions: if asked for, or if it must."""
     if actions:
         return actions == "continuous"
     try:

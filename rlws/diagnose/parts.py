@@ -1,6 +1,6 @@
 """Adder, learner and actor one by one: properties that hold whatever the algorithm."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import jax
 
@@ -14,14 +14,20 @@ from rlws.diagnose.stream import NUM_ENVS, make_stream
 from rlws.trainers import cycle
 from rlws.types import EnvironmentSpec
 
+PARTS = ("actor", "adder", "learner")
 
-def check_all(agent: Agent, spec: EnvironmentSpec) -> Iterator[Check]:
-    """Yields the checks of all parts. `agent` learns from whole batches at once, in any order."""
+
+def check_all(
+    agent: Agent, spec: EnvironmentSpec, parts: Collection[str] = PARTS
+) -> Iterator[Check]:
+    """Yields the checks of some parts. `agent` learns from whole batches at once, in any order."""
     state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
     stream = make_stream(agent, spec, state)
-    yield from check_actor(agent, spec, state.learner)
+    if "actor" in parts:
+        yield from check_actor(agent, spec, state.learner)
     batches, found = collect(agent, state, stream)
     yield from found
-    if batches:
+    if batches and "learner" in parts:
         yield from check_learner(agent, state.learner, batches)
+    if batches:
         yield from check_keys(agent, spec, state, batches[0])

@@ -18,7 +18,7 @@ class Probe(NamedTuple):
     episodes: tuple[tuple[int, ...], ...] = ()  # their states, in order, whose value is asked
     values: Callable[[float], list[float]] | None = None  # theirs, of the discount gamma
     best: float | None = None  # return of the best policy
-    tolerance: float = 0.1  # of values, relative to the largest; of the return, to `spread`
+    tolerance: float = 0.05  # of values, relative to the largest; of the return, to `spread`
     spread: float = 1.0  # how much worse than the best a policy that knows nothing is
     needs: Literal["", "discrete", "continuous", "memory", "exploration"] = ""
 

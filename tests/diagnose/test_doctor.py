@@ -1,0 +1,202 @@
+"""The doctor: healthy agents pass, planted bugs are named where they are."""
+
+import dataclasses
+import io
+
+import jax
+import jax.numpy as jnp
+import pytest
+from rich.console import Console
+
+from agents_zoo import a2c, ddpg, dqn, ppo, reinforce, sac, td3
+from rlws import networks
+from rlws.__main__ import main
+from rlws.diagnose import diagnose, show
+from rlws.testing import AgentConformance
+
+
+def names(report):
+    return {check.name for check in report.failures}
+
+
+class SignFlipped(ppo.PPO):
+    def samples(self, params, trajectory):
+        found = super().samples(params, trajectory)
+        extras = {**found.extras, "advantage": -found.extras["advantage"]}
+        return found._replace(extras=extras)
+
+
+class TruncationEnds(ppo.PPO):
+    def samples(self, params, trajectory):
+        ended = trajectory.discount * (1 - trajectory.last)
+        return super().samples(params, trajectory._replace(discount=ended))
+
+
+class NoDiscount(ppo.PPO):
+    def samples(self, params, trajectory):
+        config = dataclasses.replace(self.config, discount=1.0)
+        return dataclasses.replace(self, config=config)._plain(params, trajectory)
+
+    def _plain(self, params, trajectory):
+        return ppo.PPO.samples(self, params, trajectory)
+
+
+class Summed(ppo.PPO):
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        return loss * jax.lax.psum(jnp.ones(()), "batch"), metrics
+
+
+class FrozenTarget(dqn.DQN):
+    def update(self, state, batch, key):
+        after, metrics = super().update(state, batch, key)
+        return after._replace(extra=state.extra), metrics
+
+
+def planted(module, learner):
+    class Config(module.Config):
+        def make(self, spec):
+            agent = super().make(spec)
+            fields = {
+                f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)
+            }
+            return agent._replace(learner=learner(**fields))
+
+    return Config()
+
+
+@pytest.mark.parametrize(
+    ("config", "only", "failed", "advice"),
+    [
+        (planted(ppo, SignFlipped), ["P4"], {"P4 bandit"}, "sign of the advantage"),
+        (
+            planted(ppo, TruncationEnds),
+            ["P6", "P7"],
+            {"P6 truncation"},
+            "truncation is treated as termination",
+        ),
+        (planted(ppo, NoDiscount), ["P3"], {"P3 reward later"}, "the discount is ignored"),
+        (planted(ppo, Summed), ["learner: copies"], {"learner: copies"}, "number of steps"),
+        (planted(dqn, FrozenTarget), ["learner: extra"], {"learner: extra"}, "target network"),
+    ],
+    ids=["sign", "truncation", "discount", "sum", "target"],
+)
+def test_planted_bugs_are_named(config, only, failed, advice):
+    report = diagnose(config, only=only, seeds=2, steps=1000)
+    assert names(report) == failed
+    assert not report.healthy
+    for check in report.failures:
+        assert advice in check.advice
+        assert check.component.split()[-1].split(".")[0] in (
+            "SignFlipped", "TruncationEnds", "NoDiscount", "PPO", "Summed", "DQN", "FrozenTarget"
+        )  # fmt: skip
+    text = io.StringIO()
+    show(report, Console(file=text, width=200))
+    assert advice in text.getvalue()
+    assert "not healthy" in text.getvalue()
+
+
+def test_a_healthy_agent_passes_and_says_what_does_not_apply():
+    config = a2c.Config()
+    report = diagnose(config, only=["actor", "P1 ", "P8", "P9"], seeds=2, steps=2000)
+    assert report.healthy
+    verdicts = {check.name: check.verdict for check in report.checks}
+    assert verdicts["P1 one state"] == "pass"
+    assert verdicts["P8 memory"] == verdicts["P9 bound"] == "skip"
+    assert verdicts["actor: frequencies"] == "pass"
+
+
+def test_an_agent_without_values_is_not_asked_for_them():
+    report = diagnose(reinforce.Config(baseline="none"), only=["P1 "], seeds=2)
+    (check,) = report.checks
+    assert (check.verdict, check.got) == ("skip", "no value function")
+
+
+FILE = """
+from agents_zoo import ppo
+
+class Config(ppo.Config):
+    pass
+"""
+
+
+def test_the_command_takes_files_and_settings_and_exits_by_health(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE)
+    args = ["diagnose", str(file), "--set", "normalise_advantages=false", "--only", "actor"]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert "mine:Config: healthy" in out
+    assert "actor: log_prob" in out
+    args = ["--seeds", "2", "--steps", "40", "--only", "P5"]
+    assert main(["diagnose", "agents_zoo.dqn", *args]) == 1  # in so few steps
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["agents_zoo.nothing"], "No module named 'agents_zoo.nothing'"),
+        (["nothing.py"], "there is no such file"),
+        (["agents_zoo.ppo:PP"], "unknown value 'PP'"),
+        (["agents_zoo.ppo", "--set", "clip"], "--set must be name=value"),
+        (["agents_zoo.ppo", "--set", "clp=1"], "no setting 'clp'"),
+        (["agents_zoo.ppo", "--set", "clip=-1"], "Config.clip must be greater than 0"),
+    ],
+)
+def test_wrong_targets_are_named(args, message, capsys):
+    assert main(["diagnose", *args]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_all_fails_that_a_bug_brings_about():
+    report = diagnose(planted(ppo, TruncationEnds), seeds=2, steps=1000)
+    assert names(report) == {"learner: truncation", "P6 truncation"}
+
+
+@pytest.mark.slow
+class TestReinforce(AgentConformance):
+    config = reinforce.Config()
+
+
+@pytest.mark.slow
+class TestA2C(AgentConformance):
+    config = a2c.Config()
+
+
+@pytest.mark.slow
+class TestPPO(AgentConformance):
+    config = ppo.Config()
+
+
+@pytest.mark.slow
+class TestContinuousPPO(AgentConformance):
+    config = ppo.Config()
+    actions = "continuous"
+
+
+@pytest.mark.slow
+class TestRecurrentPPO(AgentConformance):
+    config = ppo.Config(backbone=networks.GRU())
+
+
+@pytest.mark.slow
+class TestDQN(AgentConformance):
+    config = dqn.Config(prioritised=True, n_step=3, duelling=True)
+
+
+@pytest.mark.slow
+class TestSAC(AgentConformance):
+    config = sac.Config()
+
+
+@pytest.mark.slow
+class TestTD3(AgentConformance):
+    config = td3.Config()
+
+
+@pytest.mark.slow
+class TestDDPG(AgentConformance):
+    config = ddpg.Config()
