@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from agents_zoo import a2c, dqn, ppo, reinforce, sac
+from benchmarks import truncation
 from rlws.agent import AgentConfig
 from rlws.trainers import DeviceTrainer, Trainer
 
@@ -57,6 +58,16 @@ ROWS = {
         {"match": ("E", -172.0), "stretch": ("E", -157.0)},
         -1220.0,
         "rl-baselines3-zoo, tuned: PPO and SAC, one run each",
+        DeviceTrainer(num_envs=4),
+        1000,
+    ),
+    "4-truncation": Row(  # what row 4 would be if time limits were ends
+        truncation.Config(learning_rate=PPO.learning_rate, anneal_steps=PPO.anneal_steps),
+        "gymnax:Pendulum-v1",
+        100_000,
+        {"match": ("E", -172.0), "stretch": ("E", -157.0)},
+        -1220.0,
+        "as row 4",
         DeviceTrainer(num_envs=4),
         1000,
     ),

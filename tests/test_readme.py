@@ -48,6 +48,9 @@ def test_readme_command_exists(command, monkeypatch):
     module = importlib.import_module(name)
     if name == "pytest":
         return
+    if name == "rlws":
+        assert args[0] in importlib.import_module("rlws.__main__").VERBS
+        return
     parsed = []
     monkeypatch.setattr(Experiment, "run", lambda experiment: parsed.append(experiment))
     cli.main(module.experiment, args)

@@ -184,8 +184,9 @@ def _value_fault(probe, expected, got, agent):
         )
     if where == "P6" and got.mean() < expected.mean():
         return loss, (
-            "truncation is treated as termination: bootstrap from the last observation, and let "
-            "trajectory.discount, not trajectory.last, say what ends"
+            "truncation is treated as termination: bootstrap from the last observation, let "
+            "trajectory.discount, not trajectory.last, say what ends, and cut traces at episode "
+            "ends with trajectory.trace()"
         )
     if where == "P6":
         return loss, "returns go on into the next episode: cut traces with trajectory.trace()"

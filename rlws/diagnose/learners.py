@@ -77,7 +77,7 @@ def check_learner(agent: Agent, state: LearnerState, batches: list[Trajectory]) 
             numbers(_shifted(batch, cut & real)),
             same=False,
             advice="truncation is treated as termination: bootstrap from the last observation, "
-            "and use trajectory.discount, not trajectory.last",
+            "use trajectory.discount, not trajectory.last, and cut traces with trajectory.trace()",
         )
     yield from _check_updates(agent, state, batches, learn)
 

@@ -136,6 +136,15 @@ def test_dqn_does_not_count_the_ignored_step():
     assert state[1] == 3
 
 
+def test_dqn_uses_no_key_twice():
+    actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
+    timestep = dm_env.TimeStep(jnp.zeros(1, int), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int))
+    state = cycle.initial_actor_state(actor, 1)
+    act = lambda key: cycle.act(actor, ONLINE, key, 0, timestep, state)[0]
+    with jax.debug_key_reuse(True):
+        jax.jit(act).lower(jnp.zeros(2, jnp.uint32))  # or raises
+
+
 def test_dqn_settings_choose_the_replay():
     spec = environments.make("jax:CartPole-v1").spec()
     adder = dqn.Config(n_step=3, period=4, updates=2).make(spec).adder

@@ -33,6 +33,28 @@ def test_td3_noise_is_in_half_ranges_and_actions_stay_within_bounds():
     np.testing.assert_allclose(moved, [2.0, 0.0], atol=1e-6)
 
 
+def test_td3_clips_the_noise_of_targets():
+    learner = (
+        dataclasses.replace(CONFIG, target_noise=5.0, target_noise_clip=0.5).make(SPEC).learner
+    )
+    seen = []
+
+    class Recording(td3.NoisyActor):
+        def moved(self, action, noise):
+            seen.append(np.asarray(noise))
+            return super().moved(action, noise)
+
+    actor = Recording(
+        **{f.name: getattr(learner.actor, f.name) for f in dataclasses.fields(Recording)}
+    )
+    learner, state = dataclasses.replace(learner, actor=actor), learner.init(KEY)
+    one = jax.tree.map(lambda x: x[0], batch_of())
+    for key in jax.random.split(KEY, 8):
+        learner.loss(state.params, one, key, state)
+    assert np.abs(seen).max() == 0.5
+    assert (np.abs(seen) == 0.5).mean() > 0.6
+
+
 @pytest.mark.parametrize("period", [1, 2, 3])
 def test_td3_policy_and_targets_move_with_every_period_th_update_of_the_critics(period):
     learner = dataclasses.replace(CONFIG, policy_period=period).make(SPEC).learner

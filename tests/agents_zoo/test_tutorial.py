@@ -1,0 +1,55 @@
+"""The tutorial: its file runs, the doctor finds its bug, and its mend is one."""
+
+import pathlib
+import re
+
+import pytest
+
+from rlws.__main__ import main
+from rlws.commands.target import agent_config
+from rlws.diagnose import diagnose
+
+TUTORIAL = pathlib.Path(__file__).parents[2] / "agents_zoo" / "TUTORIAL.md"
+PYTHON = re.findall(r"^```python\n(.*?)^```", TUTORIAL.read_text(), re.DOTALL | re.MULTILINE)
+DIFF = re.findall(r"^```diff\n-(.*)\n\+(.*)\n```", TUTORIAL.read_text(), re.MULTILINE)
+FAILED = {"learner: truncation", "P6 truncation"}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Returns the file as it is first written, and mended."""
+    monkeypatch.chdir(tmp_path)
+    ((wrong, right),) = DIFF
+    source = PYTHON[0]
+    assert source.count(wrong) == 1
+    (tmp_path / "broken.py").write_text(source)
+    (tmp_path / "awr.py").write_text(source.replace(wrong, right))
+    return tmp_path / "broken.py", tmp_path / "awr.py"
+
+
+def test_the_doctor_finds_the_bug_and_the_mend_is_one(files):
+    broken, mended = (agent_config(str(file), []) for file in files)
+    only = ["P3", "P6", "P7"]
+    assert {c.name for c in diagnose(broken, only=only, seeds=2).failures} == {"P6 truncation"}
+    assert diagnose(mended, only=only, seeds=2).healthy
+
+
+@pytest.mark.slow
+def test_the_doctor_says_what_the_tutorial_says(files, capsys):
+    assert main(["diagnose", "broken.py"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    for line in re.findall(r"^fail (.*\n.*)\n", TUTORIAL.read_text(), re.MULTILINE):
+        assert " ".join(line.split()) in said
+    broken, mended = (agent_config(str(file), []) for file in files)
+    assert {check.name for check in diagnose(broken).failures} == FAILED
+    assert diagnose(mended).healthy
+
+
+@pytest.mark.slow
+def test_the_rest_of_the_tutorial_runs(files, monkeypatch):
+    monkeypatch.syspath_prepend(files[1].parent)
+    source = "\n".join(PYTHON[1:]).replace("200_000", "4_000")
+    scope = {"__name__": "tutorial"}
+    exec(source, scope)
+    assert scope["TestAWR"].config.discount == 0.98
+    assert len(list(files[1].parent.glob("results/*/*/members.csv"))) == 2
