@@ -219,6 +219,12 @@ def test_init_depends_on_its_key_alone(learner):
     np.testing.assert_array_equal(first, second)
 
 
+def test_init_gives_each_key_parameters_of_its_own():
+    drawn = LINEAR._replace(init=lambda key: {"w": jax.random.normal(key, (2,))})
+    params = [Regression(drawn, SGD).init(jax.random.key(i)).params["w"] for i in range(2)]
+    assert not np.allclose(*params)
+
+
 def standardised(x, weight):
     return np.asarray(jax.vmap(standardise, axis_name="batch")(jnp.asarray(x), jnp.asarray(weight)))
 

@@ -11,7 +11,7 @@ import pytest
 from dm_env import specs
 
 import rlws
-from rlws.networks import MLP, Categorical, CategoricalPolicy, Value, compose
+from rlws.networks import GRU, MLP, Categorical, CategoricalPolicy, Value, compose
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec, Trajectory
 
@@ -85,6 +85,27 @@ def test_step_and_unroll_of_a_network_without_core_are_apply():
 
 def see(features):
     return features  # a head that shows what the backbone gives
+
+
+def test_core_begins_anew_with_every_episode():
+    network = network_of(backbone=GRU(MLP((4,)), 4))
+    rng = np.random.default_rng(0)
+    params, observation = network.init(KEY), rng.normal(size=(4, 3)).astype(np.float32)
+    stale = {"backbone": jnp.asarray(rng.normal(size=4), jnp.float32)}
+
+    def values(observation, first, core):
+        zeros = jnp.zeros(len(first) - 1)
+        repeated = {"core": jax.tree.map(lambda x: jnp.tile(x, (len(zeros), 1)), core)}
+        steps = Trajectory(observation, zeros, zeros, zeros, zeros, first, zeros > 0, repeated)
+        return network.unroll(params, steps).value
+
+    whole = values(observation, jnp.array([False, False, True, False]), stale)
+    second = values(observation[2:], jnp.array([True, False]), network.initial_state())
+    np.testing.assert_allclose(whole[2:], second, atol=1e-6)
+    first = values(observation[:2], jnp.array([False, False]), network.initial_state())
+    assert np.abs(whole[:2] - first).min() > 1e-3  # where nothing begins the state counts
+    step = lambda core: network.step(params, observation[0], jnp.bool_(True), core)[0].value
+    np.testing.assert_allclose(step(stale), step(network.initial_state()), atol=1e-6)
 
 
 def test_observations_reach_the_backbone_discrete_ones_one_hot():

@@ -1,0 +1,29 @@
+"""The doctor on an agent with the bug RLWS_BUG; the last line printed is what failed, in JSON.
+
+RLWS_BUG=ppo_policy_sign python -m tests.mutation.doctor agents_zoo.ppo backbone=gru
+"""
+
+# isort: off
+from tests.mutation import plugin  # before anything of rlws
+
+# isort: on
+import json
+import sys
+
+from rlws.cache import enable_cache
+from rlws.commands.target import agent_config
+from rlws.diagnose import diagnose
+
+SEEDS = 4
+
+
+def main(target: str, *settings: str) -> None:
+    """Prints the names of all checks that failed, in the doctor's order."""
+    enable_cache()
+    report = diagnose(agent_config(target, list(settings)), seeds=SEEDS)
+    print(json.dumps([check.name for check in report.failures]))
+
+
+if __name__ == "__main__":
+    assert plugin
+    main(*sys.argv[1:])

@@ -1,0 +1,50 @@
+"""The bugs themselves: each applies, and names a test there is. That tests kill them is slow."""
+
+import ast
+import difflib
+
+import pytest
+
+from tests.mutation.__main__ import main
+from tests.mutation.bug import ROOT
+from tests.mutation.bugs import BUGS
+
+IDS = [bug.name for bug in BUGS]
+
+
+def test_bugs_have_names_of_their_own():
+    assert len(set(IDS)) == len(IDS) >= 25
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+def test_bug_changes_a_few_lines_and_compiles(bug):
+    before = bug.path.read_text()
+    after = bug.apply(before)  # or raises
+    compile(after, bug.file, "exec")
+    pairs = difflib.ndiff(before.splitlines(), after.splitlines())
+    signs = [line[0] for line in pairs]
+    assert 1 <= max(signs.count("-"), signs.count("+")) <= 5
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+def test_bug_names_a_fast_test_and_a_check_or_a_reason(bug):
+    file, _, name = bug.test.partition("::")
+    functions = {
+        node.name: node
+        for node in ast.parse((ROOT / file).read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    marks = map(ast.unparse, functions[name.partition("[")[0]].decorator_list)
+    assert "pytest.mark.slow" not in marks
+    assert (bug.component is None) == bool(bug.reason)
+
+
+def test_bug_that_does_not_apply_is_named():
+    bug = BUGS[0]._replace(old="nowhere to be found")
+    with pytest.raises(ValueError, match=f"{bug.name}: must be once in {bug.file}, is 0 times"):
+        bug.apply(bug.path.read_text())
+
+
+@pytest.mark.slow
+def test_every_bug_is_killed_and_the_doctor_names_four_of_five():
+    assert main([]) == 0

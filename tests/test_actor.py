@@ -1,0 +1,40 @@
+"""The actor of a policy: draws by its probabilities, or takes the likeliest action."""
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlws.actor import PolicyActor
+from rlws.networks import Categorical, Network
+from rlws.trainers import cycle
+
+
+class Outputs(dict):
+    __getattr__ = dict.__getitem__
+
+
+PROBABILITIES = jnp.array([0.2, 0.5, 0.3])
+NETWORK = Network(
+    lambda key: {}, lambda params, _: Outputs(policy=Categorical(jnp.log(PROBABILITIES)))
+)
+
+
+def actions(actor, count=8192):
+    zeros = jnp.zeros(count)
+    timestep = dm_env.TimeStep(jnp.zeros(count, int), zeros, zeros, zeros)
+    state = cycle.initial_actor_state(actor, count)
+    return cycle.act(actor, {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, state)
+
+
+def test_policy_actor_draws_with_its_probabilities():
+    for log_prob in (False, True):
+        found, _, extras = jax.jit(lambda x=log_prob: actions(PolicyActor(NETWORK, log_prob=x)))()
+        shares = np.bincount(found, minlength=3) / len(found)
+        np.testing.assert_allclose(shares, PROBABILITIES, atol=0.03)
+        if log_prob:
+            np.testing.assert_allclose(np.exp(extras["log_prob"]), PROBABILITIES[found], rtol=1e-5)
+
+
+def test_policy_actor_is_greedy_when_asked():
+    assert (actions(PolicyActor(NETWORK, greedy=True), 64)[0] == 1).all()
