@@ -118,8 +118,11 @@ class Experiment(Settings):
             try:
                 if not directory.is_dir() or not any(directory.iterdir()):
                     directory.mkdir(parents=True, exist_ok=True)
-                    (directory / "config.json").touch()  # fails here rather than after training
+                    # Fails here rather than after training; and of two runs at once one goes on.
+                    (directory / "config.json").touch(exist_ok=False)
                     return directory
+            except FileExistsError:
+                continue
             except OSError as error:
                 raise SettingError(
                     f"directory must be writable, got {str(directory)!r}: {error.strerror}; "

@@ -276,3 +276,11 @@ def test_experiment_seed_fits_an_int32(seed):
     with pytest.raises(SettingError, match=r"Watched\.seed must be"):
         dataclasses.replace(TOY, seed=seed)
     assert dataclasses.replace(TOY, seed=2**31 - 1).seed == 2**31 - 1
+
+
+def test_two_runs_at_the_same_moment_get_a_folder_each(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    # As if the other began between our look and our first file.
+    monkeypatch.setattr("pathlib.Path.iterdir", lambda self: iter(()))
+    first, second = TOY._new_directory(), TOY._new_directory()
+    assert first != second

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlws import environments
 from rlws.environments.actions import bounded
+from rlws.environments.checks import check_first, check_same
 from rlws.types import Action, EnvironmentSpec
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class Serial(Players):
         self._envs = envs
         self.spec = environments.spec(envs[0])
         self.timesteps = [env.reset() for env in envs]
+        for index, (env, timestep) in enumerate(zip(envs, self.timesteps, strict=True)):
+            check_same(self.spec, environments.spec(env), index)
+            check_first(self.spec, timestep, index)
         self._restart, self._length = [False] * len(envs), [0] * len(envs)
         self._return = [0.0] * len(envs)
         self._split = splitter(self.spec.actions)
