@@ -7,6 +7,7 @@ class TestMine(AgentConformance):
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlws.agent import AgentConfig
@@ -43,7 +44,8 @@ class AgentConformance:
 
     def test_host_and_device_agree(self):
         config, _ = small(self.config)
-        environment = Tabular(chain(), is_continuous(config, self.actions))
+        table = jax.tree.map(jnp.asarray, chain())
+        environment = Tabular(table, is_continuous(config, self.actions))
         reports = [
             list(trainer.train(config, environment, steps=400, report_period=400))[-1]
             for trainer in (HostTrainer(num_envs=2), DeviceTrainer(num_envs=2))

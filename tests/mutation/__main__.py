@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from tests.mutation.bug import ROOT, Bug
 from tests.mutation.bugs import BUGS
 
 AT_ONCE = 2
+CACHES = ROOT / ".pytest_cache" / "jax"
 TEST_SECONDS, DIAGNOSE_SECONDS = 300, 600
 GOAL = 0.8  # of the bugs the doctor should see
 
@@ -36,7 +38,7 @@ class Caught(NamedTuple):
     def named(self, bug: Bug) -> bool:
         """Returns whether the doctor names the right component."""
         return bug.component is not None and any(
-            check.startswith(bug.component) for check in self.failed or ()
+            re.match(rf"{bug.component}\b", check) for check in self.failed or ()
         )
 
 
@@ -55,7 +57,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"{bug.name}: {caught.test}; {_said(bug, caught)}", file=sys.stderr, flush=True)
         return caught
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE, "mutation") as pool:
         found = list(pool.map(one, bugs))
     return show(bugs, found, not given.no_diagnose)
 
@@ -74,7 +76,7 @@ def show(bugs: list[Bug], found: list[Caught], diagnose: bool) -> int:
         table.add_column(column, overflow="fold")
     for bug, caught in zip(bugs, found, strict=True):
         agent = " ".join((bug.agent.removeprefix("agents_zoo."), *bug.settings))
-        right = "not expected" if bug.component is None else _yes(caught.named(bug))
+        right = "not expected" if bug.component is None else "yes" if caught.named(bug) else "NO"
         cells = bug.name, agent, caught.test, _said(bug, caught), right if diagnose else ""
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     # Where nobody looks at it, as wide as it needs to be.
@@ -93,8 +95,7 @@ def show(bugs: list[Bug], found: list[Caught], diagnose: bool) -> int:
 def _test(bug: Bug) -> tuple[bool, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     command += ["-p", "tests.mutation.plugin", bug.test]
-    # A compilation cache apart from that of other tests that run, see tests/conftest.py.
-    ended = _run(command, bug, TEST_SECONDS, PYTEST_XDIST_WORKER=f"mutation-{bug.name}")
+    ended = _run(command, bug, TEST_SECONDS)
     if ended is None:
         return False, "TIMEOUT"
     # 1: some test failed, 2 to 5: there was none to fail. Errors of fixtures are no failures.
@@ -113,8 +114,11 @@ def _diagnose(bug: Bug) -> tuple[list[str] | None, str]:
     return json.loads(ended.stdout.splitlines()[-1]), ""
 
 
-def _run(command, bug, seconds, **environment):
-    environment = os.environ | {"RLWS_BUG": bug.name} | environment
+def _run(command, bug, seconds):
+    # Compilation caches of its own for each thread, as tests/conftest.py has for each worker.
+    worker = threading.current_thread().name
+    caches = {"PYTEST_XDIST_WORKER": worker, "JAX_COMPILATION_CACHE_DIR": str(CACHES / worker)}
+    environment = os.environ | {"RLWS_BUG": bug.name} | caches
     try:
         return subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
@@ -127,10 +131,6 @@ def _said(bug: Bug, caught: Caught) -> str:
     if caught.failed is None:
         return caught.doctor
     return ", ".join(caught.failed) or "nothing"
-
-
-def _yes(right: bool) -> str:
-    return "yes" if right else "NO"
 
 
 if __name__ == "__main__":
