@@ -13,7 +13,7 @@ from rlws.trainers import HostTrainer
 experiment = Experiment(
     name="cartpole_dqn",
     environment="gym:CartPole-v1",
-    agent=dqn.Config(period=10),
+    agent=dqn.Config(learning_rate=1e-4, n_step=3, period=10, epsilon_steps=100_000),
     trainer=HostTrainer(),
     steps=200_000,
 )

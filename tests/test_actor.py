@@ -4,10 +4,13 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dm_env import specs
 
+from rlws import networks
 from rlws.actor import PolicyActor
-from rlws.networks import Categorical, Network
+from rlws.networks import GRU, MLP, Categorical, Network
 from rlws.trainers import cycle
+from rlws.types import EnvironmentSpec
 
 
 class Outputs(dict):
@@ -38,3 +41,16 @@ def test_policy_actor_draws_with_its_probabilities():
 
 def test_policy_actor_is_greedy_when_asked():
     assert (actions(PolicyActor(NETWORK, greedy=True), 64)[0] == 1).all()
+
+
+def test_policy_actor_records_the_core_state_it_came_with():
+    spec = EnvironmentSpec(
+        specs.Array((3,), np.float32), specs.DiscreteArray(2), specs.Array((), float), None
+    )
+    network = networks.compose(spec, GRU(MLP((4,)), 4), policy=networks.CategoricalPolicy(2))
+    params, key = network.init(jax.random.key(0)), jax.random.key(1)
+    core = {"backbone": jnp.array([0.1, 0.2, 0.3, 0.4])}
+    timestep = dm_env.TimeStep(jnp.int32(1), jnp.float32(0), jnp.float32(1), jnp.ones(3))
+    _, after, extras = PolicyActor(network).select_action(params, timestep, core, key)
+    np.testing.assert_array_equal(extras["core"]["backbone"], core["backbone"])
+    assert not np.allclose(after["backbone"], core["backbone"])
