@@ -46,5 +46,12 @@ def test_bug_that_does_not_apply_is_named():
 
 
 @pytest.mark.slow
-def test_every_bug_is_killed_and_the_doctor_names_four_of_five():
-    assert main([]) == 0
+def test_every_bug_is_killed_by_its_test():
+    assert main(["--no-diagnose"]) == 0
+
+
+@pytest.mark.slow
+def test_the_doctor_names_some_of_them():
+    """All take half an hour: `python -m tests.mutation`."""
+    names = ["ppo_truncation_is_termination", "dqn_target_never_moves", "reward_one_step_early"]
+    assert main(names) == 0
