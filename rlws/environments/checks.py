@@ -19,9 +19,7 @@ def check_first(spec: EnvironmentSpec, timestep: dm_env.TimeStep, index: int) ->
     """
     who = f"environment {index}"
     if not isinstance(timestep, dm_env.TimeStep) or not timestep.first():
-        raise SettingError(
-            f"{who}: reset must return a FIRST dm_env.TimeStep, got {timestep!r}"
-        )
+        raise SettingError(f"{who}: reset must return a FIRST dm_env.TimeStep, got {timestep!r}")
     wanted, found = spec.observations, timestep.observation
     if jax.tree.structure(wanted) != jax.tree.structure(found):
         raise SettingError(

@@ -1,7 +1,6 @@
-"""The bugs, by where they are. Most are of the table in section 4 of the learning notes: bugs that
+"""The bugs, by where they are: ones that other implementations had, some for years.
 
-other implementations had, some for years. Each has its test and, where the doctor can see it, its
-check.
+Each has its test and, where the doctor can see it, its check.
 """
 
 from tests.mutation.bug import Bug
