@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlws import evaluation
+from rlws.health import Health
 from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
 from rlws.tracking.files import COUNTERS
@@ -37,6 +38,7 @@ class Recorder:
         self._last: Progress | None = None
         self._seconds = self._fraction = 0.0
         self._evaluators = {} if evaluators is None else evaluators
+        self._health = Health()
 
     def end(self, error: BaseException) -> None:
         """Notes what ended the run before its budget was spent."""
@@ -45,7 +47,10 @@ class Recorder:
 
     def take(self, report: Progress, seconds: float) -> None:
         """Logs a report that was made `seconds` of training after the start."""
-        row = self._row(report, seconds)
+        row = self._row(report, seconds) | self._health.measure(report)
+        for warning in self._health.warnings(row):
+            self.summary.setdefault("warnings", []).append(warning)
+            self.tracker.note(warning)
         period, before = self.experiment.evaluation.period, self._last
         spent = report.spent
         if spent or (period and (not before or report.steps // period > before.steps // period)):

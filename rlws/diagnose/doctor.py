@@ -126,7 +126,7 @@ def _not_for(probe: Probe, agent: Agent, continuous: bool, gamma: float | None) 
         return "no recurrent core"
     if probe.needs == "continuous" and not continuous:
         return "discrete actions"
-    if probe.needs == "exploration" and continuous:
+    if probe.needs in ("discrete", "exploration") and continuous:
         return "continuous actions"
     if probe.values is None:
         return ""
@@ -210,6 +210,11 @@ def _policy_fault(probe, agent):
         return act, "memory does not reach the choice: look at resets, and the core state recorded"
     if where == "P9":
         return act, "the bound is not reached: look at how actions are squashed or clipped"
+    if where == "P11":
+        return loss, (
+            "the value of the next state is not that of the best action there: look at which "
+            "action the target takes"
+        )
     if where == "P12":
         return loss, "learning depends on the size of rewards: scale_rewards makes it independent"
     return act, "nothing explores: an intrinsic reward such as the term RND would"

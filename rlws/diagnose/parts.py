@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 import jax
 
 from rlws.agent import Agent
-from rlws.diagnose.actors import check_actor
+from rlws.diagnose.actors import check_actor, check_log_prob
 from rlws.diagnose.adders import collect
 from rlws.diagnose.check import Check
 from rlws.diagnose.keys import check_keys
@@ -15,6 +15,7 @@ from rlws.trainers import cycle
 from rlws.types import EnvironmentSpec
 
 PARTS = ("actor", "adder", "learner")
+LEARNED = 5  # updates
 
 
 def check_all(
@@ -27,6 +28,12 @@ def check_all(
         yield from check_actor(agent, spec, state.learner)
     batches, found = collect(agent, state, stream)
     yield from found
+    if batches and "actor" in parts:
+        learner, learn = state.learner, jax.jit(agent.learner.learn)
+        for i, batch in enumerate(batches[:LEARNED]):
+            learner, _ = learn(learner, batch, jax.random.key(i))
+        stream = make_stream(agent, spec, state._replace(learner=learner))
+        yield from check_log_prob(agent, learner, collect(agent, state, stream)[0])
     if batches and "learner" in parts:
         yield from check_learner(agent, state.learner, batches)
     if batches:

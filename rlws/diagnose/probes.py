@@ -84,6 +84,14 @@ def ladder() -> list[Probe]:
             best=0.99,
             needs="exploration",
         ),
+        Probe(
+            "P11 plan",
+            "what follows is worth what the best action there makes of it",
+            plan(),
+            best=1.0,
+            spread=0.5,
+            needs="discrete",
+        ),
         Probe("P12 rewards / 1000", "small rewards", match(1e-3), best=1e-3, spread=1e-3),
         Probe("P12 rewards x 1000", "large rewards", match(1e3), best=1e3, spread=1e3),
     ]
@@ -176,6 +184,14 @@ def deep_sea(size: int = 10) -> Table:
                 )
             table.reward[here, 1] = -0.01 / size
     table.reward[place(size - 1, size - 1), 1] += 1
+    return table
+
+
+def plan() -> Table:
+    """Half a reward at once, or all of it by the right action in the next state."""
+    table = blank()
+    table.reward[0, 0], table.reward[1, 1] = 0.5, 1
+    table.following[0, 1], table.ends[0, 1] = 1, False
     return table
 
 

@@ -191,7 +191,7 @@ BUGS = [
         "agents_zoo.dqn",
         (),
         "tests/agents_zoo/test_dqn.py::test_dqn_targets",
-        "P3",
+        "P11",
     ),
     Bug(
         "dqn_acts_for_the_worst",
