@@ -78,12 +78,18 @@ class A2C(Learner):
             trajectory.trace(config.gae_lambda),
             jax.lax.stop_gradient(values),
         )
-        value_loss = optax.l2_loss(values[:-1], advantage + jax.lax.stop_gradient(values[:-1]))
+        targets = advantage + jax.lax.stop_gradient(values[:-1])
+        value_loss = optax.l2_loss(values[:-1], targets)
         if config.normalise_advantages:
             advantage = standardise(advantage, trajectory.weight)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
         policy_loss = -policy.log_prob(trajectory.action) * advantage
         entropy = policy.entropy()
         loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
-        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return loss, metrics
+        return loss, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "value": values[:-1],
+            "target": targets,
+        }

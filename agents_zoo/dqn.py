@@ -154,10 +154,16 @@ class DQN(Learner):
             min(config.n_step, len(ours.reward)),  # a single transition holds its n steps
             ours.trace(),
         )
-        error = jax.lax.stop_gradient(targets) - take(q_tm1, ours.action)
+        value = take(q_tm1, ours.action)
+        error = jax.lax.stop_gradient(targets) - value
         loss = optax.huber_loss(error) if config.loss == "huber" else optax.l2_loss(error)
         error_size = jnp.abs(error) * (ours.weight > 0)
-        metrics = {"q": take(q_tm1, ours.action).mean(), "td_error": error_size.mean()}
+        metrics = {
+            "q": value.mean(),
+            "td_error": error_size.mean(),
+            "value": value,
+            "target": targets,
+        }
         if config.prioritised:
             # Of a sequence, between its largest and its mean error (Kapturowski et al., 2019).
             metrics["priority"] = 0.9 * error_size.max() + 0.1 * error_size.mean()

@@ -30,6 +30,7 @@ from rlws.packing import pack
 from rlws.permutation import permutation
 from rlws.returns import generalised_advantages
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
+from rlws.vitals import explained_variance
 
 
 class Config(AgentConfig):
@@ -96,6 +97,8 @@ class PPO(Learner):
                 f"{config.unroll_length}; change minibatches, sequence_length, unroll_length or "
                 "num_envs"
             )
+        value, target = samples.extras["value"], samples.extras["return"]
+        explained = explained_variance(value, target, batch.weight)
         samples = pack(jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples))
 
         def step(state, inputs):
@@ -118,7 +121,8 @@ class PPO(Learner):
         keys = jax.random.split(loss_key, len(order))
         after, metrics = jax.lax.scan(step, state, (order, keys))
         learned_from = jnp.sum(batch.weight > 0).astype(jnp.float32)
-        return after._replace(extra=state.extra + learned_from), jax.tree.map(jnp.mean, metrics)
+        metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
+        return after._replace(extra=state.extra + learned_from), metrics
 
     def samples(self, params, trajectory):
         """Returns a trajectory without its last observation; extras are what the loss needs."""

@@ -123,6 +123,7 @@ class Reinforce(Learner):
         if config.baseline == "value":
             loss += value_loss
             metrics["value_loss"] = value_loss
+            metrics |= {"value": values[:-1], "target": returns}
         return loss, metrics
 
     def update(self, state, batch, key):

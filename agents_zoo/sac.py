@@ -164,6 +164,8 @@ class SAC(Learner):
             "policy_loss": policy_loss,
             "entropy": -log_prob,
             "temperature": temperature,
+            "value": q.mean(axis=-1),
+            "target": targets,
         }
         return critic_loss + policy_loss + temperature_loss, metrics
 

@@ -156,5 +156,11 @@ class TD3(Learner):
         action = self.network.apply(params["policy"], observation).action
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.
         policy_loss = -self.critic.apply(constant["critic"], (observation, action)).value[..., 0]
-        metrics = {"q": q.mean(axis=-1), "critic_loss": critic_loss, "policy_loss": policy_loss}
-        return critic_loss + policy_loss, metrics
+        return critic_loss + policy_loss, {
+            "q": q.mean(axis=-1),
+            "critic_loss": critic_loss,
+            "policy_loss": policy_loss,
+            "action": action,
+            "value": q.mean(axis=-1),
+            "target": targets,
+        }

@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.rows import ROWS, Row
 from rlws import evaluation, statistics
 from rlws.experiment import Experiment
+from rlws.health import halted_text
 from rlws.settings import SettingError, change, describe
 from rlws.statistics import interquartile_mean, interval
 from rlws.sweep import parse_value
@@ -83,7 +84,7 @@ def run(row: Row, seeds: Sequence[int]) -> Iterator[Result]:
 def _train(row: Row, seeds: Sequence[int]) -> Iterator[Result]:
     recent: list[deque[float]] = [deque(maxlen=LAST_EPISODES) for _ in seeds]
     curves: list[list[tuple[int, float]]] = [[] for _ in seeds]
-    evaluate = None
+    ended, evaluate = set[int](), None
     reports = row.trainer.train_all(
         row.agent,
         row.environment,
@@ -96,7 +97,11 @@ def _train(row: Row, seeds: Sequence[int]) -> Iterator[Result]:
             recent[i].extend(report.returns)
             training = float(np.mean(recent[i])) if recent[i] else math.nan
             curves[i].append((report.steps, training))
-            if not report.spent:
+            if i in ended or not (report.spent or report.halted):
+                continue
+            ended.add(i)
+            if report.halted:
+                yield Result(seeds[i], row.random, row.random, [], halted_text(report))
                 continue
             if evaluate is None:
                 evaluate = evaluation.evaluator(report.agent, row.environment, row.episodes)
@@ -107,7 +112,7 @@ def _train(row: Row, seeds: Sequence[int]) -> Iterator[Result]:
 def _finite(result: Result, random: float) -> Result:
     training, greedy = (x if math.isfinite(x) else random for x in (result.T, result.E))
     lost = [name for name in "TE" if not math.isfinite(getattr(result, name))]
-    failure = f"{' and '.join(lost)} not finite" if lost else ""
+    failure = f"{' and '.join(lost)} not finite" if lost else result.failure
     return result._replace(T=training, E=greedy, failure=failure)
 
 

@@ -9,4 +9,8 @@ def __getattr__(name: str) -> Any:
         from rlws.diagnose import diagnose
 
         return diagnose
+    if name == "load":
+        from rlws.policy import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

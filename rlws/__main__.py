@@ -5,32 +5,55 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-VERBS = {"diagnose": "say what is wrong with an algorithm"}
+VERBS = {
+    "run": "run an experiment",
+    "resume": "go on with a run that was ended",
+    "fork": "go on with a run from a checkpoint, with other settings",
+    "evaluate": "say how good the policy of a run is",
+    "watch": "film the policy of a run",
+    "diagnose": "say what is wrong with an algorithm",
+    "list": "name agents, environments, experiments and runs",
+    "plot": "lay the learning curves of runs over each other",
+    "compare": "say which of two is better, and how sure that is",
+    "report": "put runs on one page, to read and to pass on",
+    "inspect": "say what a checkpoint holds, as JSON",
+    "replay": "take the update that came to NaN once more",
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs a verb; returns the exit status: 0, 1 (it found something), 2 (wrong input), 130."""
-    from rlws.settings import SettingError
-
+    """Runs a verb; returns the exit status: 0, 1 (it found something), else see `rlws.cli.say`."""
     # Agents of the user's own lie where the command is given.
     sys.path.insert(0, os.getcwd())
     given = sys.argv[1:] if args is None else list(args)
     parser = argparse.ArgumentParser(prog="rlws", description="A reinforcement learning workshop.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    module: Any = None
+    passes_on = False
     for name, text in VERBS.items():
-        verb = verbs.add_parser(name, help=text, description=text)
-        if given[:1] == [name]:  # the others need not be imported
-            importlib.import_module(f"rlws.commands.{name}").add_arguments(verb)
-    found = parser.parse_args(given)
+        settings: dict[str, Any] = dict(help=text, description=text, allow_abbrev=False)
+        if given[:1] != [name]:  # it need not be imported
+            verbs.add_parser(name, **settings)
+            continue
+        module = importlib.import_module(f"rlws.commands.{name}")
+        passes_on = getattr(module, "PASSES_ON", False)
+        # Where there is an experiment, --help is about its flags.
+        about = passes_on and given[1:] and not given[1].startswith("-")
+        module.add_arguments(verbs.add_parser(name, add_help=not about, **settings))
+    found, rest = parser.parse_known_args(given)
+    found.rest = rest
+    if found.rest and not passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(found.rest)}")
     try:
-        return importlib.import_module(f"rlws.commands.{found.verb}").run(found)
-    except SettingError as error:
-        print("error:", *str(error).split(), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return module.run(found)
+    except BaseException as error:
+        from rlws.cli import ERRORS, say  # with all of JAX, which verbs that only read do not need
+
+        if not isinstance(error, ERRORS):
+            raise
+        return say(error, ours=args is None)
 
 
 if __name__ == "__main__":

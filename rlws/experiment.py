@@ -4,18 +4,20 @@ import contextlib
 import datetime
 import itertools
 import pathlib
-import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from rlws import environments
 from rlws.agent import AgentConfig
 from rlws.cache import enable_cache
 from rlws.environments import resolve
+from rlws.keeper import Checkpoints, Keeper
 from rlws.recorder import Recorder
+from rlws.runs import check_same, finished
+from rlws.session import finished_by, follow
 from rlws.settings import NonNegativeInt, PositiveInt, Seed, SettingError, Settings, describe
 from rlws.sweep import members, run_all
-from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
+from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker, make_sinks
 from rlws.trainers import HostTrainer, Member, Progress, Trainer
 from rlws.trainers.trainer import limits
 
@@ -42,8 +44,12 @@ class Experiment(Settings):
     evaluation: Evaluation = Evaluation()
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
+    track: tuple[str, ...] = ()  # jsonl, tensorboard, wandb, mlflow: besides; repeat the flag
+    on_track_failure: Literal["drop", "stop"] = "drop"  # what a full disk or silent service ends
     quiet: bool = False  # print the summary only
     sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
+    resume: bool = False  # go on with the run in the directory, or begin it
+    checkpoint: Checkpoints = Checkpoints()
 
     def run(self, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
         """Trains and evaluates the agent, keeps everything in the run's directory.
@@ -56,29 +62,42 @@ class Experiment(Settings):
 
         Raises:
           SettingError: something about the experiment cannot be; nothing was written or compiled.
+          Interrupted: a signal; the run is saved.
         """
-        self.check()
+        exact = self.check()
+        sinks = (*self.sinks(), *sinks)
         enable_cache()
-        directory = self._new_directory()
-        if len(runs := members(self)) > 1:
-            return run_all(self, runs, directory, sinks)
+        runs = members(self)
+        directory = self._claimed()
+        facts = {"experiment": describe(self), "exact": exact, "members": len(runs)}
+        with contextlib.closing(Keeper(directory, self.checkpoint, facts)) as keeper:
+            if self.resume and (found := finished(directory, self.steps, self.episodes)):
+                way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
+                print(f"finished already: {directory}; to go on give {way}")
+                return found
+            if len(runs) > 1:
+                return run_all(self, runs, keeper, sinks)
+            return self._run(runs, keeper, exact, sinks)
+
+    def _run(self, runs, keeper, exact, sinks):
         unit = "episodes" if self.steps is None else "steps"
-        run = Run(self.name, directory, describe(self), getattr(self, unit), unit)
+        config, budget = describe(self), getattr(self, unit)
+        run = Run(self.name, keeper.directory, config, budget, unit, keeper.resumed_steps(0))
         tracker = Tracker((Terminal(self.quiet), Csv(), Json(), Plots(), *sinks))
-        tracker.start(run)
         recorder = Recorder(self, run, tracker)
-        try:
-            for report, seconds in _timed(self._train()):
-                recorder.take(report, seconds)
-        except BaseException as error:
-            recorder.end(error)
-            raise
-        finally:
-            tracker.finish(recorder.summary)
+        with finished_by([recorder], lambda: tracker.finish(recorder.summary)):
+            tracker.start(run)
+            if not exact:
+                tracker.note("a resumed run will begin its unfinished episodes anew")
+            follow(self, runs, [recorder], keeper)
         return recorder.summary
 
-    def check(self) -> None:
-        """Raises a SettingError unless environment, agent, trainer and budget fit each other."""
+    def check(self) -> bool:
+        """Raises a SettingError unless environment, agent, trainer and budget fit each other.
+
+        Returns:
+          Whether the run can be resumed exactly; else unfinished episodes are lost.
+        """
         limits(self.steps, self.episodes)
         members(self)
         self.trainer.check(self.environment)
@@ -88,6 +107,11 @@ class Experiment(Settings):
             agent.adder.schedule(self.trainer.num_envs)
             if self.video:
                 self._check_pictures(environment)
+            return self.trainer.exact(environment)
+
+    def sinks(self) -> tuple[Sink, ...]:
+        """Returns new sinks of the kinds to track with, besides those that every run has."""
+        return make_sinks(self.track, self.on_track_failure)
 
     def _check_pictures(self, environment):
         try:
@@ -99,16 +123,25 @@ class Experiment(Settings):
                 "leave out --video"
             ) from error
 
-    def train_all(self, runs: list[Member]) -> Iterator[dict[int, Progress]]:
-        """Trains several runs of this experiment; see `Trainer.train_all`."""
-        return self.trainer.train_all(self.agent, self.environment, runs, **self._budget())
-
-    def _train(self):
-        return self.trainer.train(self.agent, self.environment, seed=self.seed, **self._budget())
-
-    def _budget(self):
+    def train_all(self, runs: list[Member], **control: Any) -> Iterator[dict[int, Progress]]:
+        """Trains several runs of this experiment; `control` is that of `Trainer.train_all`."""
         period = 1000 if self.steps is None else max(1, self.steps // REPORTS)
-        return dict(steps=self.steps, episodes=self.episodes, report_period=period)
+        budget: dict[str, Any] = dict(
+            steps=self.steps, episodes=self.episodes, report_period=period
+        )
+        return self.trainer.train_all(self.agent, self.environment, runs, **budget, **control)
+
+    def _claimed(self) -> pathlib.Path:
+        """Returns the directory of the run, new or, to be resumed, checked to be of the same."""
+        if not self.resume:
+            return self._new_directory()
+        if self.directory is None:
+            raise SettingError("resume needs the folder of a run, got none; add --directory DIR")
+        directory = pathlib.Path(self.directory)
+        if not (directory / "config.json").exists():  # not begun
+            return self._new_directory()
+        check_same(describe(self), directory)
+        return directory
 
     def _new_directory(self) -> pathlib.Path:
         now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{self.seed}"
@@ -130,17 +163,5 @@ class Experiment(Settings):
                 ) from error
         raise SettingError(
             f"directory must be new or empty, got {self.directory!r}, which holds files; "
-            "choose another with --directory, or remove it"
+            "choose another with --directory, remove it, or go on with it by --resume"
         )
-
-
-def _timed(reports):
-    """Yields each report with the seconds spent so far in making reports."""
-    seconds, reports = 0.0, iter(reports)
-    while True:
-        began = time.perf_counter()
-        report = next(reports, None)
-        seconds += time.perf_counter() - began
-        if report is None:
-            return
-        yield report, seconds

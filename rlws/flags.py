@@ -38,7 +38,8 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
         agent = change(experiment.agent, {"backbone": BACKBONES[value]()})
         experiment = dataclasses.replace(experiment, agent=agent)
     sweep = (*experiment.sweep, *_take("--sweep", args))
-    return _parse(dataclasses.replace(experiment, sweep=sweep), args)
+    track = (*experiment.track, *_take("--track", args))
+    return _parse(dataclasses.replace(experiment, sweep=sweep, track=track), args)
 
 
 def _take(flag: str, args: list[str]) -> list[str]:
@@ -88,8 +89,13 @@ def _flags(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
 def _one_line(box: str, flags: Iterable[str]) -> str:
     """Returns what tyro says in a box (a message, and help under a rule) as our errors say it."""
     rows = [row.strip("│╭╮╰╯ ") for row in re.sub("\x1b.*?m", "", box).splitlines()]
-    message = " ".join(itertools.takewhile(lambda row: row and row[0] != "─", rows[1:]))
-    usages = [row for row in rows if row.startswith("--")]  # in the help, such as "--seed INT"
+    # Where a terminal is ASCII, the title stands over a rule, and not in it.
+    rows = [row for row in rows[1:2] if row.strip("-")] + rows[2:]
+    rule = lambda row: not row.strip("─-")
+    message = " ".join(itertools.takewhile(lambda row: not rule(row), rows))
+    usages = [
+        row for row in rows if row.startswith("--") and not rule(row)
+    ]  # in the help, such as "--seed INT"
     if found := re.match(r"Unrecognized options: ([^,=]+)", message):
         near = difflib.get_close_matches(found[1], flags, 1)
         remedy = f"did you mean {near[0]}?" if near else "--help lists all"

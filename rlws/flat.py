@@ -17,6 +17,8 @@ def flat_products(function: Callable) -> Callable:
     """Returns the same function; what it computes, and its gradients, stay the same to rounding."""
 
     def flat(*args):
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # for the lines of `function`
+            return function(*args)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         outputs = _evaluate(closed, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
@@ -35,12 +37,13 @@ def _evaluate(closed: Any, inputs: list[Any]) -> list[Any]:
         elif equation.primitive.name == "dot_general" and _flattens(equation):
             outputs = [_flat_product(equation, *operands)]
         else:
-            outputs = _apply(jaxpr, equation, operands)
+            outputs = apply_equation(jaxpr, equation, operands)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(x) for x in jaxpr.outvars]
 
 
-def _apply(jaxpr: Any, equation: Any, operands: list[Any]) -> list[Any]:
+def apply_equation(jaxpr: Any, equation: Any, operands: list[Any]) -> list[Any]:
+    """Returns the outputs of one equation of a jaxpr."""
     inputs = {
         x: y for x, y in zip(equation.invars, operands, strict=True) if not isinstance(x, Literal)
     }

@@ -1,7 +1,9 @@
 """Live health of a run: what its numbers say in plain words, and when to stop."""
 
+import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,24 +13,49 @@ from rlws.trainers import Progress
 
 EARLY = 5  # rows before gradients count as unusual
 SPIKE = 100.0  # times the median gradient
+LASTING = 20  # rows in a row, for what is only bad if it stays so
 
 
 class NonFiniteError(FloatingPointError):
-    """Parameters are no numbers any more: nothing sensible can come of the run."""
+    """An update came to NaN or infinity: nothing sensible can come of the run."""
+
+    status = 5  # of a process that ends because of it
+
+
+def halted_text(report: Progress) -> str:
+    """Returns what to say of a run that came to NaN."""
+    return f"update {report.updates:,}, at {report.steps:,} steps, came to NaN or infinity"
 
 
 class Health:
     """Follows the reports of one run; each warning is given once."""
 
     def __init__(self) -> None:
-        self._params: list[np.ndarray] | None = None
         self._updates = 0
         self._entropy: float | None = None
         self._gradients: deque[float] = deque(maxlen=100)
+        self._lasted: dict[str, int] = {}  # rows in a row, by metric
         self._given = set[str]()
 
+    def save(self) -> dict[str, Any]:
+        """Returns what later warnings depend on, JSON-able."""
+        return {
+            "updates": self._updates,
+            "entropy": self._entropy,
+            "gradients": list(self._gradients),
+            "lasted": dict(self._lasted),
+            "given": sorted(self._given),
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Goes on from what `save` returned."""
+        self._updates, self._entropy = facts["updates"], facts["entropy"]
+        self._gradients.extend(facts["gradients"])
+        self._lasted |= facts["lasted"]
+        self._given |= set(facts["given"])
+
     def measure(self, report: Progress) -> dict[str, float]:
-        """Returns the norm of the parameters and how far they moved since the last report.
+        """Returns the norm of the parameters.
 
         Raises:
           NonFiniteError: one is NaN or infinite, by name.
@@ -42,14 +69,9 @@ class Health:
                     f"{self._updates:,}); lower the learning rate, or look at the loss with "
                     "`rlws diagnose`"
                 )
-        now = [np.array(x) for _, x in leaves]
-        before, self._params = self._params, now
         self._updates = report.updates
-        norm = lambda arrays: float(np.sqrt(sum(float(np.sum(np.square(x))) for x in arrays)))
-        found = {"parameter_norm": norm(now)}
-        if before is not None and report.metrics:
-            found["parameter_change"] = norm(x - y for x, y in zip(now, before, strict=True))
-        return found
+        squares = (float(np.sum(np.square(x, dtype=np.float64))) for _, x in leaves)
+        return {"parameter_norm": math.sqrt(sum(squares))}
 
     def warnings(self, row: dict[str, Any]) -> list[str]:
         """Returns what has become noticeable with this row."""
@@ -89,8 +111,27 @@ class Health:
                 f"{row['dropped_fraction']:.0%} of the experience is never learned from; lower "
                 "num_envs or raise episodes_per_update",
             )
-        if row.get("parameter_change") == 0.0:
+        if self._lasts(row, "explained_variance", lambda x: x < 0.0):
+            yield (
+                "value",
+                f"values say less than one number for all states would: explained_variance "
+                f"{row['explained_variance']:.2g}, below 0 in {LASTING} rows; change the learning "
+                "rate of the value, raise value_cost, or bring rewards to about 1",
+            )
+        if self._lasts(row, "weight_0_fraction", lambda x: x > 0.9):
+            yield (
+                "padding",
+                f"{row['weight_0_fraction']:.0%} of each batch has weight 0 and teaches nothing, "
+                f"in {LASTING} rows; lower max_episode_length to what episodes need",
+            )
+        if row.get("update_norm") == 0.0:
             yield (
                 "still",
                 "parameters did not change although the learner ran; is the learning rate 0?",
             )
+
+    def _lasts(self, row, name, bad):
+        if name not in row:  # no update
+            return False
+        self._lasted[name] = self._lasted.get(name, 0) + 1 if bad(row[name]) else 0
+        return self._lasted[name] >= LASTING

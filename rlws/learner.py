@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rlws import vitals
 from rlws.flat import flat_products
 from rlws.networks import Network
 from rlws.settings import SettingError, Settings
@@ -60,7 +61,9 @@ class Learner(Settings):
         Either may be a scalar, averaged over the trajectories of the batch, or have an entry for
         each step ([T]), averaged over the steps of the whole batch that have weight. Gradients flow
         through `params` only; `state` offers the rest (`extra`, `updates`) as constants. A metric
-        named `priority`, a scalar, is not averaged: it goes back to the adder.
+        named `priority`, a scalar, is not averaged: it goes back to the adder. Nor are `value` and
+        its `target` [T], logged as `explained_variance`, and the `action` of a policy that has no
+        entropy [T, n], logged as `action_spread` (see `vitals.py`).
         """
         raise NotImplementedError
 
@@ -79,6 +82,7 @@ class Learner(Settings):
         self, state: LearnerState, batch: Trajectory, key: Key
     ) -> tuple[LearnerState, Metrics]:
         """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
+        ignored = jnp.mean(batch.weight == 0)
         batch = batch.masked()
         kept, states = dict[str, Any](), []
         for term, own in zip(self.terms, state.terms, strict=True):
@@ -89,7 +93,7 @@ class Learner(Settings):
         # What an update is called is one `update`, however many gradient steps it takes.
         return learned._replace(
             params=learned.params | kept, updates=state.updates + 1, terms=tuple(states)
-        ), metrics
+        ), metrics | {"weight_0_fraction": ignored}
 
     def update(
         self, state: LearnerState, batch: Trajectory, key: Key
@@ -99,9 +103,7 @@ class Learner(Settings):
         grads, metrics = gradient(state.params, batch, key, state)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # As one vector: on a CPU an operation for each array is slow.
-        flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(grads)])
-        metrics["gradient_norm"] = jnp.sqrt(jnp.sum(jnp.square(flat)))
+        metrics |= {"gradient_norm": _norm(grads), "update_norm": _norm(updates)}
         return state._replace(
             params=params, opt_state=opt_state, updates=state.updates + 1
         ), metrics
@@ -137,6 +139,7 @@ class Learner(Settings):
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
         found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
+        signs = vitals.signs(metrics, batch.weight)
         for name, value in {**metrics, **found}.items():
             if value.shape[1:] not in ((), (steps,)):
                 raise SettingError(
@@ -149,7 +152,7 @@ class Learner(Settings):
         mean = lambda x, weight: _mean(x, real if x.ndim == 2 else real.any(axis=1), weight)
         means = {k: mean(x, batch.weight if x.ndim == 2 else 1.0) for k, x in found.items()}
         priority = {k: metrics.pop(k) for k in ("priority",) if k in metrics}
-        return jnp.asarray(sum(means.values())), _means(metrics, real) | means | priority
+        return jnp.asarray(sum(means.values())), _means(metrics, real) | means | signs | priority
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
@@ -158,6 +161,12 @@ class Learner(Settings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise SettingError(f"with_terms: names must differ, got {', '.join(twice)} twice")
         return dataclasses.replace(self, terms=terms)
+
+
+def _norm(tree: Params) -> Array:
+    # As one vector: on a CPU an operation for each array is slow.
+    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    return jnp.sqrt(jnp.sum(jnp.square(flat)))
 
 
 def _mean(x: Array, real: Array, weight: Array | float) -> Array:

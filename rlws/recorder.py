@@ -3,12 +3,13 @@
 import resource
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlws import evaluation
-from rlws.health import Health
+from rlws.health import Health, halted_text
 from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
 from rlws.tracking.files import COUNTERS
@@ -35,10 +36,29 @@ class Recorder:
         self.summary: dict[str, Any] = {"experiment": experiment.name, "seed": experiment.seed}
         self.summary |= dict.fromkeys(COUNTERS, 0)
         self._returns: deque[float] = deque(maxlen=LAST_EPISODES)
-        self._last: Progress | None = None
+        self._steps: int | None = None  # at the last report
         self._seconds = self._fraction = 0.0
         self._evaluators = {} if evaluators is None else evaluators
         self._health = Health()
+
+    def save(self) -> dict[str, Any]:
+        """Returns all that taking the next report depends on, JSON-able."""
+        return {
+            "summary": dict(self.summary),
+            "returns": list(self._returns),
+            "steps": self._steps,
+            "seconds": self._seconds,
+            "fraction": self._fraction,
+            "health": self._health.save(),
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Goes on from what `save` returned."""
+        self.summary |= facts["summary"]
+        self._returns.extend(facts["returns"])
+        self._steps, self._seconds = facts["steps"], facts["seconds"]
+        self._fraction = facts["fraction"]
+        self._health.restore(facts["health"])
 
     def end(self, error: BaseException) -> None:
         """Notes what ended the run before its budget was spent."""
@@ -47,26 +67,31 @@ class Recorder:
 
     def take(self, report: Progress, seconds: float) -> None:
         """Logs a report that was made `seconds` of training after the start."""
-        row = self._row(report, seconds) | self._health.measure(report)
+        row = self._row(report, seconds)
+        if not report.halted:
+            row |= self._health.measure(report)
         for warning in self._health.warnings(row):
             self.summary.setdefault("warnings", []).append(warning)
             self.tracker.note(warning)
-        period, before = self.experiment.evaluation.period, self._last
+        period, before = self.experiment.evaluation.period, self._steps
         spent = report.spent
-        if spent or (period and (not before or report.steps // period > before.steps // period)):
+        if spent or (period and (before is None or report.steps // period > before // period)):
             evaluated = self._evaluation(report)
             row |= evaluated
             if spent:
                 self.summary |= evaluated
         self.tracker.log(row)
         fraction = self.run.fraction(row)
-        if self.experiment.video and (not before or self._fraction < 0.5 <= fraction or spent):
+        if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
         if spent and report.steps and not report.updates:
             self.tracker.note(
                 f"the learner never ran: {report.steps:,} steps were not enough for a batch"
             )
-        self._last, self._seconds, self._fraction = report, seconds, fraction
+        if report.halted:
+            self.summary["ended_by"] = halted_text(report)
+            self.tracker.note(f"{self.run.directory.name}: {halted_text(report)}")
+        self._steps, self._seconds, self._fraction = report.steps, seconds, fraction
 
     def _evaluation(self, report: Progress) -> dict[str, float]:
         """Returns the mean and deviation of the evaluator's returns."""
@@ -89,8 +114,8 @@ class Recorder:
         return result
 
     def _row(self, report: Progress, seconds: float) -> dict[str, float]:
-        before, elapsed = self._last, seconds - self._seconds
-        rate = (report.steps - before.steps) / elapsed if before else 0.0
+        before, elapsed = self._steps, seconds - self._seconds
+        rate = 0.0 if before is None else (report.steps - before) / elapsed
         row: dict[str, float] = {
             "steps": report.steps,
             "episodes": report.episodes,

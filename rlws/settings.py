@@ -8,16 +8,20 @@ around explicitly. `Settings` makes each subclass such a dataclass and checks it
 import dataclasses
 import difflib
 import functools
+import importlib
 import math
 import numbers
 import types
 import typing
 from collections.abc import Iterable
+from dataclasses import MISSING
 from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
 
 
 class SettingError(ValueError):
     """Something is wrong with the input; one line names it, the rule, the value and the remedy."""
+
+    status = 2  # of a process that ends because of it
 
 
 class Range(NamedTuple):
@@ -90,6 +94,8 @@ def _check(name: str, hint: Any, value: Any) -> None:
         _check_number(name, kind, limits, value)
     elif kind in (bool, str) and not isinstance(value, kind):
         raise SettingError(f"{name} must be a {kind.__name__}, got {value!r}")
+    elif isinstance(kind, type) and issubclass(kind, Settings) and not isinstance(value, kind):
+        raise SettingError(f"{name} must be settings of kind {kind.__name__}, got {value!r}")
 
 
 def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
@@ -114,6 +120,53 @@ def describe(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [describe(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def revive(description: Any, name: str = "settings") -> Any:
+    """Returns the settings `describe` has described.
+
+    Nothing is called but classes of settings, so a description from elsewhere runs no code but what
+    importing the modules it names does.
+
+    Raises:
+      SettingError: it names a class that is not there, or none of settings, or a wrong value.
+    """
+    if isinstance(description, list):
+        return tuple(revive(item, f"{name}[{i}]") for i, item in enumerate(description))
+    if not isinstance(description, dict):
+        return description
+    if "type" not in description:
+        return {key: revive(item, f"{name}.{key}") for key, item in description.items()}
+    cls = _named(description["type"], name)
+    known = {field.name for field in dataclasses.fields(cls)}
+    given = {key: value for key, value in description.items() if key != "type"}
+    for key in given:
+        choose(f"{name}: setting of {cls.__name__}", key, known)
+    needed = {field.name for field in dataclasses.fields(cls) if _default(field) is MISSING}
+    if missing := sorted(needed - given.keys()):
+        raise SettingError(f"{name}: {cls.__name__} needs {', '.join(missing)}, got none")
+    return cls(**{key: revive(value, f"{name}.{key}") for key, value in given.items()})
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory
+
+
+def _named(text: str, name: str) -> Any:
+    module, _, qualname = str(text).partition(":")
+    found: Any = None
+    try:
+        found = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Settings)):
+        raise SettingError(
+            f"{name}: there is no class of settings {text!r} here; run from the folder it was "
+            "made in, or through the module that made it"
+        )
+    return found
 
 
 def choose(name: str, value: Any, options: Iterable[Any]) -> None:

@@ -4,14 +4,15 @@ import csv
 import dataclasses
 import itertools
 import json
-import pathlib
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlws.keeper import Keeper
 from rlws.recorder import Recorder
+from rlws.session import finished_by, follow
 from rlws.settings import SettingError, change, describe
 from rlws.statistics import interquartile_mean
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
@@ -66,13 +67,14 @@ def parse_value(text: str, now: Any) -> Any:
 
 
 def run_all(
-    experiment: "Experiment", runs: list[Member], directory: pathlib.Path, sinks: Sequence[Sink]
+    experiment: "Experiment", runs: list[Member], keeper: Keeper, sinks: Sequence[Sink]
 ) -> dict[str, Any]:
     """Runs all members of an experiment; returns the summary of the whole.
 
     Each member leaves a run folder of its own below `directory`; `members.csv` lays them side by
     side, and the plots show their mean and range.
     """
+    directory = keeper.directory
     # Recorded as what it is: a run by itself would give the same.
     alone = dataclasses.replace(experiment, sweep=())
     if isinstance(experiment.trainer, DeviceTrainer):
@@ -80,52 +82,53 @@ def run_all(
         alone = dataclasses.replace(alone, trainer=trainer)
     unit = "episodes" if experiment.steps is None else "steps"
     budget = getattr(experiment, unit)
-    whole = Run(experiment.name, directory, describe(experiment), budget * len(runs), unit)
+    whole = Run(
+        experiment.name,
+        directory,
+        describe(experiment),
+        budget * len(runs),
+        unit,
+        keeper.resumed_steps(None),
+    )
     tracker = Tracker((Terminal(experiment.quiet), Csv(), Json(), Plots(), *sinks))
-    tracker.start(whole)
     recorders = []
     evaluators: dict[str, Any] = {}
     for i, (seed, settings) in enumerate(runs):
         own = dataclasses.replace(alone, agent=change(experiment.agent, settings), seed=seed)
         folder = directory / _label(i, seed, settings, len(runs))
-        folder.mkdir(parents=True)
-        run = Run(experiment.name, folder, describe(own), budget, unit)
-        recorders.append(Recorder(own, run, Tracker((Csv(), Json())), evaluators))
-        recorders[-1].tracker.start(run)
-    try:
-        _follow(experiment, runs, recorders, tracker)
-    except BaseException as error:
-        for recorder in recorders:
-            recorder.end(error)
-        raise
-    finally:
+        folder.mkdir(parents=True, exist_ok=True)
+        run = Run(experiment.name, folder, describe(own), budget, unit, keeper.resumed_steps(i))
+        member_tracker = Tracker((Csv(), Json(), *experiment.sinks()))
+        recorders.append(Recorder(own, run, member_tracker, evaluators))
+    log = partial(_log, recorders, tracker)
+    summary = dict[str, Any]()
+
+    def finish():
         for recorder in recorders:
             recorder.tracker.finish(recorder.summary)
-        summary = _summary(experiment, runs, recorders, directory)
+        summary.update(_summary(experiment, runs, recorders, directory))
         tracker.finish(summary)
+
+    with finished_by(recorders, finish):
+        tracker.start(whole)
+        for recorder in recorders:
+            recorder.tracker.start(recorder.run)
+        follow(experiment, runs, recorders, keeper, log)
     return summary
 
 
-def _follow(experiment, runs, recorders, tracker):
-    began = time.perf_counter()
-    before = began, 0
-    for reports in experiment.train_all(runs):
-        seconds = time.perf_counter() - began
-        for i, report in reports.items():
-            recorders[i].take(report, seconds)
-        now, totals = time.perf_counter(), [recorder.summary for recorder in recorders]
-        counters = {k: sum(t[k] for t in totals) for k in ("steps", "episodes", "updates")}
-        rate = (counters["steps"] - before[1]) / (now - before[0])
-        row = {**counters, "seconds": now - began, "steps_per_second": rate}
-        before = now, counters["steps"]
-        means = [np.mean(report.returns) for report in reports.values() if len(report.returns)]
-        if means:
-            row |= {
-                "episode_return": float(np.mean(means)),
-                "episode_return_min": float(np.min(means)),
-                "episode_return_max": float(np.max(means)),
-            }
-        tracker.log(row)
+def _log(recorders, tracker, reports, seconds):
+    totals = [recorder.summary for recorder in recorders]
+    row = {k: sum(t[k] for t in totals) for k in ("steps", "episodes", "updates")}
+    row |= {"seconds": seconds, "steps_per_second": row["steps"] / max(seconds, 1e-9)}
+    means = [np.mean(report.returns) for report in reports.values() if len(report.returns)]
+    if means:
+        row |= {
+            "episode_return": float(np.mean(means)),
+            "episode_return_min": float(np.min(means)),
+            "episode_return_max": float(np.max(means)),
+        }
+    tracker.log(row)
 
 
 def _label(i: int, seed: int, settings: dict[str, Any], count: int) -> str:

@@ -1,6 +1,7 @@
 """The command line: every mistake is one line on stderr and status 2, and leaves nothing behind."""
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -129,6 +130,14 @@ def test_cli_mistakes_are_one_line_and_leave_nothing(args, message, capfd, folde
     assert not any(folder.iterdir())
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_cli_mistakes_are_told_on_any_terminal(encoding, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert fails(capfd, "--sed", "3") == "unknown option --sed; did you mean --seed?"
+    line = fails(capfd, "--agent.discount", "2")
+    assert line == "--agent.discount must be at least 0 and at most 1, got 2.0"
+
+
 def test_cli_mismatch_of_agent_and_environment_names_both(capfd, folder):
     line = fails(capfd, "--environment", "gym:Pendulum-v1")
     assert "categorical policy" in line
@@ -152,7 +161,7 @@ def test_cli_directory_in_use_is_left_alone(capfd, folder):
     (folder / "old" / "file").write_text("precious")
     assert fails(capfd, "--directory", "old") == (
         "directory must be new or empty, got 'old', which holds files; "
-        "choose another with --directory, or remove it"
+        "choose another with --directory, remove it, or go on with it by --resume"
     )
     assert (folder / "old" / "file").read_text() == "precious"
     assert len([*folder.rglob("*")]) == 2
@@ -182,11 +191,11 @@ def test_cli_environment_that_says_nan_ends_the_run(trainer, message, capfd, fol
     args = ["--environment", "toy:Faulty", "--trainer", trainer, "--directory", "run"]
     with pytest.raises(SystemExit) as end:
         main(TOY, args=args)
-    assert end.value.code == 2
+    assert end.value.code == 4
     line = capfd.readouterr().err
     assert re.fullmatch(f"error: {message}\n", line)
     summary = json.loads((folder / "run" / "summary.json").read_text())
-    assert f"error: {summary['ended_by'].removeprefix('SettingError: ')}\n" == line
+    assert f"error: {summary['ended_by'].removeprefix('EnvironmentFault: ')}\n" == line
 
 
 @pytest.mark.parametrize("trainer", ["host", "device"])
@@ -236,15 +245,15 @@ def test_cli_help_explains_every_setting(capfd):
 
 
 def test_cli_interrupt_exits_130_and_keeps_the_run(capfd, folder, monkeypatch):
-    train = Experiment._train
+    train = Experiment.train_all
 
-    def interrupted(self):
-        reports = train(self)
+    def interrupted(self, runs, **control):
+        reports = train(self, runs, **control)
         yield next(reports)
         yield next(reports)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Experiment, "_train", interrupted)
+    monkeypatch.setattr(Experiment, "train_all", interrupted)
     with pytest.raises(SystemExit) as end:
         main(TOY, args=["--directory", "run"])
     assert end.value.code == 130
@@ -310,6 +319,8 @@ def test_real_ctrl_c_ends_with_130(folder):
             assert process.wait(60) == 130
         finally:
             process.kill()
-        assert process.stderr.read() == "interrupted\n"
+        said = process.stderr.read().splitlines()
+        stopping = "stopping; once more to stop without saving"
+        assert said == [stopping, "interrupted; go on with: rlws resume run"]
     summary = json.loads((folder / "run" / "summary.json").read_text())
-    assert summary["ended_by"] == "KeyboardInterrupt"
+    assert summary["ended_by"] == "Interrupted: SIGINT"

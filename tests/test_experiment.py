@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from agents_zoo import reinforce
-from rlws import environments, evaluation, experiment, recorder
+from rlws import environments, evaluation, experiment, recorder, session
 from rlws.environments import Catch
 from rlws.experiment import Evaluation, Experiment
+from rlws.interrupts import Interrupts
 from rlws.networks import MLP
 from rlws.settings import SettingError, describe
 from rlws.tracking import Sink
@@ -27,10 +28,10 @@ from rlws.trainers import DeviceTrainer
 class Watched(Experiment):
     """An experiment that keeps its parameters."""
 
-    def _train(self):
-        for report in super()._train():
-            params.append(jax.device_get(report.params))
-            yield report
+    def train_all(self, runs, **control):
+        for reports in super().train_all(runs, **control):
+            params.append(jax.device_get(reports[0].params))
+            yield reports
 
 
 params = []
@@ -104,7 +105,15 @@ def rows_of(directory):
 
 
 def test_experiment_keeps_everything_of_a_run(done):
-    names = ["config.json", "metrics.csv", "plots", "summary.json", "videos"]
+    names = [
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "metrics.csv",
+        "plots",
+        "summary.json",
+        "videos",
+    ]
     assert sorted(path.name for path in done.directory.iterdir()) == names
     assert (done.directory / "plots" / "return.png").stat().st_size > 5000
     assert json.loads((done.directory / "summary.json").read_text()) == done.summary
@@ -147,7 +156,7 @@ def test_experiment_evaluates_every_period_and_once_at_the_end(done):
 
 def test_experiment_counts_the_seconds_of_training_only(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(experiment.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(session.time, "perf_counter", lambda: now[0])
 
     def reports():
         for seconds in (2, 3, 4):
@@ -155,7 +164,7 @@ def test_experiment_counts_the_seconds_of_training_only(monkeypatch):
             yield seconds
 
     taken = []
-    for report, seconds in experiment._timed(reports()):
+    for report, seconds in session._timed(reports(), 0, Interrupts()):
         taken.append((report, seconds))
         now[0] += 100  # looking at it
     assert taken == [(2, 2), (3, 5), (4, 9)]

@@ -205,6 +205,12 @@ def test_update_is_adam_by_hand():
         assert state.updates == t
 
 
+def test_learn_says_how_much_of_the_batch_has_weight_0():
+    learner = Regression(LINEAR, SGD)
+    _, metrics = jax.jit(learner.learn)(learner.init(KEY), ragged(), KEY)
+    assert metrics["weight_0_fraction"] == 0.5
+
+
 def test_update_keeps_what_is_extra():
     learner = Regression(LINEAR, SGD)
     state = learner.init(KEY)._replace(extra={"kept": jnp.float32(7)})

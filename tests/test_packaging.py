@@ -12,7 +12,12 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-DISTRIBUTIONS = {"haiku": "dm-haiku", "dm_env": "dm-env", "imageio_ffmpeg": "imageio-ffmpeg"}
+DISTRIBUTIONS = {
+    "haiku": "dm-haiku",
+    "dm_env": "dm-env",
+    "imageio_ffmpeg": "imageio-ffmpeg",
+    "mlflow": "mlflow-skinny",
+}
 TOOLS = ("sh", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "readlink", "rm", "sed", "tr")
 OURS = {"rlws", "agents_zoo", "experiments"}
 
@@ -49,7 +54,8 @@ def test_setup_declares_what_is_imported_and_nothing_else():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     options, extras = setup["options"], setup["options.extras_require"]
-    lines = (options["install_requires"] + extras["envs"] + extras["envpool"]).split("\n")
+    optional = "".join(text for name, text in extras.items() if name != "dev")
+    lines = (options["install_requires"] + optional).split("\n")
     declared = {re.split(r"[\[<>=]", line)[0] for line in lines if line and line[0] != "#"}
     used = {name for package in OURS for name in imported(package)}
     third_party = used - OURS - set(sys.stdlib_module_names)

@@ -1,8 +1,10 @@
 """Settings: frozen without a decorator, checked when made, changed and swept."""
 
 import dataclasses
+import importlib
 import json
 import math
+import pathlib
 from typing import Annotated, Literal
 
 import jax
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlws import networks
 from rlws.settings import (
     Fraction,
     NonNegative,
@@ -21,6 +24,7 @@ from rlws.settings import (
     Settings,
     choose,
     describe,
+    revive,
 )
 
 
@@ -116,6 +120,7 @@ def test_settings_replace_checks_again():
         ("limit", 2.5, "a whole number, got 2.5"),
         ("unit", 1.5, "at least -1 and at most 1, got 1.5"),
         ("plain", 1.5, "a whole number, got 1.5"),
+        ("inner", Inner, f"settings of kind Inner, got {Inner!r}"),
     ],
 )
 def test_settings_errors_name_setting_rule_and_value(field, value, message):
@@ -197,3 +202,87 @@ def test_describe_is_json_able_and_complete():
 def test_describe_tells_different_settings_apart():
     assert describe(Toy()) != describe(Child())
     assert describe(Toy()) != describe(Toy(inner=Inner(activation="relu")))
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def names(folder):
+    """Returns the modules in a folder, as of a package."""
+    return [f"{folder}.{p.stem}" for p in sorted((ROOT / folder).glob("[!_]*.py"))]
+
+
+def through_json(settings):
+    return revive(json.loads(json.dumps(describe(settings))))
+
+
+@pytest.mark.parametrize("module", names("agents_zoo"))
+@pytest.mark.parametrize("backbone", [networks.MLP((7,)), networks.GRU(size=3), networks.CNN()])
+def test_revive_undoes_describe_for_agents(module, backbone):
+    made = importlib.import_module(module).Config()
+    for config in (made, dataclasses.replace(made, discount=0.5, backbone=backbone)):
+        found = through_json(config)
+        assert type(found) is type(config)
+        assert found == config
+        assert hash(found) == hash(config)
+
+
+@pytest.mark.parametrize("module", names("experiments"))
+def test_revive_undoes_describe_for_experiments(module):
+    made = importlib.import_module(module).experiment
+    changes = {"sweep": ("agent.discount=0.9,0.99",), "track": ("jsonl",), "directory": "run"}
+    for experiment in (made, dataclasses.replace(made, steps=None, episodes=3, **changes)):
+        assert through_json(experiment) == experiment
+
+
+def test_revive_fills_in_settings_that_are_newer():
+    described = describe(Toy(rate=0.5))
+    del described["limit"], described["inner"]["activation"]
+    assert revive(described) == Toy(rate=0.5)
+
+
+class Needs(Settings):
+    rate: Positive
+    other: Positive = 1.0
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"type": "os:system", "command": "touch canary"}, "no class of settings 'os:system'"),
+        ({"type": "os:system('touch canary')"}, r"no class of settings \"os:system\('touch"),
+        ({"type": "builtins:eval", "source": "open('canary', 'w')"}, "no class of settings"),
+        ({"type": "rlws.settings:choose"}, "no class of settings"),
+        ({"type": "no.such.module:Class"}, "'no.such.module:Class' here; run from the folder"),
+        ({"type": "agents_zoo.pqo:Config"}, "'agents_zoo.pqo:Config' here"),
+        ({"type": "agents_zoo.ppo:Confog"}, "'agents_zoo.ppo:Confog' here"),
+        ({"type": "agents_zoo.ppo"}, "'agents_zoo.ppo' here"),
+        ({"type": ".ppo:Config"}, "'.ppo:Config' here"),
+        ({"type": ""}, "'' here"),
+        ({"type": None}, "None here"),
+        ({"type": ["agents_zoo.ppo:Config"]}, "here; run from the folder"),
+        # Moved fields: of another name, gone, new without a default, of another kind.
+        (
+            {"type": "agents_zoo.ppo:Config", "learning_rat": 1.0},
+            r"^settings: setting of Config: unknown value 'learning_rat'; did you mean "
+            "'learning_rate'",
+        ),
+        ({"type": "agents_zoo.ppo:Config", "learning_rate": -1.0}, "greater than 0, got -1.0"),
+        ({"type": "agents_zoo.ppo:Config", "learning_rate": "open('canary', 'w')"}, "a number"),
+        ({"type": f"{__name__}:Needs", "other": 1.0}, "^settings: Needs needs rate, got none$"),
+        ({"type": f"{__name__}:Toy", "inner": 3}, r"Toy\.inner must be settings of kind Inner"),
+        (
+            {"type": f"{__name__}:Toy", "inner": {"sizes": [1]}},
+            r"Toy\.inner must be settings of kind Inner, got \{'sizes': \(1,\)\}",
+        ),
+        (
+            {"type": f"{__name__}:Toy", "inner": {"type": f"{__name__}:Inner", "size": [1]}},
+            r"^settings\.inner: setting of Inner: unknown value 'size'; did you mean 'sizes'",
+        ),
+    ],
+)
+def test_revive_makes_nothing_but_settings(description, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError, match=message):
+        revive(json.loads(json.dumps(description)))
+    assert not list(tmp_path.iterdir())

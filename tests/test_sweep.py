@@ -4,12 +4,15 @@ import csv
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
+import rlws
 from agents_zoo import a2c
 from rlws import flags
 from rlws.experiment import Evaluation, Experiment
 from rlws.networks import GRU, MLP
+from rlws.runs import experiment_of
 from rlws.settings import SettingError
 from rlws.sweep import members, parse_value
 from rlws.trainers import DeviceTrainer, HostTrainer
@@ -69,7 +72,10 @@ TRAINERS = [DeviceTrainer(num_envs=2, num_seeds=2), HostTrainer(num_envs=2)]
 def test_a_sweep_leaves_a_folder_for_each_member_and_one_table(trainer, tmp_path):
     directory = tmp_path / "sweep"
     experiment = change(
-        trainer=trainer, sweep=("agent.learning_rate=1e-3,1e-2",), directory=str(directory)
+        trainer=trainer,
+        sweep=("agent.learning_rate=1e-3,1e-2",),
+        track=("jsonl",),
+        directory=str(directory),
     )
     summary = experiment.run()
     with open(directory / "members.csv") as file:
@@ -84,7 +90,16 @@ def test_a_sweep_leaves_a_folder_for_each_member_and_one_table(trainer, tmp_path
         assert config["sweep"] == []
         found = json.loads((folder / "summary.json").read_text())
         assert str(found["evaluation_return_mean"]) == line["evaluation_return_mean"]
-        assert (folder / "metrics.csv").read_text().count("\n") > 10
+        for name in ("metrics.csv", "metrics.jsonl"):
+            assert (folder / name).read_text().count("\n") > 10
+        # From now on it is a run by itself.
+        (checkpoint,) = (folder / "checkpoints").iterdir()
+        assert int(checkpoint.name) == int(line["steps"])
+        assert rlws.load(folder)(np.zeros((10, 5), np.float32)) in range(3)
+    alone = dataclasses.replace(
+        experiment_of(folder), directory=str(folder), resume=True, steps=400
+    )
+    assert alone.run()["steps"] >= 400
     assert (directory / "summary.json").exists()
     assert (directory / "plots").is_dir()
 
@@ -99,3 +114,24 @@ def test_flags_sweep_and_backbone():
         flags.parse(EXPERIMENT, ["--agent.backbone", "gur"])
     with pytest.raises(SettingError, match=r"must be of the form agent\.setting"):
         flags.parse(EXPERIMENT, ["--sweep"]).check()
+
+
+def test_a_finished_sweep_does_not_go_on_but_its_members_may(tmp_path):
+    sweep = change(steps=20, directory=str(tmp_path / "sweep"), resume=True)
+    first = sweep.run()
+    assert sweep.run() == first  # nothing to do
+    with pytest.raises(SettingError, match=r"steps: 20, 40.*fork of one of the runs in it"):
+        dataclasses.replace(sweep, steps=40).run()
+
+
+def test_flags_track():
+    found = flags.parse(EXPERIMENT, ["--track", "jsonl", "--track=tensorboard"])
+    assert found.track == ("jsonl", "tensorboard")
+    found = flags.parse(EXPERIMENT, ["--track=jsonl", "--on-track-failure", "stop"])
+    assert [sink.on_failure for sink in found.sinks()] == ["stop"]
+
+
+def test_an_unknown_sink_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(SettingError, match="tracking sink: unknown value 'jsno'; did you mean"):
+        change(track=("jsno",), directory=str(tmp_path / "run")).run()
+    assert not (tmp_path / "run").exists()

@@ -70,9 +70,8 @@ class PrioritisedReplay(Replay):
         index, priority = sum_tree.find(state.tree, share)
         count = state.replay.begun - state.replay.tail
         weight = (count * jnp.maximum(priority, 1e-30) / total) ** -self._beta(state)
-        replay = state.replay._replace(fresh=jnp.bool_(False))
-        batch = self.gather(replay, index, weight / weight.max())
-        return state._replace(replay=replay, sampled=index), batch
+        batch = self.gather(state.replay, index, weight / weight.max())
+        return state._replace(replay=self.taken(state.replay, index), sampled=index), batch
 
     def _beta(self, state: PrioritisedState) -> Array | float:
         if self.beta_steps is None:
@@ -82,9 +81,11 @@ class PrioritisedReplay(Replay):
         return self.beta + (1.0 - self.beta) * progress
 
     def feedback(self, state: PrioritisedState, priority: Array) -> PrioritisedState:
-        priority = jnp.abs(priority) + self.epsilon
-        tree = sum_tree.write(state.tree, state.sampled, priority**self.exponent)
+        known = jnp.isfinite(priority)  # one that is not would spoil every sum above it
+        priority = jnp.where(known, jnp.abs(priority) + self.epsilon, 0.0)
+        index = jnp.where(known, state.sampled, sum_tree.NOWHERE)
+        tree = sum_tree.write(state.tree, index, priority**self.exponent)
         return state._replace(tree=tree, maximum=jnp.maximum(state.maximum, priority.max()))
 
     def metrics(self, state: PrioritisedState) -> Metrics:
-        return {"largest_priority": state.maximum}
+        return {"largest_priority": state.maximum, **super().metrics(state.replay)}

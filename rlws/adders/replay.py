@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rlws.adders.adder import Adder, Schedule
 from rlws.settings import Fraction, PositiveInt, SettingError
-from rlws.types import Array, Key, Row, Trajectory
+from rlws.types import Array, Key, Metrics, Row, Trajectory
 
 
 class ReplayState(NamedTuple):
@@ -28,6 +28,7 @@ class ReplayState(NamedTuple):
     begun: Array  # starts so far
     tail: Array  # starts so far that are overwritten by now
     fresh: Array  # whether rows came since the last batch
+    age: Array  # mean over the last batch: steps since its trajectories began, ignored ones too
 
 
 class Replay(Adder):
@@ -96,6 +97,7 @@ class Replay(Adder):
             begun=zero,
             tail=zero,
             fresh=jnp.bool_(False),
+            age=jnp.float32(0),
         )
 
     def _num_starts(self, num_envs: int) -> int:
@@ -142,7 +144,7 @@ class Replay(Adder):
         number = state.tail + jnp.arange((block_length + 1) * num_envs)
         ahead = (starts[number % size] // num_envs - state.written) % num_rows
         gone = (number < begun - size) | ((number < state.begun) & (ahead <= block_length))
-        return ReplayState(
+        return state._replace(
             rows=ring,
             written=state.written + jnp.where(adding, block_length, 0),
             starts=starts,
@@ -159,8 +161,14 @@ class Replay(Adder):
     def sample(self, state: Any, key: Key) -> tuple[Any, Trajectory]:
         size = jnp.maximum(state.begun - state.tail, 1)
         number = state.tail + jax.random.randint(key, (self.batch_size,), 0, size)
-        state = state._replace(fresh=jnp.bool_(False))
-        return state, self.gather(state, number % len(state.starts))
+        index = number % len(state.starts)
+        return self.taken(state, index), self.gather(state, index)
+
+    def taken(self, state: ReplayState, index: Array) -> ReplayState:
+        """Returns the state after the trajectories that begin at `starts[index]` were taken."""
+        num_rows, num_envs = state.rows.timestep.step_type.shape
+        rows = (state.written - state.starts[index] // num_envs) % num_rows
+        return state._replace(fresh=jnp.bool_(False), age=jnp.mean(rows * num_envs))
 
     def gather(self, state: ReplayState, index: Array, weight: Array | float = 1.0) -> Trajectory:
         """Returns the trajectories that begin at `starts[index]`, [batch, T, ...]."""
@@ -181,6 +189,9 @@ class Replay(Adder):
         else:
             timestep = self._ahead(at, state.rows.timestep)
         return jax.vmap(Trajectory.from_steps)(timestep, action, extras, weight)
+
+    def metrics(self, state: Any) -> Metrics:
+        return {"replay_age": state.age}
 
     def _ahead(self, at, timesteps):
         """Returns the timesteps at the start and n steps ahead, as if that were one step."""

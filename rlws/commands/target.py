@@ -24,12 +24,12 @@ def agent_config(target: str, settings: list[str]) -> AgentConfig:
       SettingError: there is no such thing.
     """
     place, _, name = target.partition(":")
-    module = _module(place)
-    found = getattr(module, name, None) if name else None
+    found_module = load_module(place)
+    found = getattr(found_module, name, None) if name else None
     if name and found is None:
-        choose(target, name, [n for n, _ in inspect.getmembers(module, inspect.isclass)])
+        choose(target, name, [n for n, _ in inspect.getmembers(found_module, inspect.isclass)])
     if not (inspect.isclass(found) and issubclass(found, AgentConfig)):
-        found = _only_config(module, place)
+        found = _only_config(found_module, place)
     try:
         config = found()
     except TypeError as error:
@@ -38,7 +38,8 @@ def agent_config(target: str, settings: list[str]) -> AgentConfig:
     return change(config, changes)
 
 
-def _module(place: str) -> ModuleType:
+def load_module(place: str) -> ModuleType:
+    """Returns a module by its name, or from its file."""
     if place.endswith(".py"):
         path = pathlib.Path(place)
         if not path.is_file():

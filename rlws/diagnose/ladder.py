@@ -88,7 +88,7 @@ def run(
         yield done, found
         if done >= steps or (streak[waited] >= CONSECUTIVE).all():
             return
-        runs, log = advance(runs, tables, Budget(each, plenty, plenty))
+        runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))
         done += int(jax.device_get(log.steps).min())
 
 

@@ -19,9 +19,7 @@ def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Returns the known names meant by `name`: its newest version, else its namesakes under other
     prefixes, else the nearest spelling, under the same prefix where it is one."""
-    newest = {}
-    for candidate in sorted(known, key=_version):
-        newest[_base(candidate)] = candidate
+    newest = {_base(candidate): candidate for candidate in newest_versions(known)}
     if _base(name) in newest:
         return [newest[_base(name)]]
     prefix, rest = _split(_base(name))
@@ -31,6 +29,11 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     siblings = {_split(base)[1]: base for base in newest if _split(base)[0] == prefix}
     options = siblings or {_split(base)[1]: base for base in newest}
     return [newest[options[near]] for near in difflib.get_close_matches(rest, options, 1)]
+
+
+def newest_versions(known: Iterable[str]) -> list[str]:
+    """Returns of each known name the newest version, sorted."""
+    return sorted({_base(name): name for name in sorted(known, key=_version)}.values())
 
 
 def _base(name: str) -> str:

@@ -26,11 +26,13 @@ _factories: dict[str, Callable[..., Environment]] = {
     "jax:Memory": Memory,
 }
 
-# The prefixes of other packages: the module here that adapts them, which has `names()`, and its
-# class, of what follows the prefix. Imported when asked for: they are slow, or not installed.
+# The prefixes of other packages: the module here that adapts them, which has `names()`, its class,
+# of what follows the prefix, and the extra they are in. Imported when asked for: they are slow, or
+# not installed.
 _ADAPTERS = {
-    "gym": ("gymnasium_adapter", "GymEnvironment"),
-    "gymnax": ("gymnax_adapter", "GymnaxEnvironment"),
+    "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
+    "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
+    "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
 }
 
 
@@ -46,7 +48,8 @@ def make(
     A JAX environment has no state, so whoever runs it takes care of `seed` and `index`.
 
     Args:
-      name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, or a registered name.
+      name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
+        the DeepMind Control Suite ("dm:cartpole-swingup"), or a registered name.
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
@@ -75,7 +78,7 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
     """Makes `make(name)` call `factory` with those of its settings that `factory` accepts by name.
 
     Args:
-      name: "prefix:Name", with a prefix that no package here has, so not "gym" or "gymnax".
+      name: "prefix:Name", with a prefix that no package here has, so not "gym", "gymnax" or "dm".
       factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
     """
     prefix, _, rest = name.partition(":")
@@ -121,11 +124,12 @@ def _factory(name: str) -> Callable[..., Environment]:
     prefix, _, identity = name.partition(":")
     if prefix not in _ADAPTERS or not identity:
         raise unknown(name, available(), "rlws.environments.available() lists the names")
+    _, adapted, extra = _ADAPTERS[prefix]
     try:
         adapter = _adapter(prefix)
     except ImportError as error:
-        raise missing(f"environment {name!r}", error) from error
-    return functools.partial(getattr(adapter, _ADAPTERS[prefix][1]), identity)
+        raise missing(f"environment {name!r}", error, extra) from error
+    return functools.partial(getattr(adapter, adapted), identity)
 
 
 def _adapter(prefix: str) -> ModuleType:

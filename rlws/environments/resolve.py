@@ -23,6 +23,7 @@ def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.
     environment: Any = source
     if render:  # pictures, not a window: SDL need not look for a screen
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if isinstance(source, str):
         environment = make(source, seed, index, render)
     elif not isinstance(source, JaxEnvironment):
@@ -55,5 +56,5 @@ def device(source: Source) -> JaxEnvironment:
 def is_jax(source: Source) -> bool:
     """Returns whether the environment can run on the device."""
     if isinstance(source, str):
-        source = "" if source.startswith("gym:") else make(source)
+        source = "" if source.startswith(("gym:", "dm:")) else make(source)
     return isinstance(source, JaxEnvironment)

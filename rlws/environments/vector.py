@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import signal
 import sys
+import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dm_env
@@ -14,10 +17,13 @@ from dm_env import specs
 
 from rlws import streams
 from rlws.environments import registry
+from rlws.environments.checks import EnvironmentFault
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.names import unknown
 from rlws.settings import SettingError, choose
 from rlws.types import Action, EnvironmentSpec
+
+CLOSING = 5.0  # seconds in which processes may end by themselves
 
 
 class VectorEnvironment:
@@ -53,6 +59,7 @@ def make_vector(
     num_envs: int,
     seed: int = 0,
     vectorization: str = "sync",
+    begin: int = 0,
 ) -> VectorEnvironment:
     """Returns the `num_envs` environments of the run with `seed`, stepped together.
 
@@ -65,6 +72,7 @@ def make_vector(
         new ones at every step, unless it was made with copy=False.
       num_envs: B.
       seed: of the run.
+      begin: another number gives other episodes of the same run; see `HostTrainer.train`.
       vectorization: "sync" steps one environment after the other; "async" gives each a process;
         "native" is gymnasium's `vector_entry_point` of the id; "envpool" is envpool's environment
         of that name, whose discount is 1 at the time limit, even where that step terminates, too.
@@ -75,7 +83,8 @@ def make_vector(
     choose("vectorization", vectorization, ("sync", "async", "native", "envpool"))
     if num_envs < 1:
         raise SettingError(f"num_envs must be at least 1, got {num_envs}")
-    seeds = [streams.host_seed(seed, streams.Stream.ENVIRONMENT, i, 0) for i in range(num_envs)]
+    counters = ((streams.Stream.ENVIRONMENT, i, begin) for i in range(num_envs))
+    seeds = [streams.host_seed(seed, *each) for each in counters]
     if not isinstance(source, str):
         return _Rows(_checked(source, seed, num_envs), seeds)
     prefix, _, identity = source.partition(":")
@@ -95,6 +104,8 @@ class _Rows(VectorEnvironment):
         from rlws.environments import gymnasium_spaces as spaces
 
         several = isinstance(envs.unwrapped, vector.SyncVectorEnv | vector.AsyncVectorEnv)
+        self._vector: Any = envs.unwrapped
+        self._processes = isinstance(envs.unwrapped, vector.AsyncVectorEnv)
         if limit is None:
             registered = envs.spec or (envs.unwrapped.get_attr("spec")[0] if several else None)
             limit = getattr(registered, "max_episode_steps", None)
@@ -120,7 +131,10 @@ class _Rows(VectorEnvironment):
         return dm_env.TimeStep(step_type, reward, discount, self._observe(observation))
 
     def step(self, actions: Action) -> dm_env.TimeStep:
-        observation, reward, terminated, truncated, _ = self._envs.step(self._act(actions))
+        try:
+            observation, reward, terminated, truncated, _ = self._envs.step(self._act(actions))
+        except (OSError, EOFError) as error:
+            raise self._dead(error) from error
         last, live = terminated | truncated, self._live
         self._live = ~last
         return dm_env.TimeStep(
@@ -130,8 +144,37 @@ class _Rows(VectorEnvironment):
             self._observe(observation),
         )
 
+    def _dead(self, error: Exception) -> Exception:
+        """Returns what to say of a process that no longer talks to us."""
+        processes = self._vector.processes if self._processes else []
+        for i, process in enumerate(processes):
+            process.join(1.0)
+            if process.exitcode is not None:
+                how = f"status {process.exitcode}"
+                if process.exitcode < 0:
+                    how = signal.Signals(-process.exitcode).name
+                return EnvironmentFault(f"environment {i}: its process ended by {how}")
+        return error
+
     def close(self) -> None:
-        self._envs.close()
+        if not self._processes or self._vector.closed:
+            self._envs.close()
+            return
+        # By gymnasium's messages, but not by its `close`, which waits for ever for a process that
+        # is dead, stopped or hung.
+        envs, end = self._vector, time.monotonic() + CLOSING
+        pipes = [pipe for pipe in envs.parent_pipes if pipe is not None]  # where none has raised
+        for pipe in pipes:
+            with contextlib.suppress(OSError):  # nobody is there to read it
+                pipe.send(("close", None))
+        for process in envs.processes:
+            process.join(max(0.01, end - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join(CLOSING)
+        for pipe in pipes:
+            pipe.close()
+        envs.closed, envs.error_queue = True, None  # whose semaphores would outlive us
 
 
 class _Restarting:
@@ -210,10 +253,24 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
     # No process is forked from this one: what JAX's threads lock would stay locked in it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     options = {"context": method} if vectorization == "async" else {}
-    with _no_main_module():
+    with _no_main_module(), _blocked_signals():
         return gymnasium.make_vec(
             registered, num_envs, vectorization, options, disable_env_checker=True
         )
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """New processes inherit it: Ctrl-C, which reaches them as well, is for this one to act on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which, as it starts, unblocks what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

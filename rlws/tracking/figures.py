@@ -60,7 +60,7 @@ def return_figure(columns: Columns, title: str = "") -> Figure | None:
         _evaluations(axes, steps[tested], evaluation[tested], deviation[tested])
     axes.set_ylabel("episode return")
     axes.set_xlabel("environment steps")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(literal(title), loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
@@ -86,10 +86,15 @@ def panels_figure(columns: Columns, names: Sequence[str], title: str = "") -> Fi
             axes.set_yscale("log")
         elif np.abs(values[seen]).max() >= 10_000:
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        axes.set_title(literal(name.replace("_", " ")), loc="left", fontsize=10)
+    figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11)
     figure.supxlabel(f"environment steps (bold: mean of the last {_compact(window)})", fontsize=9)
     return figure
+
+
+def literal(text: str) -> str:
+    """Returns what matplotlib shows as `text`: without mathematics, nor a label it keeps back."""
+    return " " * text.startswith("_") + text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Figure:

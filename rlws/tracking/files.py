@@ -36,9 +36,9 @@ class Csv(Sink):
     def start(self, run: Run) -> None:
         """Writes the header, and the rows kept when resuming."""
         self._path = run.directory / "metrics.csv"
-        lines = _complete_lines(self._path) if run.resumed_steps and self._path.exists() else []
+        lines = resumed_lines(self._path, run)
         self._columns = next(csv.reader(lines[:1]), list(COUNTERS))
-        kept = [row for row in lines[1:] if float(row.split(",", 1)[0]) <= run.resumed_steps]
+        kept = [row for row in lines[1:] if run.keeps(float(row.split(",", 1)[0]))]
         self._rewrite(kept)
 
     def log(self, row: Row) -> None:
@@ -47,12 +47,10 @@ class Csv(Sink):
         self._columns += new
         line = _line(row.get(name, "") for name in self._columns)
         if new:
-            rows = _complete_lines(self._path)[1:]
+            rows = complete_lines(self._path)[1:]
             self._rewrite([old.rstrip("\n") + "," * len(new) + "\n" for old in rows] + [line])
         else:
-            # Reopened for each row: no handle outlives a replaced file, and closing is one write.
-            with open(self._path, "a", encoding="utf-8", newline="") as file:
-                file.write(line)
+            append(self._path, line.encode())
 
     def _rewrite(self, rows: list[str]) -> None:
         with replacing(self._path) as temporary:
@@ -67,13 +65,26 @@ def read_metrics(path: str | os.PathLike) -> dict[str, list[float]]:
       OSError: the file cannot be read.
       ValueError: a value is not a number.
     """
-    header, *rows = [*csv.reader(_complete_lines(pathlib.Path(path)))] or [[]]
+    header, *rows = [*csv.reader(complete_lines(pathlib.Path(path)))] or [[]]
     return {
         name: [float(row[column] or "nan") for row in rows] for column, name in enumerate(header)
     }
 
 
-def _complete_lines(path: pathlib.Path) -> list[str]:
+def append(path: pathlib.Path, data: bytes) -> None:
+    """Adds `data`, a line or a record, to the end of a file: one write, flushed at once."""
+    # Reopened for each: no handle outlives a replaced file, and closing is the one write.
+    with open(path, "ab") as file:
+        file.write(data)
+
+
+def resumed_lines(path: pathlib.Path, run: Run) -> list[str]:
+    """Returns the lines that a resumed run finds in its file; none in a fresh run."""
+    return complete_lines(path) if run.resumed_steps is not None and path.exists() else []
+
+
+def complete_lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines of a file, all but a half-written last one."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [line for line in lines if line.endswith("\n")]
 
@@ -94,24 +105,26 @@ class Json(Sink):
     def start(self, run: Run) -> None:
         """Writes the configuration."""
         self._directory = run.directory
-        _write_json(self._directory / "config.json", run.config)
+        write_json(self._directory / "config.json", run.config)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the summary."""
-        _write_json(self._directory / "summary.json", summary)
+        write_json(self._directory / "summary.json", summary)
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    text = json.dumps(_plain(value), indent=2, default=str, allow_nan=False)
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON, whatever the values, in place of what was there."""
+    text = json.dumps(plain(value), indent=2, default=str, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns `value` as JSON has it: NaN and infinities null, arrays lists, names strings."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # numpy and JAX, scalars too
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

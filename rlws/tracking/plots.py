@@ -30,11 +30,11 @@ class Plots(Sink):
         """Takes over the rows of a resumed run from its metrics.csv."""
         self._run = run
         path = run.directory / "metrics.csv"
-        if run.resumed_steps and path.exists():
+        if run.resumed_steps is not None and path.exists():
             columns = read_metrics(path)
             table = zip(*columns.values(), strict=True)
             rows = (dict(zip(columns, values, strict=True)) for values in table)
-            self._rows = [row for row in rows if row["steps"] <= run.resumed_steps]
+            self._rows = [row for row in rows if run.keeps(row["steps"])]
 
     def log(self, row: Row) -> None:
         """Keeps the row, and draws when due."""

@@ -2,6 +2,6 @@
 
 from rlws.trainers.device import DeviceTrainer
 from rlws.trainers.host import HostTrainer
-from rlws.trainers.trainer import Member, Progress, Trainer
+from rlws.trainers.trainer import Member, Progress, Snapshot, Trainer
 
-__all__ = ["DeviceTrainer", "HostTrainer", "Member", "Progress", "Trainer"]
+__all__ = ["DeviceTrainer", "HostTrainer", "Member", "Progress", "Snapshot", "Trainer"]

@@ -6,8 +6,8 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws.settings import SettingError
-from rlws.types import Row
+from rlws.environments.checks import EnvironmentFault, check_order, check_timestep
+from rlws.types import EnvironmentSpec, Row
 
 Timesteps: TypeAlias = (
     list[dm_env.TimeStep] | dm_env.TimeStep
@@ -22,8 +22,10 @@ class Block:
     which leaves of the timestep acting reads.
     """
 
-    def __init__(self, example: Row, capacity: int, num_envs: int, read: list[bool]):
-        make = lambda x: np.empty((capacity + 1, num_envs, *x.shape), x.dtype)
+    def __init__(
+        self, example: Row, capacity: int, num_envs: int, read: list[bool], spec: EnvironmentSpec
+    ):
+        make = lambda x: np.zeros((capacity + 1, num_envs, *x.shape), x.dtype)
         self._rows = rows = jax.tree.map(make, example)
         self.length, self.capacity = 0, capacity
         self._step_type, self._reward, self._discount, observation = rows.timestep
@@ -32,7 +34,21 @@ class Block:
         self._extras = jax.tree.leaves(rows.extras)
         self._leaves = leaves = jax.tree.leaves(rows.timestep)
         self._read = [leaf for leaf, live in zip(leaves, read, strict=True) if live]
+        self._spec, self._tree = spec, jax.tree.structure(spec.observations)
+        # What needs no closer look: not those of the spec that would be cut to a narrower type.
+        self._kinds = [
+            (x.shape, x.dtype if x.dtype.kind == "f" or x.dtype == buffer.dtype else None)
+            for x, buffer in zip(
+                jax.tree.leaves(spec.observations), self._observations, strict=True
+            )
+        ]
         self._plain = isinstance(observation, np.ndarray) and isinstance(rows.action, np.ndarray)
+
+    def restore(self, rows: Row) -> None:
+        """Fills an empty block with rows [n, B, ...]."""
+        for buffer, saved in zip(jax.tree.leaves(self._rows), jax.tree.leaves(rows), strict=True):
+            self.length = len(saved)
+            buffer[: self.length] = saved
 
     @property
     def rows(self) -> Row:
@@ -50,18 +66,33 @@ class Block:
             for buffer, leaf in zip(self._leaves, jax.tree.leaves(timesteps), strict=True):
                 buffer[self.length] = leaf
             return [x[self.length] for x in self._read]
-        t, step_type, reward, discount = self.length, self._step_type, self._reward, self._discount
         for i, timestep in enumerate(timesteps):
-            step_type[t, i], r, d, observation = timestep
-            reward[t, i] = 0.0 if r is None else r
-            discount[t, i] = 1.0 if d is None else d
-            if self._plain:
-                self._observations[0][t, i] = observation
-            else:
-                leaves = jax.tree.leaves(observation)
-                for buffer, leaf in zip(self._observations, leaves, strict=True):
-                    buffer[t, i] = leaf
+            try:
+                self._write(i, timestep)
+            except Exception:
+                check_timestep(self._spec, timestep, i)  # which says what is wrong
+                arrays = jax.tree.map(np.asarray, timestep.observation)
+                self._write(i, timestep._replace(observation=arrays))
+        t = self.length
         return [x[t] for x in self._read]
+
+    def _write(self, i: int, timestep: dm_env.TimeStep) -> None:
+        t = self.length
+        self._step_type[t, i], reward, discount, observation = timestep
+        self._reward[t, i] = 0.0 if reward is None else reward
+        self._discount[t, i] = 1.0 if discount is None else discount
+        if self._plain:
+            leaves = [observation]
+        else:
+            leaves, tree = jax.tree.flatten(observation)
+            if tree != self._tree:
+                check_timestep(self._spec, timestep, i)
+        for buffer, leaf, (shape, dtype) in zip(
+            self._observations, leaves, self._kinds, strict=True
+        ):
+            if leaf.shape != shape or leaf.dtype is not dtype:
+                check_timestep(self._spec, timestep, i)
+            buffer[t, i] = leaf
 
     def end(self, action: Any, extras: Any) -> Any:
         """Writes what the actor answered to that row; returns the actions, leaves [B, ...]."""
@@ -77,14 +108,19 @@ class Block:
             buffer[t] = leaf
         return self._action_tree.unflatten(leaves)
 
-    def check_finite(self, steps: int) -> None:
-        """Raises a SettingError if an environment said NaN or infinity."""
+    def check(self, steps: int) -> None:
+        """Checks the rows and the timestep that was begun after them, before `steps` of the run.
+
+        Raises:
+          EnvironmentFault: an environment said NaN or infinity, or what `check_order` refuses.
+        """
+        n = self.length + 1
         for path, x in jax.tree.leaves_with_path(self._rows.timestep):
-            if not np.issubdtype(x.dtype, np.floating) or np.isfinite(x[: self.length]).all():
+            if not np.issubdtype(x.dtype, np.floating) or np.isfinite(x[:n]).all():
                 continue
-            place = tuple(np.argwhere(~np.isfinite(x[: self.length]))[0])
-            raise SettingError(
+            place = tuple(np.argwhere(~np.isfinite(x[:n]))[0])
+            raise EnvironmentFault(
                 f"environment {place[1]}: {jax.tree_util.keystr(path).lstrip('.')} must be finite, "
-                f"got {x[place]} within the {self.length} rows before step {steps}; "
-                "mend the environment"
+                f"got {x[place]} within the {n} rows before step {steps}; mend the environment"
             )
+        check_order(self._step_type[:n], self._discount[:n])

@@ -31,6 +31,7 @@ class State(NamedTuple):
     learner: LearnerState
     adder: Any
     totals: Totals
+    halted: Array  # whether an update came to NaN or infinity
 
 
 def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) -> State:
@@ -38,9 +39,10 @@ def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) 
     learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
     row = example_row(agent, spec, learner.params)
     adder = agent.adder.init(row, num_envs)
-    shapes = jax.eval_shape(lambda *args: _update(agent, *args)[2], learner, adder, seed_key())
+    metrics = lambda *args: update(agent, *args)[2] | agent.adder.metrics(adder)
+    shapes = jax.eval_shape(metrics, learner, adder, seed_key())
     totals = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
-    return State(learner, adder, Totals(totals, jnp.int32(0)))
+    return State(learner, adder, Totals(totals, jnp.int32(0)), jnp.bool_(False))
 
 
 def seed_key() -> Key:
@@ -107,22 +109,55 @@ def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State
     """
 
     def once(state, _=None):
-        key = streams.draw(learn_key, 0, state.learner.updates)
-        learner, adder, metrics = _update(agent, state.learner, state.adder, key)
+        key = update_key(learn_key, state.learner)
+        learner, adder, metrics, priority = update(agent, state.learner, state.adder, key)
+        if priority is not None:
+            adder = agent.adder.feedback(adder, priority)
+        metrics = metrics | agent.adder.metrics(adder)
         sums = jax.tree.map(jnp.add, state.totals.metrics, metrics)
-        return State(learner, adder, Totals(sums, state.totals.updates + 1)), None
+        totals = Totals(sums, state.totals.updates + 1)
+        # Only noted: keeping the state from before would cost a small learner a tenth of its
+        # speed. A run can be played again up to here.
+        return State(learner, adder, totals, state.halted | ~_finite(metrics)), None
 
     return once(state)[0] if updates == 1 else jax.lax.scan(once, state, length=updates)[0]
 
 
-def _update(agent: Agent, learner: LearnerState, adder: Any, key: Key):
-    sample_key, update_key = jax.random.split(key)
+def update_key(learn_key: Key, learner: LearnerState) -> Key:
+    """Returns the key of the next update."""
+    return streams.draw(learn_key, 0, learner.updates)
+
+
+def update(
+    agent: Agent, learner: LearnerState, adder: Any, key: Key
+) -> tuple[LearnerState, Any, Metrics, Array | None]:
+    """Returns the states after one update, its metrics, and the priorities for the adder."""
+    sample_key, learn_key = jax.random.split(key)
     adder, batch = agent.adder.sample(adder, sample_key)
-    learner, metrics = agent.learner.learn(learner, batch, update_key)
+    learner, metrics = agent.learner.learn(learner, batch, learn_key)
     priority = metrics.pop("priority", None)
-    if priority is not None:
-        adder = agent.adder.feedback(adder, priority)
-    return learner, adder, metrics | agent.adder.metrics(adder)
+    return learner, adder, metrics, priority
+
+
+def decisive(metrics: Metrics) -> Metrics:
+    """Returns those that must be finite: losses, and norms of gradients and steps.
+
+    Other metrics may be infinite.
+    """
+    return {name: x for name, x in metrics.items() if name.endswith(("loss", "_norm"))}
+
+
+def _finite(metrics: Metrics) -> Array:
+    numbers = [*decisive(metrics).values()]
+    return jnp.isfinite(jnp.stack(numbers)).all() if numbers else jnp.bool_(True)
+
+
+def select(where: Array, new: Any, old: Any) -> Any:
+    """Returns `new` or `old`, a scalar decides.
+
+    What is the same on both sides, such as the memory of a replay, is not copied.
+    """
+    return jax.tree.map(lambda x, y: x if x is y else jnp.where(where, x, y), new, old)
 
 
 def read_totals(state: State) -> tuple[State, dict[str, float]]:

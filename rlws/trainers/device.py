@@ -1,17 +1,23 @@
 """Training in one compiled program: environment, acting, adding and learning on the device."""
 
+import time
 import warnings
 
 import jax
 import numpy as np
 
+from rlws import checkpoint
 from rlws.environments import resolve
+from rlws.environments.checks import EnvironmentFault
 from rlws.settings import PositiveInt, SettingError
 from rlws.trainers.population import Population, Untraceable
 from rlws.trainers.program import Budget
-from rlws.trainers.trainer import Member, Progress, Trainer, limits, next_multiple
+from rlws.trainers.trainer import Member, Progress, Snapshot, Trainer, limits, never, next_multiple
 
 MAX = 2**31 - 1  # of an int32
+# Of each run. What is cut is in a block that the budget cut short: the run stands before it.
+COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
+PACE = 512  # steps of each run, at least, between two looks at `stop`
 
 
 class DeviceTrainer(Trainer):
@@ -32,19 +38,32 @@ class DeviceTrainer(Trainer):
                 "--xla_force_host_platform_device_count=N makes virtual ones"
             )
 
-    def train(self, config, environment, *, seed=0, **budget):
-        runs = self.train_all(config, environment, [Member(seed, {})], **budget)
+    def train(self, config, environment, *, seed=0, **options):
+        runs = self.train_all(config, environment, [Member(seed, {})], **options)
         return (reports[0] for reports in runs)
 
     def train_all(
-        self, config, environment, members, *, steps=None, episodes=None, report_period=1000
+        self,
+        config,
+        environment,
+        members,
+        *,
+        steps=None,
+        episodes=None,
+        report_period=1000,
+        resume=None,
+        stop=never,
+        max_updates=None,
     ):
-        """Trains several runs in one program, as many at once as fit into the free memory."""
-        budget = *limits(steps, episodes), report_period
+        """Trains several runs in one program, as many at once as fit into the free memory.
+
+        A snapshot holds those that are in one program; `train_all` goes on with them and the rest.
+        """
+        budget = *limits(steps, episodes), report_period, max_updates
         self.check(environment)
         environment = resolve.device(environment)
         population = Population(config, environment, self.num_envs, self.num_devices)
-        parts = population.parts(members)
+        parts = population.parts(members) if resume is None else [*resume.facts["parts"]]
         while parts:
             part = parts.pop(0)
             try:
@@ -53,48 +72,105 @@ class DeviceTrainer(Trainer):
                 warnings.warn(f"{error}; each run is compiled by itself", stacklevel=2)
                 parts = [[i] for i in part] + parts
                 continue
-            for reports in _runs(compiled, environment, *budget):
+            left = [part, *parts]
+            for reports in _runs(compiled, environment, *budget, left, resume, stop):
                 yield dict(zip(part, reports, strict=True))
+                if reports[0].stopped:
+                    return
+            resume = None
+
+    def member(self, snapshot, member):
+        arrays, facts = snapshot
+        part = facts["parts"][0]
+        i = part.index(member)
+        run = arrays["run"]
+        if len(part) > 1:
+            run = jax.tree.map(lambda x: x[i], run)
+        known = {k: facts[k][i : i + 1] for k in (*COUNTS, "updates")}
+        known |= {"parts": [[0]], "next_report": facts["next_report"]}
+        return Snapshot({"run": run, "ended": {0: arrays["ended"][i]}}, known)
 
 
-def _runs(compiled, environment, last_step, last_episode, report_period):
+def _runs(
+    compiled,
+    environment,
+    last_step,
+    last_episode,
+    report_period,
+    max_updates,
+    parts,
+    resume,
+    stop,
+):
     """Yields the progress of each of the members that are compiled together."""
-    run, count = compiled.init(), len(compiled.agents)
-    steps, episodes = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    next_report, logs = 0.0, [list[np.ndarray]() for _ in range(count)]
+    count = len(compiled.agents)
+    if resume is None:
+        run = compiled.init()
+        (steps, episodes), cut = np.zeros((2, 2, count), np.int64)
+        next_report, logs = 0.0, [list[np.ndarray]() for _ in range(count)]
+    else:
+        arrays, facts = resume
+        run = compiled.restore(checkpoint.restore(jax.eval_shape(compiled.init), arrays, "run"))
+        (steps, episodes), cut = np.array([facts[k] for k in COUNTS]).reshape(2, 2, count)
+        back = np.where((steps < last_step) & (episodes < last_episode), cut, 0)
+        steps, episodes = (steps, episodes) - back  # of those whose budget was raised
+        cut = cut - back
+        saved = (arrays[f"ended/{i}"] for i in range(count))
+        logs = [[x[: len(x) - n]] for x, n in zip(saved, back[1], strict=True)]
+        next_report = facts["next_report"]
+    halted = compiled.halted(run)
+    pace = PACE  # steps a chunk may take, so that `stop` is asked every second or so
+
+    def snapshot():
+        known = {k: x.tolist() for k, x in zip(COUNTS, (steps, episodes, *cut), strict=True)}
+        known |= {"parts": parts, "next_report": next_report}
+        known |= {"updates": np.ravel(updates).tolist()}
+        return Snapshot({"run": before, "ended": dict(enumerate(ended))}, known)
 
     while True:
         spent = (steps >= last_step) | (episodes >= last_episode)
-        if spent.all() or steps[~spent].min() >= next_report:
-            run, metrics = compiled.read_totals(run)
+        going = ~(spent | halted)
+        due = not going.any() or steps[going].min() >= next_report
+        if due or stop():
+            ended = [np.concatenate([np.zeros((0, 2)), *log]) for log in logs]
+            before = run
+            metrics: list[dict[str, float]] = [{}] * count
+            if due:
+                run, metrics = compiled.read_totals(run)
             params, updates = compiled.params(run), compiled.updates(run)
-            ended = [np.concatenate([np.zeros((0, 2)), *log]).T for log in logs]
             yield [
                 Progress(
                     int(steps[i]),
                     int(episodes[i]),
                     int(updates[i]),
-                    ended[i][0],
-                    ended[i][1],
+                    ended[i][:, 0],
+                    ended[i][:, 1],
                     metrics[i],
                     compiled.agents[i],
                     params[i],
                     bool(spent[i]),
+                    snapshot,
+                    bool(halted[i]),
+                    not due,
                 )
                 for i in range(count)
             ]
-            if spent.all():
+            if not (due and going.any()):
                 return
             logs = [[] for _ in range(count)]
-            next_report = min(next_multiple(int(steps[~spent].min()), report_period), last_step)
+            next_report = next_multiple(int(steps[going].min()), report_period)
+        began = time.perf_counter()
         left = lambda limit, done: np.clip(limit - done, 0, MAX).astype(np.int32)
         budget = Budget(
-            left(next_report, steps), left(last_step, steps), left(last_episode, episodes)
+            left(np.minimum(next_report, steps + pace), steps),
+            left(last_step, steps),
+            left(last_episode, episodes),
+            left(np.full(count, MAX if max_updates is None else max_updates), 0),
         )
         run, log = compiled.advance(run, budget)
         for i in range(count):
             if not log.finite[i]:
-                raise SettingError(
+                raise EnvironmentFault(
                     f"{type(environment).__name__}: observations and rewards must be finite, got "
                     f"NaN or infinity about step {steps[i] + log.steps[i]}; mend the environment"
                 )
@@ -102,3 +178,7 @@ def _runs(compiled, environment, last_step, last_episode, report_period):
             logs[i].append(rows[rows[:, 1] > 0].astype(np.float64))
         steps += log.steps
         episodes += log.episodes
+        cut += (log.cut_steps, log.cut_episodes)
+        halted = log.halted
+        quick = time.perf_counter() - began < 1.0
+        pace = min(pace * 4, MAX) if quick else max(pace // 2, PACE)

@@ -24,10 +24,12 @@ class Compiled(NamedTuple):
 
     agents: list[Agent]
     init: Any  # () -> runs
+    restore: Any  # runs as host arrays -> runs
     advance: Any  # (runs, Budget) -> runs, Log on the host
     read_totals: Any  # runs -> runs, means of metrics
     params: Any  # runs -> parameters of each member
     updates: Any  # runs -> updates of each member
+    halted: Any  # runs -> whether each was
 
 
 class Population(NamedTuple):
@@ -117,10 +119,12 @@ class Population(NamedTuple):
         return Compiled(
             agents,
             lambda: init(seeds, values),
+            jax.jit(_copy),
             step,
             read_totals,
             params,
             lambda runs: jax.device_get(runs.state.learner.updates),
+            lambda runs: jax.device_get(runs.state.halted),
         )
 
     def _alone(self, member: Member, agents: list[Agent]) -> Compiled:
@@ -139,10 +143,12 @@ class Population(NamedTuple):
         return Compiled(
             agents,
             lambda: place(jax.jit(program.init)(member.seed)),
+            lambda run: place(jax.jit(_copy)(run)),
             step,
             read_totals,
             lambda run: [run.state.learner.params],
             lambda run: [run.state.learner.updates],
+            lambda run: np.array([run.state.halted]),
         )
 
     def _program(self, settings: dict[str, Any], axis: str | None) -> Program:
@@ -160,6 +166,11 @@ def free_memory() -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _copy(run: Run) -> Run:
+    # Memory of its own: what is donated must not be that of the arrays that were read.
+    return jax.tree.map(jnp.copy, run)
 
 
 def _real(value: Any) -> bool:

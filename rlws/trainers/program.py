@@ -46,7 +46,11 @@ class Log(NamedTuple):
     episodes: Array  # episodes ended
     rows: Array  # rows of `ended` in use
     finite: Array  # whether all observations, rewards and discounts were
+    halted: Array  # whether an update was not
     ended: Array  # [rows, B, 2], return and length of each episode that ended, else 0
+    # Of these, steps and episodes in a block that the budget cut short: the run stands before it.
+    cut_steps: Array
+    cut_episodes: Array
 
 
 class Budget(NamedTuple):
@@ -55,6 +59,7 @@ class Budget(NamedTuple):
     report: Array | int  # steps: the block in which they are reached ends the chunk
     steps: Array | int  # of the run: the very row in which they are reached ends it
     episodes: Array | int  # of the run, likewise
+    updates: Array | int = 2**31 - 1  # of the run, in all: in place of the next one it halts
 
 
 class Program(NamedTuple):
@@ -95,7 +100,7 @@ class Program(NamedTuple):
         capacity = -(-max(LOG_SIZE // self.num_envs, 64) // length) * length
         zero = jnp.int32(0)
         ended = jnp.zeros((capacity, self.num_envs, 2))
-        log = Log(zero, zero, zero, jnp.bool_(True), ended)
+        log = Log(zero, zero, zero, jnp.bool_(True), run.state.halted, ended, zero, zero)
         live = partial(_live, budget)
 
         def running(carry):
@@ -113,20 +118,25 @@ class Program(NamedTuple):
         def collect(carry):
             run, log = carry
             idle = waiting(carry) if self.axis and block_length is None else None
-            run, log, rows, added = self._block(run, log, live, idle, length)
-            added = jnp.where(added == length, length, 0)
-            adder = self.agent.adder.add(run.state.adder, rows, added, run.timestep)
-            return run._replace(state=run.state._replace(adder=adder)), log
+            after, log, rows, added = self._block(run, log, live, idle, length)
+            whole = added == length
+            added = jnp.where(whole, length, 0)
+            adder = self.agent.adder.add(run.state.adder, rows, added, after.timestep)
+            if length > 1:
+                after, log = _whole(whole, (after, log), (run, carry[1]))
+            return after._replace(state=run.state._replace(adder=adder)), log
 
         def turn(carry):
             # An inner loop, so that the update stands outside it: vmapped over seeds it would
             # otherwise be computed at every step.
             run, log = jax.lax.while_loop(collecting, collect, carry)
             ready = waiting((run, log))
+            reached = ready & (run.state.learner.updates >= budget.updates)
+            ready &= ~reached
             learn = lambda state: cycle.learn(self.agent, state, run.keys.learn, updates)
-            one = (lambda s: _select(ready, learn(s), s)) if self.axis else learn
+            one = (lambda s: cycle.select(ready, learn(s), s)) if self.axis else learn
             state = jax.lax.cond(self._any(ready), one, lambda s: s, run.state)
-            return run._replace(state=state), log
+            return run._replace(state=state), log._replace(halted=state.halted | reached)
 
         return jax.lax.while_loop(running, turn, (run, log))
 
@@ -143,7 +153,7 @@ class Program(NamedTuple):
             t, run, log, rows, added = carry
             here = live(log) if idle is None else live(log) & ~idle
             after, row, ended = self._step(run)
-            run = after if idle is None else _select(here, after, run)
+            run = after if idle is None else cycle.select(here, after, run)
             log = log._replace(
                 steps=log.steps + jnp.where(here, (~row.timestep.last()).sum(), 0),
                 episodes=log.episodes + jnp.where(here, (ended[:, 1] > 0).sum(), 0),
@@ -210,13 +220,20 @@ class Program(NamedTuple):
 
 
 def _live(budget: Budget, log: Log) -> Array:
-    return (log.steps < budget.steps) & (log.episodes < budget.episodes) & log.finite
+    fine = log.finite & ~log.halted
+    return (log.steps < budget.steps) & (log.episodes < budget.episodes) & fine
+
+
+def _whole(whole, after, before):
+    """Takes a run back to before a block that is not whole, so that a resumed one gets it whole."""
+    (run, log), (old_run, old_log) = after, before
+    run = cycle.select(whole, run._replace(state=None), old_run._replace(state=None))
+    cut = lambda new, old, sofar: jnp.where(whole, 0, sofar + new - old)
+    return run, log._replace(
+        cut_steps=cut(log.steps, old_log.steps, log.cut_steps),
+        cut_episodes=cut(log.episodes, old_log.episodes, log.cut_episodes),
+    )
 
 
 def _write(buffer: Array, x: Array, index: Array) -> Array:
     return jax.lax.dynamic_update_index_in_dim(buffer, x, index, 0)
-
-
-def _select(where: Array, new: Any, old: Any) -> Any:
-    # What is the same on both sides, such as the memory of a replay, must not be copied.
-    return jax.tree.map(lambda x, y: x if x is y else jnp.where(where, x, y), new, old)

@@ -1,14 +1,23 @@
 """What all trainers offer: an iterator over the progress of a run."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import dm_env
 import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.settings import PositiveInt, SettingError, Settings, change
 from rlws.types import Params
+
+
+class Snapshot(NamedTuple):
+    """A run at one instant: all that it takes to go on as if it had never stopped."""
+
+    arrays: Mapping[str, Any]  # a tree, or what `checkpoint.flatten` made of one
+    facts: Mapping[str, Any]  # JSON-able
 
 
 class Progress(NamedTuple):
@@ -22,7 +31,12 @@ class Progress(NamedTuple):
     metrics: dict[str, float]  # the learner's, averaged over the updates since the last report
     agent: Agent
     params: Params  # valid until the iterator goes on: trainers update them in place
-    spent: bool  # whether this is the run's last report
+    spent: bool  # whether the budget is: this is the run's last report
+    # Takes the state just before this report was made, valid until the iterator goes on. A run
+    # resumed from it begins with the same report.
+    snapshot: Callable[[], Snapshot]
+    halted: bool = False  # whether NaN or infinity, or `max_updates`, ended the run
+    stopped: bool = False  # whether `stop` did: nothing is reported but counters and the snapshot
 
 
 class Member(NamedTuple):
@@ -30,6 +44,11 @@ class Member(NamedTuple):
 
     seed: int
     settings: dict[str, Any]  # changes to the agent's configuration, by dotted name
+
+
+def never() -> bool:
+    """Returns False."""
+    return False
 
 
 class Trainer(Settings):
@@ -40,6 +59,10 @@ class Trainer(Settings):
     def check(self, environment: Any) -> None:
         """Raises a SettingError if this trainer cannot run `environment`."""
 
+    def exact(self, environment: dm_env.Environment) -> bool:
+        """Returns whether runs in such an environment resume as if they had never stopped."""
+        return True
+
     def train(
         self,
         config: AgentConfig,
@@ -49,6 +72,9 @@ class Trainer(Settings):
         steps: int | None = None,
         episodes: int | None = None,
         report_period: int = 1000,
+        resume: Snapshot | None = None,
+        stop: Callable[[], bool] = never,
+        max_updates: int | None = None,
     ) -> Iterator[Progress]:
         """Trains until the first row of steps at or beyond the budget (`steps`, `episodes`).
 
@@ -60,6 +86,10 @@ class Trainer(Settings):
           steps: environment steps to take, over all environments.
           episodes: episodes to end; with both, whichever comes first.
           report_period: environment steps between reports.
+          resume: where to go on from, with the same agent, environment and seed; by default the
+            beginning.
+          stop: is asked now and then whether the run shall stop where it is.
+          max_updates: halts in place of the update after so many, with its batch at hand.
 
         Yields:
           The progress, first before the first step and last at the end. Nothing about the run
@@ -76,14 +106,18 @@ class Trainer(Settings):
         steps: int | None = None,
         episodes: int | None = None,
         report_period: int = 1000,
+        resume: Snapshot | None = None,
+        stop: Callable[[], bool] = never,
+        max_updates: int | None = None,
     ) -> Iterator[dict[int, Progress]]:
         """Trains several runs, here one after the other; other arguments are those of `train`.
 
         Yields:
           The progress of some members, by index. Each is as if it had run alone, but maybe for when
-          it is reported.
+          it is reported. All progress yielded together has the same snapshot.
         """
-        for i, (seed, settings) in enumerate(members):
+        begin = 0 if resume is None else int(resume.facts["member"])
+        for i, (seed, settings) in enumerate(members[begin:], begin):
             for progress in self.train(
                 change(config, settings),
                 environment,
@@ -91,8 +125,22 @@ class Trainer(Settings):
                 steps=steps,
                 episodes=episodes,
                 report_period=report_period,
+                resume=resume if i == begin else None,
+                stop=stop,
+                max_updates=max_updates,
             ):
-                yield {i: progress}
+                yield {i: progress._replace(snapshot=partial(_of_member, progress.snapshot, i))}
+                if progress.stopped:
+                    return
+
+    def member(self, snapshot: Snapshot, member: int) -> Snapshot:
+        """Returns one member's part of a snapshot of `train_all`, as if it had run alone."""
+        return Snapshot(snapshot.arrays, {**snapshot.facts, "member": 0})
+
+
+def _of_member(snapshot: Callable[[], Snapshot], member: int) -> Snapshot:
+    arrays, facts = snapshot()
+    return Snapshot(arrays, {**facts, "member": member})
 
 
 def limits(steps: int | None, episodes: int | None) -> tuple[float, float]:

@@ -148,17 +148,17 @@ def test_prioritised_new_items_enter_at_the_largest_priority_so_far():
     rows = stream(1, 20)
     state = state_after(adder, jax.tree.map(lambda x: x[:4], rows))
     assert priorities(adder, state) == {0: 1, 1: 1, 2: 1}
-    assert adder.metrics(state) == {"largest_priority": 1}
+    assert adder.metrics(state)["largest_priority"] == 1
     state, batch = compiled(adder)[1](state, KEY)
     values = np.float32([0.25, 9, 4])  # of items 0, 1 and 2
     state = compiled(adder)[2](state, values[batch.action[:, 0]])
     assert priorities(adder, state) == {0: 0.5, 1: 3, 2: 2}
-    assert adder.metrics(state) == {"largest_priority": 9}
+    assert adder.metrics(state)["largest_priority"] == 9
     state = state_after(adder, jax.tree.map(lambda x: x[:6], rows), state, 3)
     assert priorities(adder, state) == {0: 0.5, 1: 3, 2: 2, 3: 3, 4: 3}
     state, batch = compiled(adder)[1](state, KEY)
     state = compiled(adder)[2](state, jnp.full(6, 0.01))
-    assert adder.metrics(state) == {"largest_priority": 9}  # so far, not now
+    assert adder.metrics(state)["largest_priority"] == 9  # so far, not now
     state = state_after(adder, rows, state, 5)
     found = priorities(adder, state)
     assert found == dict.fromkeys(range(13, 19), 3)  # those of old are gone
@@ -171,6 +171,24 @@ def test_prioritised_feedback_is_of_any_sign_and_never_0():
     assert batch.action[:, 0].tolist() == [0, 1, 2, 3]
     state = compiled(adder)[2](state, jnp.array([0.0, -2, 3, -0.5]))
     assert priorities(adder, state) == {0: 0.125, 1: 2.125, 2: 3.125, 3: 0.625}
+
+
+def test_prioritised_feedback_that_is_not_finite_is_passed_over():
+    adder = PrioritisedReplay(4, 4, 1, exponent=1.0, epsilon=0.125)
+    state = state_after(adder, stream(1, 5))
+    state, _ = compiled(adder)[1](state, KEY)
+    state = compiled(adder)[2](state, jnp.array([2.0, jnp.nan, jnp.inf, 0.5]))
+    assert priorities(adder, state) == {0: 2.125, 1: 1, 2: 1, 3: 0.625}  # as they entered
+    assert adder.metrics(state)["largest_priority"] == 2.125
+
+
+def test_prioritised_age_is_that_of_what_was_drawn():
+    adder = PrioritisedReplay(8, 4, 1, period=2, exponent=1.0)
+    for rows, state in states(adder, stream(2, 30)):
+        after, batch = compiled(adder)[1](state, KEY)
+        expected = 2 * rows - 2 * (batch.action[:, 0] // 2)  # named by row and environment
+        assert adder.metrics(after)["replay_age"] == expected.mean()
+        assert compiled(adder)[2](after, jnp.ones(4)).replay.age == expected.mean()
 
 
 # name: (environments, settings)

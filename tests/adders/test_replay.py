@@ -190,6 +190,20 @@ def test_replay_holds_what_the_ring_holds_after_every_block(num_envs, settings):
     assert wraps >= 3
 
 
+@pytest.mark.parametrize(("num_envs", "settings"), RINGS.values(), ids=RINGS)
+def test_replay_age_is_the_steps_since_what_was_drawn_began(num_envs, settings):
+    adder = Replay(batch_size=4, min_size=1, **settings)
+    rows = random_stream(np.random.default_rng(1), num_envs, 60)
+    row_of = {x.tobytes(): t for t, column in enumerate(rows.timestep.observation) for x in column}
+    for t, state in states(adder, rows):
+        if not adder.ready(state):
+            continue
+        state, batch = compiled(adder)[2](state, KEY)
+        began = np.asarray(batch.observation)[:, 0]
+        ages = [num_envs * (t - row_of[x.tobytes()]) for x in began]
+        assert adder.metrics(state) == {"replay_age": np.mean(ages)}
+
+
 FULL = {name: x for name, x in RINGS.items() if "start_period" not in x[1]}
 
 

@@ -50,7 +50,11 @@ def test_a2c_gradient_by_hand():
     np.testing.assert_array_equal(grads["l"][3], 0)
 
 
-@pytest.mark.parametrize("backbone", [MLP((16,)), GRU(MLP((8,)), 8)], ids=["MLP", "GRU"])
+@pytest.mark.parametrize(
+    "backbone",
+    [MLP((16,)), pytest.param(GRU(MLP((8,)), 8), marks=pytest.mark.slow)],
+    ids=["MLP", "GRU"],
+)
 def test_a2c_host_and_device_agree(backbone):
     config, last = a2c.Config(backbone=backbone, unroll_length=5), []
     for trainer in (HostTrainer(num_envs=3), DeviceTrainer(num_envs=3)):

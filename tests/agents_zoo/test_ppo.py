@@ -239,7 +239,11 @@ def test_ppo_acts_in_continuous_spaces_within_the_bounds():
         small().make(spec._replace(actions=specs.BoundedArray((2, 2), np.float32, -1, 1)))
 
 
-@pytest.mark.parametrize("backbone", [MLP((16,)), GRU(MLP((8,)), 8)], ids=["MLP", "GRU"])
+@pytest.mark.parametrize(
+    "backbone",
+    [MLP((16,)), pytest.param(GRU(MLP((8,)), 8), marks=pytest.mark.slow)],
+    ids=["MLP", "GRU"],
+)
 def test_ppo_host_and_device_agree(backbone):
     config = small(backbone=backbone, unroll_length=16)
     last = {}

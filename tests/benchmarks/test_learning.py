@@ -17,7 +17,7 @@ from rlws.statistics import interval, wilson_interval
 from rlws.trainers import DeviceTrainer, Progress, Trainer
 
 RANDOM = -50.0
-CRASHES, IS_NAN, ENDS_NOTHING = 13, 17, 19  # seeds
+CRASHES, HALTS, IS_NAN, ENDS_NOTHING = 13, 15, 17, 19  # seeds
 
 
 class Scripted(Trainer):
@@ -32,7 +32,11 @@ class Scripted(Trainer):
 
     def _report(self, seed, now, steps):
         returns = np.array([seed + now] if now and seed != ENDS_NOTHING else [], float)
-        return Progress(now, 0, 0, returns, returns, {}, None, {"seed": seed}, now == steps)
+        ends = bool(now) and seed == HALTS
+        spent = now == steps and not ends
+        return Progress(
+            now, 0, 0, returns, returns, {}, None, {"seed": seed}, spent, dict, halted=ends
+        )
 
 
 ROW = Row(
@@ -85,6 +89,14 @@ def test_run_scores_what_is_not_finite_as_random():
     nan, nothing = learning.run(ROW, [IS_NAN, ENDS_NOTHING])
     assert (nan.T, nan.E, nan.failure) == (IS_NAN + 21, RANDOM, "E not finite")
     assert (nothing.T, nothing.E, nothing.failure) == (RANDOM, 190, "T not finite")
+
+
+@pytest.mark.usefixtures("scripted_evaluation")
+def test_run_scores_a_seed_that_came_to_nan_once_as_random():
+    found = list(learning.run(ROW, [12, HALTS, 14]))
+    assert [result.seed for result in found] == [HALTS, 12, 14]
+    text = "update 0, at 2 steps, came to NaN or infinity"
+    assert found[0] == Result(HALTS, RANDOM, RANDOM, [], text)
 
 
 def test_run_lets_an_interruption_through(monkeypatch):

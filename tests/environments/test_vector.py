@@ -14,6 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from rlws import environments, streams
 from rlws.environments.cartpole import State
+from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.environments.vector import make_vector
 from rlws.settings import SettingError
@@ -350,6 +351,7 @@ def test_import_does_not_import_gymnasium():
 
 SCRIPT = """
 import gymnasium, numpy
+from rlws.environments.checks import EnvironmentFault
 from rlws.environments.vector import make_vector
 
 class Mine(gymnasium.Env):
@@ -377,3 +379,15 @@ def test_async_environments_leave_the_main_module_alone(tmp_path):
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.stdout == "imported\n[[0.0], [1.0]] [0.0, 0.0]\n", done.stderr
+
+
+def test_a_process_that_is_killed_is_named():
+    vector = make_vector("gym:CartPole-v1", 2, vectorization="async")
+    vector.reset()
+    processes = vector._envs.unwrapped.processes
+    processes[1].kill()
+    processes[1].join()
+    with pytest.raises(EnvironmentFault, match="environment 1: its process ended by SIGKILL"):
+        vector.step(np.zeros(2, np.int32))
+    vector.close()
+    assert not any(process.is_alive() for process in processes)

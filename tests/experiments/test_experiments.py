@@ -10,6 +10,7 @@ from agents_zoo import reinforce
 from rlws.cli import main
 from rlws.settings import SettingError
 
+FAST = ("cartpole_reinforce", "cartpole_ppo_device", "pendulum_sac")
 NAMES = [path.stem for path in pathlib.Path(experiments.__file__).parent.glob("[!_]*.py")]
 
 
@@ -17,7 +18,10 @@ def test_there_are_experiments():
     assert {"cartpole_reinforce", "catch_reinforce"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(NAMES)],
+)
 def test_experiment_runs_at_toy_size(name, tmp_path):
     module = importlib.import_module(f"experiments.{name}")
     experiment = module.experiment

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from rlws.tracking import Run, Sink, Tracker
+from rlws.settings import SettingError
+from rlws.tracking import SINKS, Jsonl, Run, Sink, Tracker, make_sinks
 
 RUN = Run("toy", pathlib.Path("runs/toy"), {}, 100, "steps")
 FULL = OSError(28, "No space left on device", "runs/toy/metrics.csv")
@@ -112,6 +113,84 @@ def test_tracker_lets_bugs_through_but_finishes_the_others():
         drive(Tracker([Broken("log", ValueError("bug"))]))
 
 
+class Unreachable(Exception):
+    """A service's own, that is no OSError."""
+
+
+def test_tracker_drops_a_sink_for_what_it_calls_an_outside_error():
+    broken, recorder = (
+        Broken("log", Unreachable("timed out\n  while retrying " + "x " * 500)),
+        Recorder(),
+    )
+    with pytest.raises(Unreachable):
+        drive(Tracker([broken]))
+    broken.outside_errors = (OSError, Unreachable)
+    tracker = Tracker([recorder, broken])
+    drive(tracker)
+    (failure,) = tracker.failures
+    assert "Broken switched off" in failure
+    assert "timed out while retrying x x" in failure
+    assert len(failure) < 400
+    assert recorder.calls[-1][2]["sinks_failed"] == [failure]
+
+
+@pytest.mark.parametrize("method", ["start", "log", "note", "finish"])
+def test_tracker_stops_the_run_for_a_sink_that_says_so(method):
+    broken, recorder = Broken(method), Recorder()
+    broken.on_failure = "stop"
+    tracker = Tracker([recorder, broken])
+    with pytest.raises(OSError, match="No space left"):
+        drive(tracker)
+    if method != "finish":  # as a run does, whatever ended it
+        tracker.finish({})
+    assert broken.tried[-1] == method  # and nothing after its failure
+    notes = [value for _, name, value in recorder.calls if name == "note"]
+    (failure,) = tracker.failures
+    assert failure in notes
+    _, last, summary = recorder.calls[-1]
+    assert (last, summary["sinks_failed"]) == ("finish", [failure])
+
+
+def test_tracker_within_a_tracker_stops_the_run_too():
+    broken = Broken("log")
+    broken.on_failure = "stop"
+    with pytest.raises(OSError, match="No space left"):
+        drive(Tracker([Recorder(), Tracker([broken])]))
+    broken = Broken("log")
+    drive(Tracker([Recorder(), Tracker([broken])]))
+    assert broken.tried == ["start", "log"]
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("tensorboard", "tensorboard.compat.proto"),
+        ("wandb", "wandb"),
+        ("mlflow", "alembic"),
+    ],
+)
+def test_make_sinks_says_which_package_is_missing(monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        SettingError, match=rf"^tracking with '{name}' .*'rlws\[{name}\]'"
+    ) as caught:
+        make_sinks(("jsonl", name))
+    assert "\n" not in str(caught.value)
+
+
+def test_make_sinks_by_name(monkeypatch):
+    monkeypatch.setitem(SINKS, "mine", Recorder)
+    jsonl, mine = make_sinks(("jsonl", "mine", "jsonl"), on_failure="stop")
+    assert (type(jsonl), type(mine)) == (Jsonl, Recorder)
+    assert jsonl.on_failure == mine.on_failure == "stop"
+    assert make_sinks(("jsonl",))[0].on_failure == "drop"
+    assert make_sinks(()) == ()
+    with pytest.raises(SettingError, match="did you mean 'jsonl'"):
+        make_sinks(("json",))
+    with pytest.raises(SettingError, match="on_failure"):
+        make_sinks(("jsonl",), on_failure="stopp")
+
+
 @pytest.mark.parametrize(
     ("budget", "row", "fraction"),
     [
@@ -129,6 +208,7 @@ def test_tracking_import_is_light():
     code = (
         "import sys, rlws; before = set(sys.modules); import rlws.tracking;"
         "new = {name.split('.')[0] for name in set(sys.modules) - before};"
-        "assert not new & {'jax', 'haiku', 'matplotlib', 'imageio_ffmpeg'}, new"
+        "assert not new & {'jax', 'haiku', 'matplotlib', 'imageio_ffmpeg', 'tensorboard', 'wandb',"
+        " 'mlflow', 'sqlalchemy'}, new"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

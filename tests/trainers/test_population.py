@@ -51,8 +51,14 @@ def same(ours, alone):
     return max(jax.tree.leaves(difference))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "num_envs"),
+    [
+        *(("ppo", 1), ("dqn", 3), ("reinforce", 3)),
+        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("a2c", "dqn", "reinforce")),
+        *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("a2c", "ppo")),
+    ],
+)
 def test_each_seed_of_a_population_is_its_run_alone(name, num_envs):
     trainer = DeviceTrainer(num_envs=num_envs)
     members = [Member(seed, {}) for seed in (5, 6, 7)]

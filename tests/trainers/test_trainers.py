@@ -11,6 +11,7 @@ from agents_zoo import reinforce
 from rlws import networks
 from rlws.actor import Actor
 from rlws.environments import CartPole, Catch
+from rlws.environments.checks import EnvironmentFault
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.acting import compile_acting
@@ -199,12 +200,18 @@ def test_nested_observations_train_on_the_host():
     assert last.updates > 0
 
 
+def of(observations):
+    """Returns the spec of an environment with such observations."""
+    scalar = specs.Array((), np.float32)
+    return EnvironmentSpec(observations, specs.DiscreteArray(2), scalar, scalar)
+
+
 def test_block_holds_what_was_written():
     example = Row(
         dm_env.TimeStep(np.int32(0), np.float32(0), np.float32(0), np.zeros(2, np.float32)),
         np.int32(0),
     )
-    block = Block(example, 3, 2, [True, False, False, True])
+    block = Block(example, 3, 2, [True, False, False, True], of(specs.Array((2,), np.float32)))
     first = dm_env.restart(np.float32([1, 2]))
     last = dm_env.truncation(3.0, np.float32([4, 5]), discount=0.5)
     step_type, observation = block.begin([first, last])
@@ -226,7 +233,7 @@ def test_block_knows_the_timesteps_that_follow_its_rows():
             {"left": np.int32(0), "right": np.zeros(2, np.float32)},
             {"extra": np.float32(0)},
         ),
-        2, 2, [False, False, False, True],
+        2, 2, [False, False, False, True], of({"x": specs.Array((), np.int64)}),
     )  # fmt: skip
     timestep = lambda t: dm_env.transition(np.float32(t), {"x": np.int64(10 * t)})
     for t in range(2):
@@ -246,6 +253,33 @@ def test_block_knows_the_timesteps_that_follow_its_rows():
     np.testing.assert_array_equal(rows.action["left"], [[0, 3], [1, 3]])
     np.testing.assert_array_equal(rows.extras["extra"], [[0, -1], [1, -1]])
     assert block.length == 2
+
+
+@pytest.mark.parametrize(
+    ("step_types", "says"),
+    [
+        ([0, 1, 2, 0], None),
+        ([1, 2, 0, 2], None),
+        ([1, 0, 1, 1], r"FIRST \(0\) only after a LAST \(2\), got 0"),
+        ([0, 0, 1, 1], r"FIRST \(0\) only after a LAST \(2\), got 0"),
+        ([1, 1, 2, 1], r"FIRST \(0\) after a LAST \(2\), got 1"),
+        ([1, 3, 0, 1], r"LAST \(2\), got 3"),
+    ],
+)
+def test_block_checks_the_order_of_rows_and_of_the_one_that_follows(step_types, says):
+    make = lambda kind: dm_env.TimeStep(kind, 0.0, 1.0, np.zeros(2, np.float32))
+    example = Row(jax.tree.map(np.asarray, make(np.int32(0))), np.int32(0))
+    block = Block(example, 3, 2, [False] * 4, of(specs.Array((2,), np.float32)))
+    right = [0, 1, 1, 1]
+    for ours, theirs in zip(right[:-1], step_types[:-1], strict=True):
+        block.begin([make(ours), make(theirs)])
+        block.end(np.zeros(2, np.int32), ())
+    block.following([make(right[-1]), make(step_types[-1])])
+    if says is None:
+        block.check(17)
+        return
+    with pytest.raises(EnvironmentFault, match="environment 1: step_type must be .*" + says):
+        block.check(17)
 
 
 class Peeking(Actor):

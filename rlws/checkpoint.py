@@ -1,0 +1,293 @@
+"""Checkpoints: a tree of arrays and a manifest, written whole or not at all, and never run.
+
+    checkpoints/000000012000/manifest.json   what there is: names, types, shapes, check sums, facts
+    checkpoints/000000012000/arrays.bin      the arrays, one after the other
+
+A checkpoint appears by renaming a finished folder, so that at any instant after the first there is
+a complete one. Every byte is covered by a check sum; a damaged checkpoint is passed over aloud for
+the one before. Nothing in it is code.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlws.settings import SettingError
+
+FORMAT = 1
+KEEP = 2  # the newest, and one in case that is damaged
+
+
+class CheckpointError(SettingError):
+    """There is no usable checkpoint: each was looked at and says why it is none."""
+
+    status = 3
+
+
+class StorageError(OSError):
+    """A checkpoint could not be written; those from before are as they were."""
+
+    status = 7
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read and found whole."""
+
+    path: pathlib.Path
+    arrays: dict[str, np.ndarray]  # by path in the tree
+    facts: dict[str, Any]  # whatever else: counters, settings
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Returns the leaves of a tree by path, such as "state/learner/params/mlp/w", on the host."""
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+    return {_path(path): np.asarray(x) for path, x in leaves}
+
+
+def _path(keys: Any) -> str:
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def below(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of the subtree at this path."""
+    return {
+        name: x for name, x in arrays.items() if not place or f"{name}/".startswith(f"{place}/")
+    }
+
+
+def restore(like: Any, arrays: Mapping[str, np.ndarray], place: str = "") -> Any:
+    """Returns a tree of the same structure as `like` (arrays, or their shapes) with saved leaves.
+
+    Those are the arrays below `place`, a path; there must be no others.
+
+    Raises:
+      SettingError: a leaf is missing, left over, or of another shape or type; each is listed.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(like)[0]
+    arrays = below(arrays, place)
+    names = ["/".join(filter(None, (place, _path(path)))) for path, _ in leaves]
+    differences = [f"{name}: only saved" for name in arrays if name not in names]
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        here = f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        saved = arrays.get(name)
+        there = "absent" if saved is None else f"{saved.dtype.name}{list(saved.shape)}"
+        if here != there:
+            differences.append(f"{name}: saved {there}, now {here}")
+    if differences:
+        more = f", and {len(differences) - 8} more" if len(differences) > 8 else ""
+        raise SettingError(
+            "the saved state must be that of this agent and environment, got other arrays: "
+            + "; ".join(differences[:8])
+            + more
+            + "; use the settings it was saved with"
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names])
+
+
+def save(
+    folder: pathlib.Path, name: str, tree: Any, facts: Mapping[str, Any], keep: int = KEEP
+) -> pathlib.Path:
+    """Writes a checkpoint as `folder / name` and then removes all but the newest `keep`.
+
+    One of that name which is whole stays as it is.
+
+    Raises:
+      StorageError: no room, no permission; what was there before is untouched.
+      TypeError: a leaf is no number.
+    """
+    arrays = flatten(tree)
+    for path, x in arrays.items():
+        _checked(path, x.dtype)
+    target = folder / name
+    temporary = folder / f".{name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            with contextlib.suppress(CheckpointError):
+                read(target)
+                return target
+            shutil.rmtree(target)
+        for remains in folder.glob(".*.part"):  # of a process that was killed
+            shutil.rmtree(remains)
+        temporary.mkdir()
+        _write(temporary, arrays, dict(facts))
+        os.rename(temporary, target)
+        _sync(folder)
+        for old in names(folder)[:-keep]:
+            _remove(folder / old)
+        return target
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(error.errno, error.strerror, str(error.filename or target)) from error
+
+
+def names(folder: pathlib.Path) -> list[str]:
+    """Returns the names of all checkpoints, oldest first; whole or not is not looked at."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def newest(
+    folder: pathlib.Path, warn: Callable[[str], None], at: int | None = None
+) -> Checkpoint | None:
+    """Returns the newest checkpoint that is whole, or None where none was ever written.
+
+    Args:
+      folder: of the checkpoints of a run.
+      warn: is told of each that had to be passed over.
+      at: the newest one not beyond this step.
+
+    Raises:
+      CheckpointError: there are checkpoints and none is whole.
+    """
+    known = names(folder)
+    if at is not None:
+        known = [name for name in known if int(name) <= at]
+        if not known:
+            have = ", ".join(str(int(name)) for name in names(folder)) or "none"
+            raise CheckpointError(f"no checkpoint at or before step {at} in {folder}; have {have}")
+    reasons = []
+    for name in reversed(known):
+        try:
+            return read(folder / name)
+        except CheckpointError as error:
+            reasons.append(str(error))
+            warn(f"checkpoint passed over: {error}")
+    if not reasons:
+        return None
+    raise CheckpointError(f"no checkpoint in {folder} is whole: " + "; ".join(reasons))
+
+
+def read(path: pathlib.Path) -> Checkpoint:
+    """Returns a checkpoint, all of it checked.
+
+    Raises:
+      CheckpointError: something about it is not as it was written; nothing else is ever raised.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        content = manifest["content"]
+        if hashlib.sha256(_canonical(content)).hexdigest() != manifest["sha256"]:
+            raise CheckpointError(f"{path / 'manifest.json'} was changed: wrong check sum")
+        if content["format"] != FORMAT:
+            raise CheckpointError(f"{path}: format must be {FORMAT}, got {content['format']}")
+        arrays = _arrays(path / "arrays.bin", content)
+        return Checkpoint(path, arrays, content["facts"])
+    except CheckpointError:
+        raise
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+# All that damage, or harm that is meant, can come to in `read`.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(RecursionError, OverflowError, MemoryError),
+)
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of arrays: of names, types, shapes and every byte."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        x = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {x.dtype.str} {x.shape}\n".encode())
+        found.update(_bytes(x))
+    return found.hexdigest()
+
+
+def _arrays(path: pathlib.Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
+    layout = [_entry(*entry) for entry in content["arrays"]]
+    size = sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in layout)
+    if not content["size"] == size == path.stat().st_size:  # before anything is allocated
+        raise CheckpointError(f"{path} must have {size} bytes, got {path.stat().st_size}")
+    data = np.fromfile(path, np.uint8)
+    if hashlib.sha256(_bytes(data)).hexdigest() != content["sha256"]:
+        raise CheckpointError(f"{path} was changed: wrong check sum")
+    arrays, start = {}, 0
+    for name, dtype, shape in layout:
+        end = start + math.prod(shape) * dtype.itemsize
+        arrays[name] = data[start:end].view(dtype).reshape(shape)
+        start = end
+    return arrays
+
+
+def _entry(name: str, kind: str, shape: list[int]) -> tuple[str, np.dtype, list[int]]:
+    # By name: bfloat16 and its kin, which JAX has registered, have no letter of their own.
+    dtype = np.dtype(jax.numpy.dtype(kind))
+    if _checked(name, dtype) != kind:
+        raise ValueError(f"{name} must be of {dtype.name}, got {kind!r}")
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"{name} must have a shape, got {shape!r}")
+    return name, dtype, shape
+
+
+def _write(folder: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    found, size, entries = hashlib.sha256(), 0, []
+    with open(folder / "arrays.bin", "wb") as file:
+        for name, x in arrays.items():
+            x = np.ascontiguousarray(x).reshape(x.shape)
+            data = _bytes(x)
+            found.update(data)
+            file.write(data)
+            size += x.nbytes
+            entries.append([name, x.dtype.name, list(x.shape)])
+        file.flush()
+        os.fsync(file.fileno())
+    content = {
+        "format": FORMAT,
+        "sha256": found.hexdigest(),
+        "size": size,
+        "arrays": entries,
+        "facts": facts,
+    }
+    canonical = _canonical(content)
+    manifest = {"sha256": hashlib.sha256(canonical).hexdigest(), "content": content}
+    with open(folder / "manifest.json", "w", encoding="utf-8") as text:
+        json.dump(manifest, text, indent=1)
+        text.flush()
+        os.fsync(text.fileno())
+    _sync(folder)
+
+
+def _checked(name: str, dtype: np.dtype) -> str:
+    """Returns the name of the type of an array that may be in a checkpoint."""
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"arrays must have names such as state/params, got {name!r}")
+    if dtype.kind != "b" and not jax.numpy.issubdtype(dtype, np.number):
+        raise TypeError(f"{name} must be an array of numbers, got {dtype}")
+    return dtype.name
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _bytes(x: np.ndarray) -> memoryview:
+    return x.reshape(-1).view(np.uint8).data
+
+
+def _remove(path: pathlib.Path) -> None:
+    # Under another name first: one that is half removed must not be taken for a damaged one.
+    doomed = path.with_name(f".{path.name}.part")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def _sync(folder: pathlib.Path) -> None:
+    """Has the names in a folder written to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,58 @@
+"""`rlws evaluate DIR --episodes 100`: how good the policy of a run is."""
+
+import argparse
+import sys
+
+import numpy as np
+
+from rlws.cache import enable_cache
+from rlws.evaluation import evaluator
+from rlws.policy import load
+from rlws.settings import SettingError
+from rlws.statistics import interquartile_mean, interval
+from rlws.tracking.files import write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this verb."""
+    parser.add_argument("directory", help="results/EXPERIMENT/RUN")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--seed", type=int, help="of initial states; by default the run's")
+    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints mean, deviation and an interval; writes evaluation.json into the run's folder."""
+    if args.episodes < 1:
+        raise SettingError(f"--episodes must be at least 1, got {args.episodes}")
+    enable_cache()
+    policy = load(args.directory, args.at)
+    seed = policy.experiment.seed if args.seed is None else args.seed
+    play = evaluator(policy.agent, policy.experiment.environment, args.episodes)
+    returns, lengths = play(policy.params, seed)
+    middle, (low, high) = float(interquartile_mean(returns)), interval(np.asarray(returns))
+    step = policy.checkpoint.facts["step"]
+    found = {
+        "step": step,
+        "episodes": args.episodes,
+        "seed": seed,
+        "return_mean": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "return_iqm": middle,
+        "return_iqm_interval": [low, high],
+        "return_min": float(np.min(returns)),
+        "return_max": float(np.max(returns)),
+        "length_mean": float(np.mean(lengths)),
+        "returns": np.asarray(returns).tolist(),
+    }
+    print(
+        f"step {step:,}: return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
+        f"IQM {middle:.1f} [{low:.1f}, {high:.1f}], over {args.episodes} episodes "
+        f"({found['return_min']:.1f} to {found['return_max']:.1f}), "
+        f"length {found['length_mean']:.0f}"
+    )
+    try:
+        write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)
+    except OSError as error:  # the folder may be somebody else's
+        print(f"warning: evaluation.json was not written: {error}", file=sys.stderr)
+    return 0

@@ -1,0 +1,87 @@
+"""`rlws fork DIR --at STEP --agent.learning-rate 1e-4 --name variant`: another future for a run."""
+
+import argparse
+import dataclasses
+import pathlib
+import shutil
+import sys
+
+import jax
+
+from rlws import checkpoint
+from rlws.experiment import Experiment
+from rlws.flags import parse
+from rlws.policy import made
+from rlws.runs import experiment_of
+from rlws.settings import SettingError, describe
+from rlws.sweep import members
+from rlws.tracking.files import write_json
+from rlws.trainers import cycle
+
+PASSES_ON = True  # flags that are the experiment's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this verb."""
+    parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
+    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+    parser.add_argument("--name", default="fork", help="of the variant: RUN-NAME beside RUN")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the variant's folder from a checkpoint and goes on there.
+
+    It draws the same random numbers as the run it comes from, so variants differ by their settings.
+    """
+    if not args.name or pathlib.Path(args.name).name != args.name:
+        raise SettingError(f"--name must be that of a folder, got {args.name!r}")
+    warn = lambda text: print("warning:", text, file=sys.stderr)
+    path = args.directory.resolve()
+    parent = experiment_of(args.directory)
+    found = checkpoint.newest(args.directory / "checkpoints", warn, args.at)
+    if found is None:
+        raise SettingError(f"{args.directory} must hold a checkpoint, got none; train it first")
+    if (count := found.facts.get("members", 1)) > 1:
+        raise SettingError(f"{args.directory} holds {count} runs; name one of the folders in it")
+    directory = path.with_name(f"{path.name}-{args.name}")
+    if directory.exists():
+        raise SettingError(
+            f"--name must be new, got {args.name!r}: {directory.name} exists already"
+        )
+    # The name stays: it names the folder of results, not the run.
+    parent = dataclasses.replace(parent, directory=str(directory), resume=True)
+    variant = parse(parent, args.rest)
+    _check(parent, variant, found)
+    facts = {**found.facts, "experiment": describe(variant)}
+    facts["forked_from"] = {"run": path.name, "step": found.facts["step"]}
+    try:
+        directory.mkdir(parents=True)
+        checkpoint.save(directory / "checkpoints", found.path.name, found.arrays, facts)
+        write_json(directory / "config.json", describe(variant))
+        if (path / "metrics.csv").exists():
+            shutil.copyfile(path / "metrics.csv", directory / "metrics.csv")
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    variant.run()
+    return 0
+
+
+def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint) -> None:
+    """Raises a SettingError unless the variant can go on from the checkpoint of its parent."""
+    variant.check()
+    for name in ("directory", "resume", "seed"):
+        if getattr(variant, name) != getattr(parent, name):
+            raise SettingError(
+                f"--{name} must not be given: a fork has a folder beside its run's, "
+                "and draws the same random numbers"
+            )
+    if type(variant.trainer) is not type(parent.trainer):
+        raise SettingError("--trainer must be the run's: another keeps another state")
+    if len(members(variant)) > 1:
+        raise SettingError("a fork must be one run, got several; fork once for each value")
+    agent, spec = made(variant)
+    count = variant.trainer.num_envs
+    like = jax.eval_shape(lambda: cycle.init(agent, spec, variant.seed, count))
+    place = "run/state" if checkpoint.below(found.arrays, "run") else "state"
+    checkpoint.restore(like, found.arrays, place)

@@ -1,0 +1,135 @@
+"""`rlws list [agents|environments|experiments|runs]`: what there is, with a line on each."""
+
+import argparse
+import contextlib
+import datetime
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlws import catalogue
+from rlws.results import SCORE, Result, gather, read
+from rlws.settings import SettingError, choose
+from rlws.statistics import interquartile_mean
+from rlws.tracking.progress import number
+
+KINDS = ("agents", "experiments", "environments", "runs")
+LAST = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this verb."""
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; all without")
+    parser.add_argument("--results", default="results", metavar="FOLDER", help="of runs; results")
+    parser.add_argument("--last", type=int, default=LAST, help=f"runs at most, 0: all; {LAST}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the lists; returns 0."""
+    if args.kind:
+        choose("KIND", args.kind, KINDS)
+    if args.last < 0:
+        raise SettingError(f"--last must be at least 0, got {args.last}; 0 shows all runs")
+    if args.kind == "runs" and not pathlib.Path(args.results).is_dir():
+        raise SettingError(
+            f"--results must be a folder that is there, got {args.results!r}; runs are kept in "
+            "the folder results of where they were started"
+        )
+    console = Console(highlight=False, soft_wrap=False)
+    for kind in (args.kind,) if args.kind else KINDS:
+        if not args.kind:
+            console.print(Text(f"\n{kind}", "bold"))
+        if kind == "runs":
+            _print_runs(console, pathlib.Path(args.results), args.last)
+        elif kind == "environments":
+            _print_names(console, catalogue.environments())
+        else:
+            package = {"agents": "agents_zoo", "experiments": "experiments"}[kind]
+            _print_names(console, catalogue.modules(package))
+    return 0
+
+
+def _print_names(console: Console, names: catalogue.Names) -> None:
+    _print(console, ("", ""), list(names.items()))
+
+
+def _print_runs(console: Console, folder: pathlib.Path, last: int) -> None:
+    found = newest_first(folder)
+    header = ("run", "begun", "steps", "seed", "evaluation", "state")
+    lines = [line(path, begun) for path, begun in (found[:last] if last else found)]
+    _print(console, header if lines else ("", ""), lines or [("none yet", "")])
+    if last and len(found) > last:
+        console.print(Text(f"{len(found) - last} older ones: --last 0 shows all"))
+
+
+def newest_first(folder: pathlib.Path) -> list[tuple[pathlib.Path, float]]:
+    """Returns the folders of runs and sweeps, EXPERIMENT/RUN, and when they began."""
+    files = [path for path in folder.glob("*/*/config.json") if path.is_file()]
+    found = [(path.parent, path.stat().st_mtime) for path in files]
+    return sorted(found, key=lambda item: (-item[1], str(item[0])))
+
+
+def line(path: pathlib.Path, begun: float) -> tuple[str, ...]:
+    """Returns the cells of one run or sweep."""
+    time = f"{datetime.datetime.fromtimestamp(begun):%Y-%m-%d %H:%M}"
+    try:
+        whole = read(path)
+        members = gather([path])
+    except SettingError:
+        return str(path), time, "", "", "", "unreadable"
+    steps = whole.summary.get("steps")
+    if steps is None:
+        steps = sum(_last_steps(member) for member in members)
+    seeds = [str(member.seed) for member in members]
+    shown = seeds[0] if len(seeds) == 1 else f"{len(seeds)} runs"
+    state = "; ".join(_states(whole, members))
+    return str(path), time, number(int(steps)), shown, _evaluation(members), state
+
+
+def _evaluation(members: list[Result]) -> str:
+    """Returns the evaluation return; of a sweep the interquartile mean of all its members."""
+    scores = [member.number(SCORE) for member in members]
+    known = np.array([score for score in scores if math.isfinite(score)])
+    return number(float(interquartile_mean(known))) if known.size else ""
+
+
+def _states(whole: Result, members: list[Result]) -> list[str]:
+    """Returns what is to be said of the states: all but "finished", or only that."""
+    states = dict.fromkeys(result.state for result in (whole, *members))
+    return [state for state in states if state != "finished"] or ["finished"]
+
+
+def _last_steps(result: Result) -> float:
+    with contextlib.suppress(SettingError, KeyError):
+        return max(result.columns()["steps"], default=0.0)
+    return 0.0
+
+
+def _print(console: Console, header: tuple[str, ...], rows: Any) -> None:
+    """Prints a table; where stdout is no terminal, whole lines with tabs, for other programs."""
+    if not console.is_terminal:
+        for row in _lines(header, rows):
+            print(row, file=console.file)
+        return
+    table = Table(box=None, pad_edge=False, show_header=any(header), header_style="dim")
+    for i, name in enumerate(header, 1):
+        justify: Any = "right" if name in ("steps", "seed", "evaluation") else "left"
+        table.add_column(name, overflow="fold", no_wrap=i < len(header), justify=justify)
+    room = console.width - max((len(row[0]) for row in rows), default=0) - 2
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        if not any(header):  # names: a line each
+            cells[-1].truncate(max(1, room), overflow="ellipsis")
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _lines(header: tuple[str, ...], rows: Any) -> Iterator[str]:
+    for row in [header, *rows] if any(header) else rows:
+        yield "\t".join(" ".join(cell.split()) for cell in row).rstrip()

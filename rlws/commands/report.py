@@ -1,0 +1,35 @@
+"""`rlws report DIR...`: runs on one page of HTML, to read and to pass on."""
+
+import argparse
+import pathlib
+import shlex
+
+from rlws.results import gather, grouped
+from rlws.settings import SettingError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this verb."""
+    parser.add_argument(
+        "directories", nargs="+", metavar="DIR", help="of a run, of a sweep, or of such folders"
+    )
+    parser.add_argument("--output", default="report.html", metavar="FILE", help="report.html")
+    parser.add_argument("--no-videos", action="store_true", help="for a smaller page")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the page and says where it is; returns 0."""
+    output = pathlib.Path(args.output)
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise SettingError(f"--output must end in .html, got {args.output!r}; try report.html")
+    groups, notes = grouped(gather(args.directories))
+    from rlws.report import report, write
+
+    words = ["rlws", "report", *args.directories, "--output", args.output]
+    command = shlex.join(words + ["--no-videos"] * args.no_videos)
+    text = report(groups, notes, command, videos=not args.no_videos)
+    write(text, output)
+    for note in notes:
+        print(note)
+    print(f"report in {output} ({len(text) / 2**20:.1f} MB)")
+    return 0

@@ -1,0 +1,29 @@
+"""`rlws run cartpole_ppo --seed 3`: an experiment by name."""
+
+import argparse
+
+from rlws import catalogue
+from rlws.commands.target import load_module
+from rlws.experiment import Experiment
+from rlws.flags import parse
+from rlws.settings import SettingError, choose
+
+PASSES_ON = True  # flags that are the experiment's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this verb."""
+    parser.add_argument("experiment", help="a name in experiments/, a module or a file.py")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the experiment with the flags that are left."""
+    name = args.experiment
+    if "." not in name:
+        choose("EXPERIMENT", name, catalogue.modules("experiments"))
+    found = load_module(name if "." in name else f"experiments.{name}")
+    experiment = getattr(found, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise SettingError(f"{name} must hold an Experiment called experiment; see `rlws list`")
+    parse(experiment, args.rest).run()
+    return 0

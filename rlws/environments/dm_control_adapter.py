@@ -1,0 +1,176 @@
+"""The DeepMind Control Suite's environments as ours, by names such as "dm:cartpole-swingup".
+
+Tassa et al., 2018, "DeepMind Control Suite". https://github.com/google-deepmind/dm_control
+"""
+
+import importlib.metadata
+import math
+import os
+import sys
+from functools import partial
+from typing import Any
+
+import dm_env
+import numpy as np
+from dm_env import specs
+
+from rlws import streams
+from rlws.environments.names import unknown
+from rlws.settings import SettingError
+from rlws.types import Action
+
+# Skips the argument handling of TimeStep.__new__, as the gymnasium adapter does.
+_timestep = partial(tuple.__new__, dm_env.TimeStep)
+
+
+def _import() -> tuple[Any, Any, str]:
+    """Returns mujoco, dm_control's suite, and why there are no pictures if so.
+
+    Both choose how to draw when they are imported. If not told how, it is with GLFW, which without
+    a screen fails at the first picture; if told how in vain, they cannot even be imported, so that
+    nothing could be trained.
+    """
+    if sys.platform == "linux" and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    told, reason = os.getenv("MUJOCO_GL"), ""
+    try:
+        import mujoco
+        from dm_control import suite
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # OpenGL's loaders raise what they like
+        if told is None:
+            raise
+        os.environ["MUJOCO_GL"], reason = "disabled", f"MUJOCO_GL={told}: {error}"
+        import mujoco
+        from dm_control import suite
+    return mujoco, suite, reason
+
+
+_mujoco, _suite, _no_pictures = _import()
+
+
+class DmControlEnvironment(dm_env.Environment):
+    """An environment of the suite; the numbers it takes and returns are float32.
+
+    Observations are the suite's dictionaries, discounts its own: 1 where the time limit cuts an
+    episode, which few tasks end by themselves. What a task draws when it is made (the springs of
+    "lqr") is the same in all runs, or they would not be of the same problem.
+
+    Attributes:
+      episode: number of the next episode from 0; its seed depends on `seed`, `index` and it alone.
+      max_episode_steps: the time limit, or None.
+      frames_per_second: of a film in real time.
+    """
+
+    def __init__(
+        self,
+        name_or_env: str | dm_env.Environment,
+        seed: int = 0,
+        index: int = 0,
+        max_episode_steps: int | None = None,
+    ):
+        """Makes environment `index` of the run with `seed`.
+
+        Args:
+          name_or_env: "cartpole-swingup", or a `dm_control.rl.control.Environment` whose task has a
+            `random`, as all of the suite do.
+          max_episode_steps: replaces the suite's own time limit.
+
+        Raises:
+          SettingError: an unknown name, a limit below 1, a MuJoCo that the suite does not know.
+        """
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise SettingError(
+                f"max_episode_steps must be at least 1, got {max_episode_steps}; None keeps it"
+            )
+        env: Any = _load(name_or_env) if isinstance(name_or_env, str) else name_or_env
+        if max_episode_steps is not None:
+            env._step_limit = max_episode_steps  # it has no other name
+        self._env, self._seed, self._index, self._restart = env, seed, index, True
+        self._observation_spec = {
+            key: specs.Array(spec.shape, np.float32, f"observation/{key}")
+            for key, spec in env.observation_spec().items()
+        }
+        self._action_spec = _to_actions(env.action_spec())
+        limit = env._step_limit  # seconds divided by seconds
+        self.episode = 0
+        self.max_episode_steps = None if math.isinf(limit) else math.ceil(limit)
+        self.frames_per_second = 1 / env.control_timestep()
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins the next episode; returns its FIRST timestep, reward and discount None."""
+        counters = streams.Stream.ENVIRONMENT, self._index, self.episode
+        self._env.task.random.seed(streams.host_seed(self._seed, *counters))
+        self.episode += 1
+        self._restart = False
+        return dm_env.restart(_observe(self._env.reset().observation))
+
+    def step(self, action: Action) -> dm_env.TimeStep:
+        """Takes `action`; before the first reset and after LAST, begins an episode instead."""
+        if self._restart:
+            return self.reset()
+        step_type, reward, discount, observation = self._env.step(action)
+        self._restart = step_type == dm_env.StepType.LAST
+        return _timestep((step_type, float(reward), float(discount), _observe(observation)))
+
+    def observation_spec(self) -> dict[str, specs.Array]:
+        """Returns the specs of an observation, float32, by name."""
+        return self._observation_spec
+
+    def action_spec(self) -> specs.Array:
+        """Returns the spec of an action, float32; bounded where its actuators are."""
+        return self._action_spec
+
+    def render(self) -> np.ndarray:
+        """Returns a picture from the environment's first camera, uint8 [480, 640, 3].
+
+        Raises:
+          SettingError: there is no OpenGL.
+        """
+        try:
+            picture = self._env.physics.render(480, 640, camera_id=0)
+        except Exception as error:  # whatever OpenGL lacks
+            reason = " ".join((_no_pictures or f"{error}").split())
+            raise SettingError(
+                f"a picture needs OpenGL, which does not work here ({reason}); without a screen,"
+                " set MUJOCO_GL to egl, or to osmesa if its library is installed"
+            ) from error
+        return np.ascontiguousarray(picture)  # they are drawn upside down
+
+    def close(self) -> None:
+        """Frees the physics, and OpenGL where it was used."""
+        self._env.physics.free()
+
+
+def names() -> list[str]:
+    """Returns the names `rlws.environments.make` knows the suite's tasks by."""
+    return [f"dm:{domain}-{task}" for domain, task in _suite.ALL_TASKS]
+
+
+def _load(name: str) -> Any:
+    domain, _, task = name.partition("-")
+    if (domain, task) not in _suite.ALL_TASKS:
+        remedy = "dm_control.suite.ALL_TASKS lists what the suite has"
+        raise unknown(f"dm:{name}", names(), remedy)
+    try:
+        return _suite.load(domain, task, task_kwargs={"random": 0})
+    except AttributeError as error:  # of a structure of MuJoCo's; dm_control bounds none from above
+        ours, theirs = map(importlib.metadata.version, ("dm_control", "mujoco"))
+        raise SettingError(
+            f"environment 'dm:{name}': dm_control {ours} does not work with mujoco {theirs}: "
+            f"pip install 'rlws[dm_control]' ({error})"
+        ) from error
+
+
+def _to_actions(spec: specs.BoundedArray) -> specs.Array:
+    largest = _mujoco.mjMAXVAL  # MuJoCo's word for infinity
+    if (spec.minimum <= -largest).all() and (spec.maximum >= largest).all():
+        return specs.Array(spec.shape, np.float32, "action")
+    low = np.where(spec.minimum <= -largest, -np.inf, spec.minimum)
+    high = np.where(spec.maximum >= largest, np.inf, spec.maximum)
+    return specs.BoundedArray(spec.shape, np.float32, low, high, "action")
+
+
+def _observe(observation: Any) -> dict[str, np.ndarray]:
+    return {key: np.asarray(value, np.float32) for key, value in observation.items()}

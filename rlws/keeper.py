@@ -1,0 +1,148 @@
+"""Keeps a run: one writer to a folder, and checkpoints when they are due."""
+
+import fcntl
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any, Literal, TextIO
+
+from rlws import checkpoint
+from rlws.settings import NonNegativeInt, PositiveInt, SettingError, Settings
+from rlws.trainers import Snapshot
+
+SECONDS = 60.0  # between checkpoints
+SHARE = 0.01  # of the time that saving may take
+PACKAGES = ("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "gymnasium", "numpy")
+
+
+class Checkpoints(Settings):
+    """When the state of a run is saved; whether and when changes nothing about the run."""
+
+    period: NonNegativeInt = 0  # environment steps between; 0: every minute, at 1 % of the time
+    keep: PositiveInt = 2  # the newest are kept
+    on_error: Literal["stop", "continue"] = "stop"  # where one cannot be written
+
+
+class InUseError(SettingError):
+    """Another process writes to the folder."""
+
+    status = 6
+
+
+class Keeper:
+    """Holds the folder of a run while it goes on."""
+
+    def __init__(self, directory: pathlib.Path, settings: Checkpoints, facts: Mapping[str, Any]):
+        """Takes the folder, which exists; `facts` go into every checkpoint.
+
+        Raises:
+          InUseError: another process has it.
+          StorageError: it cannot be written to.
+          CheckpointError: it has checkpoints, and none is whole.
+        """
+        self.directory, self._settings, self._facts = directory, settings, dict(facts)
+        self._lock = _lock(directory)
+        warn = lambda text: print("warning:", text, file=sys.stderr)
+        try:
+            self.saved = checkpoint.newest(self.folder, warn)  # None: there never was one
+        except BaseException:
+            self.close()
+            raise
+        self._step = -1 if self.saved is None else int(self.saved.path.name)
+        self._time, self._cost = time.monotonic(), 0.0
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where the checkpoints are."""
+        return self.directory / "checkpoints"
+
+    def resumed_steps(self, member: int | None) -> int | None:
+        """Returns the steps of the last row that a member, or all, had logged; None: fresh run."""
+        if self.saved is None:
+            return None
+        steps = [each["steps"] for each in self.saved.facts["recorders"]]
+        return sum(x or 0 for x in steps) if member is None else steps[member]
+
+    def due(self, step: int) -> bool:
+        """Returns whether to save at this step."""
+        if self._step < 0:  # nothing yet
+            return True
+        if period := self._settings.period:
+            return step // period > self._step // period
+        wait = max(SECONDS, self._cost / SHARE)
+        return time.monotonic() - self._time >= wait
+
+    def save(
+        self,
+        step: int,
+        snapshot: Snapshot,
+        facts: Mapping[str, Any],
+        member: pathlib.Path | None = None,
+    ) -> None:
+        """Writes a checkpoint, of the run or of a `member` with a folder of its own.
+
+        Raises:
+          StorageError: it could not be written, and the settings say to stop then.
+        """
+        began = time.monotonic()
+        every = {
+            **self._facts,
+            **facts,
+            "step": step,
+            "trainer": snapshot.facts,
+            "versions": versions(),
+        }
+        try:
+            name = f"{step:012d}"
+            folder = self.folder if member is None else member / "checkpoints"
+            checkpoint.save(folder, name, snapshot.arrays, every, self._settings.keep)
+            if member is not None:
+                return
+            self._step = step
+        except checkpoint.StorageError as error:
+            if self._settings.on_error == "stop":
+                raise
+            print(f"warning: no checkpoint at step {step:,}: {error}", file=sys.stderr)
+        self._time = time.monotonic()
+        self._cost = self._time - began
+
+    def close(self) -> None:
+        """Lets others have the folder."""
+        self._lock.close()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions a run depends on bit for bit."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _lock(directory: pathlib.Path) -> TextIO:
+    # The kernel's lock, not the file, is what counts: it is gone when the process is.
+    try:
+        file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise checkpoint.StorageError(error.errno, error.strerror, error.filename) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = " ".join(file.read().split()) or "another process"
+        file.close()
+        raise InUseError(
+            f"directory must have one writer, got {str(directory)!r}, which {holder} writes to; "
+            "wait for it, or choose another with --directory"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")
+    file.flush()
+    return file

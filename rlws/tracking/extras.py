@@ -1,0 +1,19 @@
+"""Packages that only some sinks need."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Holds the imports of the sink whose packages are our extra `name`.
+
+    Raises:
+      SettingError: one of them is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        from rlws.environments.registry import missing  # it imports JAX, so not before
+
+        raise missing(f"tracking with {name!r}", error, name) from error

@@ -1,0 +1,54 @@
+"""A run in Weights & Biases; WANDB_MODE=offline keeps it on this machine."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rlws.tracking.extras import extra
+from rlws.tracking.files import plain
+from rlws.tracking.identity import name_of, new_identity, recall, remember
+from rlws.tracking.sink import Row, Run, Sink
+
+
+class Wandb(Sink):
+    """Sends rows, configuration and summary to the project WANDB_PROJECT, or of the experiment.
+
+    W&B's other variables (WANDB_MODE, WANDB_ENTITY, WANDB_API_KEY) hold, too. Its files go to
+    `wandb/` in the run's folder, where `id` lets a resumed run go on as the same W&B run.
+    """
+
+    def __init__(self):
+        with extra("wandb"):
+            import wandb
+        self._wandb = wandb
+        self.outside_errors = (OSError, wandb.Error)
+
+    def start(self, run: Run) -> None:
+        """Starts or continues the W&B run."""
+        self._path = run.directory / "wandb" / "id"
+        self._path.parent.mkdir(exist_ok=True)
+        known = recall(self._path, run)
+        self._identity = known or new_identity(run)
+        self._run = self._wandb.init(
+            project=os.environ.get("WANDB_PROJECT", run.name),
+            name=name_of(run),
+            id=self._identity,
+            dir=str(run.directory),
+            config=plain(run.config),
+            allow_val_change=True,  # a resumed run may have been given more steps
+            resume="allow" if known else None,
+            reinit="create_new",
+            settings=self._wandb.Settings(silent=True, console="off"),
+        )
+        remember(self._path, self._identity)
+
+    def log(self, row: Row) -> None:
+        """Hands `row` to W&B's process, which sends it without holding up the run."""
+        self._run.log({name: float(value) for name, value in row.items()}, step=int(row["steps"]))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Adds the summary, and waits until all is sent."""
+        self._run.summary.update(plain(summary))
+        self._run.finish(exit_code=int("ended_by" in summary))
+        # W&B's process keeps a full disk to itself; writing here, too, brings it to light.
+        remember(self._path, self._identity)

@@ -1,0 +1,85 @@
+"""`rlws evaluate`: how good the policy of a run is, the same each time."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rlws.commands import evaluate
+from tests.commands.toys import steps
+
+
+def result(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_evaluate_equals_the_last_evaluation_of_the_run(copy, rlws):
+    summary = json.loads((copy / "summary.json").read_text())
+    found = rlws("evaluate", copy, "--episodes", "6")
+    assert found.status == 0
+    kept = result(copy)
+    assert (kept["step"], kept["episodes"], kept["seed"]) == (400, 6, 0)
+    for name in ("mean", "std"):
+        assert kept[f"return_{name}"] == summary[f"evaluation_return_{name}"]
+    mean, deviation = kept["return_mean"], kept["return_std"]
+    assert found.out.startswith(f"step 400: return {mean:.1f} ± {deviation:.1f}, IQM ")
+
+
+def test_evaluate_says_what_its_episodes_say(copy, rlws):
+    assert rlws("evaluate", copy, "--episodes", "30").status == 0
+    kept = result(copy)
+    returns = np.array(kept["returns"])
+    assert returns.shape == (30,)
+    assert set(returns) == {-1.0, 1.0}  # caught some and missed some
+    expected = {"mean": returns.mean(), "std": returns.std(), "min": -1.0, "max": 1.0}
+    assert {k: kept[f"return_{k}"] for k in expected} == pytest.approx(expected)
+    low, high = kept["return_iqm_interval"]
+    assert low <= kept["return_iqm"] <= high
+    assert kept["length_mean"] == 9
+
+
+def test_evaluate_plays_the_same_episodes_each_time(copy, rlws):
+    found = {}
+    for name, flags in {
+        "one": (),
+        "again": (),
+        "more": ("--episodes", "40"),
+        "seed": ("--seed", "1"),
+        "before": ("--at", steps(copy)[1]),
+    }.items():
+        assert rlws("evaluate", copy, "--episodes", "20", *flags).status == 0
+        found[name] = result(copy)
+    assert found["again"] == found["one"]
+    assert found["more"]["returns"][:20] == found["one"]["returns"]
+    assert found["seed"]["returns"] != found["one"]["returns"]
+    assert found["seed"]["seed"] == 1
+    assert found["before"]["step"] == steps(copy)[1]
+
+
+def test_evaluate_tells_also_where_it_may_not_write(toy, rlws, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(evaluate, "write_json", refuse)
+    found = rlws("evaluate", toy, "--episodes", "6")
+    assert found.status == 0
+    assert found.out.startswith("step 400: return ")
+    assert found.err.startswith("warning: evaluation.json was not written: ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "status"),
+    [
+        (["--episodes", "0"], "--episodes must be at least 1, got 0", 2),
+        (["--at", "-1"], "no checkpoint at or before step -1 in", 3),
+    ],
+)
+def test_evaluate_explains_wrong_input_in_one_line(flags, message, status, toy, refused):
+    assert message in refused("evaluate", toy, *flags, status=status)
+
+
+def test_evaluate_of_no_run_is_one_line(copy, refused, tmp_path):
+    assert "must be the folder of a run" in refused("evaluate", tmp_path)
+    shutil.rmtree(copy / "checkpoints")
+    assert "must hold a checkpoint, got none" in refused("evaluate", copy)

@@ -1,0 +1,80 @@
+"""`rlws run`: an experiment by name, by module or by file."""
+
+import json
+import sys
+
+import pytest
+
+QUICK = ("--steps", "0", "--evaluation.episodes", "2", "--seed", "7", "--quiet")
+FILE = """
+from agents_zoo import reinforce
+from rlws.experiment import Experiment
+from rlws.networks import MLP
+from rlws.trainers import DeviceTrainer
+
+experiment = Experiment(
+    name="mine",
+    environment="jax:Catch",
+    agent=reinforce.Config(backbone=MLP((4,))),
+    trainer=DeviceTrainer(),
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["catch_reinforce", "experiments.catch_reinforce", "my_experiment.py", "./my_experiment.py"],
+)
+def test_run_takes_names_modules_and_files(name, here, rlws):
+    (here / "my_experiment.py").write_text(FILE)
+    small = () if "my" in name else ("--agent.backbone.hidden-sizes", "4")
+    found = rlws("run", name, *QUICK, *small, "--directory", "run")
+    assert found.status == 0
+    assert "evaluation_return_mean" in found.out
+    config = json.loads((here / "run" / "config.json").read_text())
+    assert config["name"] == ("mine" if "my" in name else "catch_reinforce")
+    assert (config["seed"], config["steps"]) == (7, 0)
+    assert config["agent"]["backbone"]["hidden_sizes"] == [4]
+    assert (here / "run" / "summary.json").exists()
+
+
+def test_run_again_in_the_same_folder_is_refused_and_touches_nothing(here, refused):
+    (here / "run").mkdir()
+    (here / "run" / "notes.txt").write_text("mine")
+    error = refused("run", "catch_reinforce", *QUICK, "--directory", "run")
+    assert error.startswith("directory must be new or empty, got 'run'")
+    assert [p.name for p in (here / "run").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["catch_reinforc"], "EXPERIMENT: unknown value 'catch_reinforc'; did you mean 'catch_rei"),
+        (["json"], "EXPERIMENT: unknown value 'json'; "),
+        (["no.such.module"], "no.such.module: No module named 'no'"),
+        (["nothing.py"], "nothing.py: there is no such file"),
+        (["os.path"], "os.path must hold an Experiment called experiment; see `rlws list`"),
+        (["catch_reinforce", "--step", "3"], "unknown option --step; did you mean --steps?"),
+        (["catch_reinforce", "--steps", "-3"], "--steps must be at least 0, got -3"),
+        (["catch_reinforce", "--agent.discount", "2"], "agent.discount must be at least 0 and at"),
+    ],
+)
+def test_run_explains_wrong_input_in_one_line(args, message, here, refused):
+    assert message in refused("run", *args)
+    assert not list(here.iterdir())
+
+
+def test_help_is_about_the_experiment_where_there_is_one(rlws):
+    found = rlws("run", "catch_reinforce", "--help")
+    assert found.status == 0
+    assert "--agent.learning-rate" in found.out
+    found = rlws("run", "--help")
+    assert found.status == 0
+    assert "a name in experiments/, a module or a file.py" in found.out

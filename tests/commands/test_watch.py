@@ -1,0 +1,73 @@
+"""`rlws watch`: a film of the policy of a run."""
+
+import imageio_ffmpeg
+import pytest
+
+from rlws.commands import watch
+from tests.commands.toys import run_toy, steps, tree
+
+# imageio_ffmpeg.read_frames, used here only to look, leaves its pipes to the collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def frames(path):
+    """Returns the size and the frames of a film, each decoded."""
+    reader = imageio_ffmpeg.read_frames(path)
+    size = next(reader)["size"]
+    return size, [bytes(frame) for frame in reader]
+
+
+def test_watch_films_an_episode(copy, rlws):
+    found = rlws("watch", copy)
+    assert found.status == 0
+    path = copy / "videos" / "watch.mp4"
+    assert found.out == f"{path}\n"
+    (width, height), shown = frames(path)
+    assert min(width, height) > 30
+    assert len(shown) == 10  # nine steps, and what was there before
+    assert len(set(shown)) > 5  # something moves
+
+
+def test_watch_films_one_episode_after_the_other(copy, rlws, tmp_path):
+    output = tmp_path / "films" / "two.mp4"
+    assert rlws("watch", copy, "--episodes", "2", "--output", output).status == 0
+    _, one = frames(output)
+    assert len(one) == 20
+    assert one[:10] != one[10:]  # of its own
+    assert not (copy / "videos").exists()
+
+
+def test_watch_plays_the_checkpoint_that_is_asked_for(copy, rlws, monkeypatch):
+    loaded = []
+    load = watch.load
+    monkeypatch.setattr(watch, "load", lambda *args: loaded.append(load(*args)) or loaded[-1])
+    assert rlws("watch", copy, "--at", steps(copy)[1]).status == 0
+    assert loaded[0].checkpoint.facts["step"] == steps(copy)[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "status"),
+    [
+        (["--episodes", "0"], "--episodes must be at least 1, got 0", 2),
+        (["--output", "film"], "--output must end in .mp4, got 'film'", 2),
+        (["--output", "config.json/film.mp4"], "--output must be writable, got 'config.json/fi", 2),
+        (["--at", "-1"], "no checkpoint at or before step -1 in", 3),
+    ],
+)
+def test_watch_explains_wrong_input_in_one_line(flags, message, status, copy, refused, monkeypatch):
+    monkeypatch.chdir(copy)
+    before = tree(copy)
+    assert message in refused("watch", copy, *flags, status=status)
+    assert tree(copy) == before
+
+
+@pytest.mark.slow
+def test_watch_says_that_there_are_no_pictures(tmp_path, refused):
+    run = run_toy(tmp_path / "run", environment="jax:Memory", steps=0)
+    before = tree(run)
+    error = refused("watch", run)
+    assert error.startswith("jax:Memory gives no pictures: Memory has no renderer; `rlws evaluate`")
+    assert tree(run) == before

@@ -1,0 +1,36 @@
+"""Runs that were left in peace, once for all tests."""
+
+import faulty
+import pytest
+from processes import done, outcome, run_of
+
+from rlws.tracking import plots
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch):
+    """Those of runs in this process; they take longer than the runs."""
+    monkeypatch.setattr(plots, "plot_run", lambda *_: [])
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """Returns the folder and the outcome of a toy that nothing happened to."""
+    found = {}
+
+    def run(toy):
+        if toy not in found:
+            folder = tmp_path_factory.mktemp("uninterrupted") / toy
+            done(*run_of(toy, folder))
+            found[toy] = folder, outcome(folder)
+        return found[toy]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_peace(tmp_path_factory):
+    """Returns what the run of a second leaves that nothing happens to."""
+    folder = tmp_path_factory.mktemp("in_peace") / "run"
+    faulty.play(folder)
+    return faulty.left(folder)

@@ -1,0 +1,188 @@
+"""The keeper of a run: one writer to a folder, and saving when it is due."""
+
+import errno
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rlws import checkpoint, keeper
+from rlws.checkpoint import CheckpointError, StorageError
+from rlws.keeper import Checkpoints, InUseError, Keeper
+from rlws.trainers import Snapshot
+
+ROOT = pathlib.Path(__file__).parents[1]
+SNAPSHOT = Snapshot({"x": np.arange(3)}, {"rows": 7})
+HOLD = f"""
+import pathlib, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from rlws.keeper import Checkpoints, Keeper
+held = Keeper(pathlib.Path(sys.argv[1]), Checkpoints(), {{}})
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes only when told; its first entry is the time."""
+    now = [1000.0]
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Makes keepers of the same folder, closed at the end."""
+    made = []
+
+    def make(**settings):
+        made.append(Keeper(tmp_path, Checkpoints(**settings), {"exact": True}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def tree(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_second_keeper_is_refused_and_first_untouched(tmp_path, kept):
+    first = kept()
+    first.save(3, SNAPSHOT, {})
+    before = tree(tmp_path)
+    with pytest.raises(InUseError, match=f"process {os.getpid()} on .* since ") as error:
+        kept()
+    assert error.value.status == 6
+    assert tree(tmp_path) == before
+    first.save(4, SNAPSHOT, {})
+    first.close()
+    assert kept().saved.facts["step"] == 4
+
+
+def test_keeper_of_another_process_is_in_the_way_until_it_is_killed(tmp_path, kept):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(InUseError, match=f"process {process.pid} on "):
+            kept()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    kept()
+
+
+def test_keeper_that_finds_no_whole_checkpoint_lets_go_of_the_folder(tmp_path, kept):
+    (tmp_path / "checkpoints" / "000000000001").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(CheckpointError):
+            kept()
+
+
+def test_keeper_in_a_folder_that_is_not_writable_says_so(tmp_path):
+    with pytest.raises(StorageError, match="none"):
+        Keeper(tmp_path / "none", Checkpoints(), {})
+
+
+def test_due_at_first_and_then_each_period(kept):
+    found = kept(period=10)
+    assert found.due(0)
+    found.save(0, SNAPSHOT, {})
+    assert [found.due(step) for step in (0, 1, 9, 10, 25)] == [False, False, False, True, True]
+    found.save(25, SNAPSHOT, {})
+    assert [found.due(step) for step in (25, 29, 30)] == [False, False, True]
+
+
+def test_due_each_minute(kept, clock):
+    found = kept()
+    found.save(0, SNAPSHOT, {})
+    for seconds, due in ((0, False), (59, False), (60, True), (600, True)):
+        clock[0] = 1000.0 + seconds
+        assert found.due(10**6) is due
+
+
+def test_due_at_a_hundredth_of_the_time(kept, clock, monkeypatch):
+    found = kept()
+    save = checkpoint.save
+
+    def slow(*args):
+        clock[0] += 2.0
+        return save(*args)
+
+    monkeypatch.setattr(keeper.checkpoint, "save", slow)
+    found.save(0, SNAPSHOT, {})
+    ended = clock[0]
+    for seconds, due in ((60, False), (199, False), (200, True)):
+        clock[0] = ended + seconds
+        assert found.due(1) is due
+
+
+def test_resumed_keeper_is_due_relative_to_what_was_saved(kept):
+    first = kept(period=10)
+    first.save(25, SNAPSHOT, {})
+    first.close()
+    second = kept(period=10)
+    assert [second.due(step) for step in (25, 29, 30)] == [False, False, True]
+
+
+def test_save_keeps_what_it_was_given(kept):
+    found = kept(keep=3)
+    for step in range(5):
+        found.save(step, SNAPSHOT, {"seconds": 0.5})
+    found.close()
+    assert checkpoint.names(found.folder) == [f"{step:012d}" for step in (2, 3, 4)]
+    saved = kept().saved
+    np.testing.assert_array_equal(saved.arrays["x"], SNAPSHOT.arrays["x"])
+    assert saved.facts["versions"]["jax"]
+    del saved.facts["versions"]
+    assert saved.facts == {"exact": True, "seconds": 0.5, "step": 4, "trainer": {"rows": 7}}
+
+
+def full(handle):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_save_that_fails_stops(kept, monkeypatch):
+    found = kept()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        found.save(1, SNAPSHOT, {})
+
+
+def test_save_that_fails_goes_on_where_it_should(kept, monkeypatch, capfd):
+    found = kept(on_error="continue", period=10)
+    found.save(0, SNAPSHOT, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        found.save(1_000, SNAPSHOT, {})
+    assert "no checkpoint at step 1,000" in (err := capfd.readouterr().err)
+    assert "No space left" in err
+    assert checkpoint.names(found.folder) == [f"{0:012d}"]
+    assert found.due(1_001)  # still
+    found.save(1_001, SNAPSHOT, {})
+    assert checkpoint.names(found.folder) == [f"{0:012d}", f"{1001:012d}"]
+
+
+def test_resumed_steps_are_those_logged_before(kept):
+    fresh = kept()
+    assert fresh.resumed_steps(0) is None
+    fresh.save(9, SNAPSHOT, {"recorders": [{"steps": 5}, {"steps": None}, {"steps": 2}]})
+    fresh.close()
+    found = kept()
+    assert [found.resumed_steps(member) for member in (0, 2, None)] == [5, 2, 7]
+
+
+def test_files_and_threads_stay_as_many(kept):
+    found = kept()
+    found.save(0, SNAPSHOT, {})
+    before = len(os.listdir("/proc/self/fd"))
+    for step in range(1, 50):
+        found.save(step, SNAPSHOT, {})
+    assert len(os.listdir("/proc/self/fd")) == before

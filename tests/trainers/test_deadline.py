@@ -1,0 +1,112 @@
+"""Environments that crash or do not answer: which one it was, and where."""
+
+import signal
+import sys
+import time
+
+import dm_env
+import numpy as np
+import pytest
+from dm_env import specs
+
+from agents_zoo import ppo
+from rlws import networks
+from rlws.environments.checks import EnvironmentFault
+from rlws.trainers import HostTrainer
+from rlws.trainers.deadline import deadline
+
+AGENT = ppo.Config(networks.MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
+
+
+class Broken(dm_env.Environment):
+    """Does something at its seventh step."""
+
+    def __init__(self, at_seventh):
+        self._at_seventh, self._steps, self.closed = at_seventh, 0, 0
+
+    def observation_spec(self):
+        return specs.Array((2,), np.float32)
+
+    def action_spec(self):
+        return specs.DiscreteArray(2)
+
+    def reset(self):
+        return dm_env.restart(np.zeros(2, np.float32))
+
+    def step(self, action):
+        self._steps += 1
+        if self._steps == 7:
+            self._at_seventh()
+        return dm_env.transition(1.0, np.zeros(2, np.float32))
+
+    def close(self):
+        self.closed += 1
+
+
+def train(at_seventh, timeout=600.0):
+    """Trains two environments, of which the second is broken."""
+    made = []
+
+    def make(seed, index):
+        made.append(Broken(at_seventh if index else lambda: None))
+        return made[-1]
+
+    trainer = HostTrainer(num_envs=2, environment_timeout=timeout)
+    try:
+        for _ in trainer.train(AGENT, make, steps=40):
+            pass
+    finally:
+        assert [env.closed for env in made] == [1, 1]
+
+
+def test_one_that_hangs_is_named():
+    with pytest.raises(EnvironmentFault, match=r"environment 1, step 6 must .*=0\.2 s") as error:
+        train(lambda: time.sleep(60), 0.2)
+    assert error.value.status == 4
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_one_that_is_slow_but_in_time_is_left_alone():
+    train(lambda: time.sleep(0.3), 2.0)
+
+
+def test_one_that_raises_is_named_with_its_own_error():
+    def fail():
+        raise ValueError("broken joint")
+
+    with pytest.raises(ValueError, match="broken joint") as error:
+        train(fail)
+    assert error.value.__notes__ == ["environment 1, step 6, after 13 steps of all"]
+
+
+def test_one_that_exits_does_not_end_the_run_as_if_all_were_well():
+    with pytest.raises(EnvironmentFault, match="environment 1, step 6 must not exit"):
+        train(sys.exit)
+
+
+def test_time_between_calls_does_not_count():
+    with deadline(0.1, lambda: None):
+        time.sleep(0.5)
+
+
+def test_one_that_answers_just_in_time_is_not_interrupted():
+    answers = iter([("it", 0)] * 3)  # and then no more
+    with deadline(0.1, lambda: next(answers, None)):
+        time.sleep(0.6)
+
+
+def test_a_run_left_in_the_middle_does_not_disarm_the_next():
+    left = HostTrainer().train(AGENT, lambda seed, index: Broken(lambda: None), steps=40)
+    next(left)
+    test_one_that_hangs_is_named()
+    left.close()
+
+
+def test_an_alarm_of_others_is_left_to_them():
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    try:
+        with deadline(600.0, lambda: None):
+            assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGALRM, before)
