@@ -132,7 +132,7 @@ def our_device(num_envs, length):
 
     def act(run):
         def step(run, _):
-            run, row, ended = program._step(run)
+            run, row, ended = program.step(run, run.state.learner.params)
             return run, (row, ended)
 
         return jax.lax.scan(step, run, length=length)

@@ -11,12 +11,14 @@ from rlws.settings import Settings
 from rlws.types import Action, Array, Key, Params
 
 ENVIRONMENTS = "environments"  # the axis trainers vmap an actor over
+WORKERS = "workers"  # that of processes that each do so, of size 1 where there is but this one
 
 
 class Actor(Settings):
     """Chooses actions for ONE environment; trainers vmap, jit and scan it.
 
-    They name that axis "environments", for actors that look at all of them (`jax.lax.psum`).
+    They name that axis "environments", for actors that look at all of them (`jax.lax.psum`), and a
+    second one "workers", along which nothing varies: a sum over both counts those of others, too.
     """
 
     def initial_state(self) -> Any:
@@ -64,9 +66,10 @@ def count_steps(count: Array, timestep: dm_env.TimeStep) -> tuple[Array, Array]:
       timestep: of this environment.
 
     Returns:
-      The count to carry on, and the steps of all environments so far.
+      The count to carry on, and the steps of all environments so far, where workers are as many
+      steps ahead as this one.
     """
-    return count + ~timestep.last(), jax.lax.psum(count, ENVIRONMENTS)
+    return count + ~timestep.last(), jax.lax.psum(count, (WORKERS, ENVIRONMENTS))
 
 
 def linear(start: float, end: float, steps: float, now: Array) -> Array:

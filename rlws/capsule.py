@@ -59,7 +59,7 @@ def keep(
         return NonFiniteError(f"{text}; there is no checkpoint to work it out again from")
     print("working out what led to it", file=sys.stderr, flush=True)
     before = Snapshot(found.arrays, found.facts["trainer"])
-    _, count = report.agent.adder.schedule(experiment.trainer.num_envs)
+    _, count = report.agent.adder.schedule(experiment.trainer.columns)
     control = dict(resume=before, max_updates=report.updates - count)
     for reports in experiment.train_all(runs, **control):
         again = reports[0]
@@ -137,7 +137,7 @@ def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
     experiment = revive(facts["experiment"], "config.json")
     seed = experiment.seed
     agent, spec = made(experiment)
-    like = jax.eval_shape(lambda: cycle.init(agent, spec, seed, experiment.trainer.num_envs))
+    like = jax.eval_shape(lambda: cycle.init(agent, spec, seed, experiment.trainer.columns))
     state = checkpoint.restore(like, arrays, "state")
     state = jax.tree.map(jax.numpy.asarray, state)
     learn_key = streams.key(seed, Stream.LEARN)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlws.checkpoint import StorageError
+from rlws.distributed.workers import WorkerLost
 from rlws.experiment import Experiment
 from rlws.flags import parse
 from rlws.health import NonFiniteError
@@ -24,15 +25,15 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
 
 
 # What ends a command with one line on stderr.
-ERRORS = (SettingError, NonFiniteError, StorageError, KeyboardInterrupt)
+ERRORS = (SettingError, NonFiniteError, StorageError, WorkerLost, KeyboardInterrupt)
 
 
 def say(error: BaseException, ours: bool) -> int:
     """Prints what ended a command; returns its exit status.
 
     2 wrong input, 3 no usable checkpoint, 4 a faulty environment, 5 NaN in training, 6 folder in
-    use, 7 storage, 128 and the signal's number (130 on Ctrl-C). `ours` says that the process is
-    ours to end.
+    use, 7 storage, 8 workers that die again and again, 128 and the signal's number (130 on
+    Ctrl-C). `ours` says that the process is ours to end.
     """
     status = getattr(error, "status", 130)
     if not isinstance(error, KeyboardInterrupt):

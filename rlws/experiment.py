@@ -104,7 +104,7 @@ class Experiment(Settings):
         made = resolve.host(self.environment, self.seed, 0, render=self.video)
         with contextlib.closing(made) as environment:
             agent = self.agent.make(environments.spec(environment))
-            agent.adder.schedule(self.trainer.num_envs)
+            self.trainer.check_agent(agent)
             if self.video:
                 self._check_pictures(environment)
             return self.trainer.exact(environment)

@@ -15,9 +15,9 @@ import tyro
 from rlws.experiment import Experiment
 from rlws.networks import CNN, GRU, LSTM, MLP
 from rlws.settings import SettingError, change, choose, describe
-from rlws.trainers import DeviceTrainer, HostTrainer
+from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer
 
-TRAINERS = {"host": HostTrainer, "device": DeviceTrainer}
+TRAINERS = {"host": HostTrainer, "device": DeviceTrainer, "distributed": DistributedTrainer}
 BACKBONES = {"mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
 
 

@@ -1,9 +1,10 @@
 """From a trainer's reports to rows of metrics, evaluations, videos and a summary."""
 
+import contextlib
 import resource
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Recorder:
         experiment: "Experiment",
         run: Run,
         tracker: Tracker,
-        evaluators: dict[str, evaluation.Evaluate] | None = None,
+        evaluators: dict[str, Any] | None = None,
     ):
         """Follows the run of an experiment; runs of equal agents may share their `evaluators`."""
         self.experiment, self.run, self.tracker = experiment, run, tracker
@@ -40,9 +41,12 @@ class Recorder:
         self._seconds = self._fraction = 0.0
         self._evaluators = {} if evaluators is None else evaluators
         self._health = Health()
+        self._held: dict[str, float] | None = None  # a row that waits for its evaluation
+        self._result: Callable[[], dict[str, float]] = dict
 
     def save(self) -> dict[str, Any]:
         """Returns all that taking the next report depends on, JSON-able."""
+        self._log_held()
         return {
             "summary": dict(self.summary),
             "returns": list(self._returns),
@@ -62,11 +66,17 @@ class Recorder:
 
     def end(self, error: BaseException) -> None:
         """Notes what ended the run before its budget was spent."""
+        with contextlib.suppress(Exception):  # an evaluation that may not come any more
+            self._log_held()
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         self.summary["ended_by"] = " ".join(reason.split())
 
     def take(self, report: Progress, seconds: float) -> None:
-        """Logs a report that was made `seconds` of training after the start."""
+        """Logs a report that was made `seconds` of training after the start.
+
+        Where evaluation goes on beside training, one with an evaluation is logged with the next.
+        """
+        self._log_held()
         row = self._row(report, seconds)
         if not report.halted:
             row |= self._health.measure(report)
@@ -76,11 +86,10 @@ class Recorder:
         period, before = self.experiment.evaluation.period, self._steps
         spent = report.spent
         if spent or (period and (before is None or report.steps // period > before // period)):
-            evaluated = self._evaluation(report)
-            row |= evaluated
-            if spent:
-                self.summary |= evaluated
-        self.tracker.log(row)
+            self._result = self._evaluation(report)
+        self._held = row
+        if spent or not self.experiment.trainer.evaluates_apart:
+            self._log_held()
         fraction = self.run.fraction(row)
         if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
@@ -93,24 +102,38 @@ class Recorder:
             self.tracker.note(f"{self.run.directory.name}: {halted_text(report)}")
         self._steps, self._seconds, self._fraction = report.steps, seconds, fraction
 
-    def _evaluation(self, report: Progress) -> dict[str, float]:
-        """Returns the mean and deviation of the evaluator's returns."""
+    def _log_held(self) -> None:
+        """Logs the row that was not logged yet, if there is one."""
+        row, self._held = self._held, None
+        if row is None:
+            return
+        result, self._result = self._result, dict
+        self.tracker.log(row | result())
+
+    def _evaluation(self, report: Progress) -> Callable[[], dict[str, float]]:
+        """Begins an evaluation; returns what waits for the mean and deviation of its returns."""
         experiment, settings = self.experiment, self.experiment.evaluation
         name = repr(describe(experiment.agent))
         if name not in self._evaluators:
-            self._evaluators[name] = evaluation.evaluator(
-                report.agent, experiment.environment, settings.episodes
+            made = experiment.agent, report.agent, experiment.environment, settings.episodes
+            self._evaluators[name] = experiment.trainer.evaluator(*made)
+        waiting = self._evaluators[name](report.params, experiment.seed)
+
+        def result():
+            returns, _ = waiting()
+            found = {
+                "evaluation_return_mean": float(np.mean(returns)),
+                "evaluation_return_std": float(np.std(returns)),
+            }
+            mean, deviation = found.values()
+            self.tracker.note(
+                f"evaluation at {report.steps:,} steps: return {mean:.1f} ± {deviation:.1f} "
+                f"over {settings.episodes} episodes"
             )
-        returns, _ = self._evaluators[name](report.params, experiment.seed)
-        result = {
-            "evaluation_return_mean": float(np.mean(returns)),
-            "evaluation_return_std": float(np.std(returns)),
-        }
-        mean, deviation = result.values()
-        self.tracker.note(
-            f"evaluation at {report.steps:,} steps: return {mean:.1f} ± {deviation:.1f} "
-            f"over {settings.episodes} episodes"
-        )
+            if report.spent:
+                self.summary |= found
+            return found
+
         return result
 
     def _row(self, report: Progress, seconds: float) -> dict[str, float]:

@@ -62,6 +62,11 @@ class Adder(Settings):
         raise NotImplementedError
 
     @property
+    def independent(self) -> bool:
+        """Whether each block makes a batch by itself, whatever environments it comes from."""
+        return False
+
+    @property
     def min_ends(self) -> float:
         """How many episodes must end between two batches, at least, where that is what counts."""
         return math.inf

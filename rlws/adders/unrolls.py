@@ -28,6 +28,10 @@ class Unrolls(Adder):
 
     length: PositiveInt  # steps
 
+    @property
+    def independent(self) -> bool:
+        return True
+
     def schedule(self, num_envs: int) -> Schedule:
         return Schedule(self.length)
 

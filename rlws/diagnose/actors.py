@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from rlws.actor import ENVIRONMENTS
+from rlws.actor import ENVIRONMENTS, WORKERS
 from rlws.agent import Agent
 from rlws.diagnose import beliefs
 from rlws.diagnose.check import Check, is_real, locate
@@ -27,7 +27,8 @@ def check_actor(agent: Agent, spec: EnvironmentSpec, state: LearnerState) -> Ite
 
     def act(actor, carried, keys):
         one = lambda key, _: actor.select_action(state.params, timestep, carried, key)
-        alone = lambda key: jax.vmap(partial(one, key), axis_name=ENVIRONMENTS)(jnp.zeros(1))
+        named = lambda key: jax.vmap(partial(one, key), axis_name=ENVIRONMENTS)(jnp.zeros(1))
+        alone = jax.vmap(named, None, None, axis_name=WORKERS, axis_size=1)
         return jax.jit(jax.vmap(alone))(keys)
 
     keys = jax.random.split(jax.random.key(0), count)

@@ -26,6 +26,8 @@ _factories: dict[str, Callable[..., Environment]] = {
     "jax:Memory": Memory,
 }
 
+_OURS = frozenset(_factories)
+
 # The prefixes of other packages: the module here that adapts them, which has `names()`, its class,
 # of what follows the prefix, and the extra they are in. Imported when asked for: they are slow, or
 # not installed.
@@ -88,6 +90,11 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
             f" try 'mine:{rest or prefix}'"
         )
     _factories[name] = factory
+
+
+def registered() -> dict[str, Callable[..., Environment]]:
+    """Returns what was added by `register`, to be registered in another process."""
+    return {name: factory for name, factory in _factories.items() if name not in _OURS}
 
 
 def available() -> list[str]:

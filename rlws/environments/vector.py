@@ -60,6 +60,7 @@ def make_vector(
     seed: int = 0,
     vectorization: str = "sync",
     begin: int = 0,
+    first: int = 0,
 ) -> VectorEnvironment:
     """Returns the `num_envs` environments of the run with `seed`, stepped together.
 
@@ -73,6 +74,7 @@ def make_vector(
       num_envs: B.
       seed: of the run.
       begin: another number gives other episodes of the same run; see `HostTrainer.train`.
+      first: the number of the first environment among those of the run.
       vectorization: "sync" steps one environment after the other; "async" gives each a process;
         "native" is gymnasium's `vector_entry_point` of the id; "envpool" is envpool's environment
         of that name, whose discount is 1 at the time limit, even where that step terminates, too.
@@ -83,7 +85,7 @@ def make_vector(
     choose("vectorization", vectorization, ("sync", "async", "native", "envpool"))
     if num_envs < 1:
         raise SettingError(f"num_envs must be at least 1, got {num_envs}")
-    counters = ((streams.Stream.ENVIRONMENT, i, begin) for i in range(num_envs))
+    counters = ((streams.Stream.ENVIRONMENT, i, begin) for i in range(first, first + num_envs))
     seeds = [streams.host_seed(seed, *each) for each in counters]
     if not isinstance(source, str):
         return _Rows(_checked(source, seed, num_envs), seeds)

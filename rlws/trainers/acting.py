@@ -15,21 +15,44 @@ from rlws.trainers import cycle
 from rlws.types import Array, Key, Params, Row
 
 
+class Reads(NamedTuple):
+    """Which leaves of a tree something reads, and the shapes of the others."""
+
+    live: list[bool]
+    leaves: list[Any]  # arrays, or their shapes
+    tree: Any
+
+    def take(self, tree: Any) -> list[Array]:
+        """Returns the leaves that are read."""
+        return [x for x, live in zip(jax.tree.leaves(tree), self.live, strict=True) if live]
+
+    def fill(self, read: list[Array]) -> Any:
+        """Returns the tree with zeros, which no one looks at, for the other leaves."""
+        remaining = iter(read)
+        leaves = (
+            next(remaining) if live else jnp.zeros(x.shape, x.dtype)
+            for x, live in zip(self.leaves, self.live, strict=True)
+        )
+        return self.tree.unflatten(leaves)
+
+
 class Acting(NamedTuple):
     """The compiled program, and what it reads."""
 
     program: Any  # (read parameters, step, read timestep, actor state) -> actions, state, extras
-    params: list[bool]  # which leaves of the parameters are read
-    timestep: list[bool]  # which leaves of the timestep are read
-
-    def read(self, params: Params) -> list[Array]:
-        """Returns the parameters that the program takes."""
-        return [
-            leaf for leaf, live in zip(jax.tree.leaves(params), self.params, strict=True) if live
-        ]
+    params: Reads
+    timestep: Reads
 
 
-def compile_acting(agent: Agent, params: Params, row: Row, num_envs: int, act_key: Key) -> Acting:
+def compile_acting(
+    agent: Agent,
+    params: Params,
+    row: Row,
+    num_envs: int,
+    act_key: Key,
+    first: int = 0,
+    workers: int = 1,
+) -> Acting:
     """Returns the program that acts in `num_envs` environments.
 
     Args:
@@ -37,35 +60,44 @@ def compile_acting(agent: Agent, params: Params, row: Row, num_envs: int, act_ke
       params: of the agent; only their shapes matter, as those of `row`, a row of one environment.
       num_envs: B.
       act_key: of the stream the actor draws from.
+      first: the number of environment 0 among those of the run.
+      workers: how many processes act in so many environments.
     """
-    repeat = lambda x: jnp.zeros((num_envs, *jnp.shape(x)), x.dtype)
-    timestep = jax.tree.map(repeat, row.timestep)
-    state = cycle.initial_actor_state(agent.actor, num_envs)
-    shapes = jax.eval_shape(lambda: (params, timestep))
-    (params_leaves, params_tree), (timestep_leaves, timestep_tree) = map(jax.tree.flatten, shapes)
 
     def act(params, step, timestep, state):
-        return cycle.act(agent.actor, params, act_key, step, timestep, state)
+        index = first + jnp.arange(num_envs)
+        return cycle.act(agent.actor, params, act_key, step, timestep, state, index, workers)
 
-    live = _live(jax.make_jaxpr(act)(params, jnp.uint32(0), timestep, state).jaxpr)
-    params_live = live[: len(params_leaves)]
-    timestep_live = live[len(params_leaves) + 1 :][: len(timestep_leaves)]
+    params_read, timestep_read = _reads(act, agent, params, row, num_envs)
 
     def program(read_params, step, read_timestep, state):
-        params = params_tree.unflatten(_fill(params_leaves, params_live, read_params))
-        timestep = timestep_tree.unflatten(_fill(timestep_leaves, timestep_live, read_timestep))
-        return *act(params, step, timestep, state), step + 1
+        timestep = timestep_read.fill(read_timestep)
+        return *act(params_read.fill(read_params), step, timestep, state), step + 1
 
-    return Acting(jax.jit(program), params_live, timestep_live)
+    return Acting(jax.jit(program), params_read, timestep_read)
 
 
-def _fill(shapes: list[Any], live: list[bool], read: list[Array]) -> list[Array]:
-    """Returns all leaves: those that were read, and zeros no one looks at."""
-    remaining = iter(read)
-    return [
-        next(remaining) if here else jnp.zeros(x.shape, x.dtype)
-        for x, here in zip(shapes, live, strict=True)
-    ]
+def read_params(agent: Agent, params: Params, row: Row, num_envs: int) -> Reads:
+    """Returns which parameters acting reads; for the arguments, see `compile_acting`."""
+    act = lambda params, step, timestep, state: cycle.act(
+        agent.actor, params, jnp.zeros(2, jnp.uint32), step, timestep, state
+    )
+    return _reads(act, agent, params, row, num_envs)[0]
+
+
+def _reads(act: Any, agent: Agent, params: Params, row: Row, num_envs: int) -> tuple[Reads, Reads]:
+    repeat = lambda x: jax.ShapeDtypeStruct((num_envs, *jnp.shape(x)), x.dtype)
+    timestep = jax.tree.map(repeat, row.timestep)
+    state = cycle.initial_actor_state(agent.actor, num_envs)
+    shapes = jax.eval_shape(lambda: params), timestep
+    (params_leaves, params_tree), (timestep_leaves, timestep_tree) = map(jax.tree.flatten, shapes)
+    live = _live(jax.make_jaxpr(act)(*shapes[:1], jnp.uint32(0), timestep, state).jaxpr)
+    params_live = live[: len(params_leaves)]
+    timestep_live = live[len(params_leaves) + 1 :][: len(timestep_leaves)]
+    return (
+        Reads(params_live, params_leaves, params_tree),
+        Reads(timestep_live, timestep_leaves, timestep_tree),
+    )
 
 
 def _live(jaxpr: Any) -> list[bool]:

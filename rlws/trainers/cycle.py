@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws import streams
-from rlws.actor import ENVIRONMENTS, Actor
+from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
 from rlws.learner import LearnerState
 from rlws.streams import Stream
@@ -51,13 +51,15 @@ def seed_key() -> Key:
 
 
 def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
-    """Returns a row of one environment, all zeros."""
+    """Returns a row of one environment, all zeros; of `params` only the shapes matter."""
     zero = jnp.float32(0)
     timestep = dm_env.TimeStep(jnp.int32(0), zero, zero, spec.zero_observation())
     one = jax.tree.map(lambda x: x[None], timestep)
     state = initial_actor_state(agent.actor, 1)
-    found = lambda: act(agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state)
-    action, _, extras = jax.eval_shape(found)
+    found = lambda params: act(
+        agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state
+    )
+    action, _, extras = jax.eval_shape(found, params)
     zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), tree)
     return Row(timestep, zeros(action), zeros(extras))
 
@@ -76,6 +78,7 @@ def act(
     timestep: dm_env.TimeStep,
     state: Any,
     index: Array | None = None,
+    workers: int = 1,
 ) -> tuple[Action, Any, Any]:
     """Acts in B environments (leaves [B, ...]); returns actions, actor states and extras.
 
@@ -87,6 +90,7 @@ def act(
       timestep: of each environment.
       state: of the actor in each.
       index: the first counter of a draw, [B]; by default the number of the environment.
+      workers: how many act like this one, each in environments of its own.
     """
 
     def act_in_one(index, step, timestep, state):
@@ -95,7 +99,10 @@ def act(
 
     index = jnp.arange(timestep.step_type.shape[0]) if index is None else index
     axes = 0, 0 if jnp.ndim(step) else None, 0, 0
-    return jax.vmap(act_in_one, axes, axis_name=ENVIRONMENTS)(index, step, timestep, state)
+    act_in_all = jax.vmap(act_in_one, axes, axis_name=ENVIRONMENTS)
+    # Nothing varies along this axis: a sum over it takes other workers to be as far as this one.
+    among = jax.vmap(act_in_all, None, None, axis_name=WORKERS, axis_size=workers)
+    return among(index, step, timestep, state)
 
 
 def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State:

@@ -14,8 +14,8 @@ from rlws import checkpoint, streams
 from rlws.agent import Agent
 from rlws.streams import Stream
 from rlws.trainers import cycle
-from rlws.trainers.block import Block
-from rlws.types import EnvironmentSpec, Params
+from rlws.trainers.sharding import over_devices
+from rlws.types import EnvironmentSpec, Params, Row
 
 
 class Learning:
@@ -33,6 +33,7 @@ class Learning:
         overlap: bool,
         saved: Mapping[str, np.ndarray] | None = None,
         max_updates: int | None = None,
+        num_devices: int = 1,
     ):
         block_length, updates = agent.adder.schedule(num_envs)
         key = streams.key(seed, Stream.LEARN)
@@ -61,6 +62,8 @@ class Learning:
         self._pending: Future | None = None
         self._learned = False  # since `params` were last set
         self.params: Params = self._acting_params()
+        self._split, whole = over_devices(num_devices)
+        self._state = whole(self._state)
         self.halted = False  # whether an update came to NaN, or `max_updates` is reached
         if max_updates is not None:
             self._take = partial(self._up_to, max_updates, self._take)
@@ -68,13 +71,13 @@ class Learning:
             self.params = checkpoint.restore(self.params, saved, "acting")
             self._learned = bool(saved["learned"])
 
-    def take(self, block: Block, timestep: dm_env.TimeStep) -> bool:
-        """Adds a block, which ends at `timestep`, and learns if there is a batch.
+    def take(self, rows: Row, length: int, timestep: dm_env.TimeStep) -> bool:
+        """Adds `length` rows of a block, followed by `timestep`; learns if there is a batch.
 
         Returns:
           Whether `params` are no longer those before.
         """
-        arguments = block.rows, block.length, timestep
+        arguments = self._split(rows, 1), length, self._split(timestep, 0)
         if self._thread is None:
             self._state, learned = self._take(self._state, *arguments)
             self.params = self._state.learner.params

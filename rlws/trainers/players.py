@@ -1,5 +1,6 @@
 """Environments on the host, one or many, as a trainer steps them."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from rlws import checkpoint, environments
+from rlws.environments import resolve
 from rlws.environments.actions import bounded
 from rlws.environments.checks import EnvironmentFault, check_first, check_same, check_timestep
 from rlws.types import Action, EnvironmentSpec
@@ -69,6 +71,38 @@ class Players:
     def asked(self) -> tuple[str, int] | None:
         """Returns which environment is being stepped, at which step of all; None: none is."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Closes the environments."""
+        raise NotImplementedError
+
+
+def make_players(
+    environment: Any, num_envs: int, vectorization: str, seed: int, begin: int = 0, first: int = 0
+) -> Players:
+    """Returns `num_envs` environments of a run, stepped one after the other or together.
+
+    Args:
+      environment: a name, a JaxEnvironment or a function of (seed, index).
+      num_envs: B.
+      vectorization: as of `HostTrainer`.
+      seed: of the run.
+      begin: another number gives other episodes, where environments are stepped together.
+      first: the number of the first among those of the run.
+    """
+    if vectorization == "serial":
+        envs: list[dm_env.Environment] = []
+        try:
+            for index in range(first, first + num_envs):
+                envs.append(resolve.host(environment, seed, index))
+            return Serial(envs)
+        except BaseException:
+            for env in envs:
+                env.close()
+            raise
+    from rlws.environments.vector import make_vector  # slow to import
+
+    return Vector(make_vector(environment, num_envs, seed, vectorization, begin, first))
 
 
 class Serial(Players):
@@ -138,6 +172,11 @@ class Serial(Players):
             elif lengths[i] == self.episode_limit:
                 ends += 1
         return ends
+
+    def close(self):
+        with contextlib.ExitStack() as stack:
+            for env in self._envs:
+                stack.callback(env.close)
 
     def batch(self):
         return jax.tree.map(lambda *x: np.stack(x), *map(_filled, self.timesteps))
@@ -217,6 +256,9 @@ class Vector(Players):
     def asked(self):
         text = f"one of the {self.num_envs} environments, stepped together,"
         return (text, self.steps) if self._asked else None
+
+    def close(self):
+        self._envs.close()
 
     def restore(self, arrays, facts):
         super().restore(arrays, facts)

@@ -13,6 +13,7 @@ from rlws.environments import JaxEnvironment
 from rlws.settings import SettingError, change
 from rlws.trainers import cycle
 from rlws.trainers.program import Budget, Program, Run
+from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
 
 AXIS = "members"
@@ -130,7 +131,7 @@ class Population(NamedTuple):
     def _alone(self, member: Member, agents: list[Agent]) -> Compiled:
         program = self._program(member.settings, None)
         advance = jax.jit(program.advance, donate_argnums=0)
-        place = functools.partial(_shard, self.num_envs, self.num_devices)
+        place = functools.partial(_shard, self.num_devices)
 
         def step(run, budget):
             run, log = advance(run, Budget(*(int(x[0]) for x in budget)))
@@ -177,14 +178,8 @@ def _real(value: Any) -> bool:
     return isinstance(value, float | np.floating)
 
 
-def _shard(num_envs: int, num_devices: int, run: Run) -> Run:
+def _shard(num_devices: int, run: Run) -> Run:
     """Splits what has a leading axis of environments among devices; the rest is on all of them."""
-    if num_devices == 1:
-        return run
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("environments",))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("environments"))
-    place = lambda sharding: lambda x: jax.device_put(x, sharding)
-    run = jax.tree.map(place(whole), run)
+    split, whole = over_devices(num_devices)
     fields = ("environment", "timestep", "actor", "episode", "episode_return", "episode_length")
-    return run._replace(**{k: jax.tree.map(place(split), getattr(run, k)) for k in fields})
+    return whole(run)._replace(**{k: split(getattr(run, k), 0) for k in fields})

@@ -12,7 +12,7 @@ from rlws.agent import Agent
 from rlws.environments import JaxEnvironment
 from rlws.streams import Stream
 from rlws.trainers import cycle
-from rlws.types import Array, Key, Row
+from rlws.types import Array, Key, Params, Row
 
 LOG_SIZE = 2**16  # (steps of all environments) a chunk of the program may log
 
@@ -29,7 +29,7 @@ class Run(NamedTuple):
     """The whole state of a run."""
 
     keys: Keys
-    state: cycle.State
+    state: Any  # of the agent: cycle.State
     environment: Any  # leaves [B, ...]
     timestep: dm_env.TimeStep  # leaves [B, ...], to be acted on next
     actor: Any  # leaves [B, ...]
@@ -74,16 +74,23 @@ class Program(NamedTuple):
     environment: JaxEnvironment
     num_envs: int
     axis: str | None = None
+    first: int = 0  # the number of environment 0 among those of the run
+    workers: int = 1  # that play in as many environments each, in processes of their own
 
     def init(self, seed: Array | int) -> Run:
         """Returns the state before the first step."""
+        state = cycle.init(self.agent, self.environment.spec(), seed, self.num_envs)
+        return self.begin(seed)._replace(state=state)
+
+    def begin(self, seed: Array | int) -> Run:
+        """Returns the state before the first step, but for that of the agent."""
         keys = Keys(*(streams.key(seed, Stream[name.upper()]) for name in Keys._fields))
-        spec, count = self.environment.spec(), self.num_envs
+        count = self.num_envs
         counts = jnp.zeros(count, jnp.int32)
         environment, timestep = self._reset(keys, counts)
         return Run(
             keys,
-            cycle.init(self.agent, spec, seed, count),
+            None,
             environment,
             timestep,
             cycle.initial_actor_state(self.agent.actor, count),
@@ -152,7 +159,7 @@ class Program(NamedTuple):
         def body(carry):
             t, run, log, rows, added = carry
             here = live(log) if idle is None else live(log) & ~idle
-            after, row, ended = self._step(run)
+            after, row, ended = self.step(run, params)
             run = after if idle is None else cycle.select(here, after, run)
             log = log._replace(
                 steps=log.steps + jnp.where(here, (~row.timestep.last()).sum(), 0),
@@ -163,7 +170,8 @@ class Program(NamedTuple):
             rows = jax.tree.map(lambda buffer, x: _write(buffer, x, t), rows, row)
             return t + 1, run, log, rows, added + here
 
-        row = jax.eval_shape(self._step, run)[1]
+        params = run.state.learner.params
+        row = jax.eval_shape(self.step, run, params)[1]
         rows = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), row)
         carry = (jnp.int32(0), run, log, rows, jnp.int32(0))
         if length == 1:
@@ -176,11 +184,15 @@ class Program(NamedTuple):
         log = log._replace(finite=log.finite & jnp.stack(finite).all())
         return run, log, rows, added
 
-    def _step(self, run: Run) -> tuple[Run, Row, Array]:
-        params = run.state.learner.params
-        action, actor, extras = cycle.act(
-            self.agent.actor, params, run.keys.act, run.step, run.timestep, run.actor
-        )
+    def step(self, run: Run, params: Params) -> tuple[Run, Row, Array]:
+        """Acts once in every environment.
+
+        Returns:
+          The run, the row, and return and length of the episodes that ended in it [B, 2], else 0.
+        """
+        numbers = self.first + jnp.arange(self.num_envs)
+        draws = run.keys.act, run.step, run.timestep, run.actor, numbers
+        action, actor, extras = cycle.act(self.agent.actor, params, *draws, self.workers)
         ended = run.timestep.last()
         episode = run.episode + ended
         stepped = jax.vmap(self.environment.step)(run.environment, self._legal(action))
@@ -215,7 +227,8 @@ class Program(NamedTuple):
 
     def _reset(self, keys: Keys, episode: Array) -> tuple[Any, dm_env.TimeStep]:
         key = partial(environments.episode_key, keys.environment)
-        episode_keys = jax.vmap(key)(jnp.arange(self.num_envs), episode)
+        numbers = self.first + jnp.arange(self.num_envs)
+        episode_keys = jax.vmap(key)(numbers, episode)
         return jax.vmap(self.environment.reset)(episode_keys)
 
 

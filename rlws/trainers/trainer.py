@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import dm_env
 import numpy as np
@@ -56,8 +56,38 @@ class Trainer(Settings):
 
     num_envs: PositiveInt = 1  # environments that are acted in at once
 
+    # Whether evaluation goes on beside training, so that its result comes later than its report.
+    evaluates_apart: ClassVar[bool] = False
+
+    @property
+    def columns(self) -> int:
+        """How many environments the adder sees side by side."""
+        return self.num_envs
+
     def check(self, environment: Any) -> None:
         """Raises a SettingError if this trainer cannot run `environment`."""
+
+    def check_agent(self, agent: Agent) -> None:
+        """Raises a SettingError if this trainer cannot run `agent`."""
+        agent.adder.schedule(self.columns)
+
+    def evaluator(
+        self, config: AgentConfig, agent: Agent, environment: Any, episodes: int
+    ) -> Callable[[Params, int], Callable[[], Any]]:
+        """Returns what begins an evaluation of parameters with a seed, and returns a way to wait.
+
+        What that returns, and the arguments, are those of `evaluation.evaluator`; `config` is of
+        the agent.
+        """
+        from rlws import evaluation  # which imports trainers
+
+        evaluate = evaluation.evaluator(agent, environment, episodes)
+
+        def begin(params, seed):
+            found = evaluate(params, seed)
+            return lambda: found
+
+        return begin
 
     def exact(self, environment: dm_env.Environment) -> bool:
         """Returns whether runs in such an environment resume as if they had never stopped."""

@@ -1,0 +1,1 @@
+"""Playing in other processes, here or on other machines, by Ray."""

@@ -1,0 +1,76 @@
+"""Ray: here, or the cluster at an address."""
+
+import contextlib
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from rlws.settings import SettingError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def imported() -> Any:
+    """Returns the module `ray`.
+
+    Raises:
+      SettingError: it is not installed.
+    """
+    # Before it is imported: it would say so on stderr, and send it to its makers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        from rlws.environments.registry import missing
+
+        raise missing("the DistributedTrainer", error, "ray") from error
+    return ray
+
+
+@contextlib.contextmanager
+def connected(address: str | None, workers: int, dashboard: bool) -> Iterator[Any]:
+    """Within it Ray runs: what runs already, the cluster at the address, or one on this machine.
+
+    Raises:
+      SettingError: Ray is missing, or there is no cluster at the address.
+    """
+    ray = imported()
+    if ray.is_initialized():  # by whoever called us
+        yield ray
+        return
+    here: dict[str, Any] = {}
+    if address is None:
+        # Cores are the operating system's to share here; Ray only has to let all workers begin.
+        here = dict(num_cpus=max(os.cpu_count() or 1, workers + 2), include_dashboard=dashboard)
+    with _signals_kept(), warnings.catch_warnings():
+        # Ray's processes begin with a fork, of which JAX warns; they do nothing before they exec.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
+        except (ConnectionError, ValueError) as error:
+            raise SettingError(
+                f"address must be that of a running Ray cluster, got {address!r}: {error}; "
+                "`ray start --head` begins one, and none at all means this machine"
+            ) from error
+    try:
+        yield ray
+    finally:
+        with _signals_kept():
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    # Ray takes SIGTERM for itself, and would end the process without saving.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
