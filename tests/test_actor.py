@@ -7,7 +7,7 @@ import numpy as np
 from dm_env import specs
 
 from rlws import networks
-from rlws.actor import PolicyActor
+from rlws.actor import Actor, PolicyActor, count_steps
 from rlws.networks import GRU, MLP, Categorical, Network
 from rlws.trainers import cycle
 from rlws.types import EnvironmentSpec
@@ -54,3 +54,23 @@ def test_policy_actor_records_the_core_state_it_came_with():
     _, after, extras = PolicyActor(network).select_action(params, timestep, core, key)
     np.testing.assert_array_equal(extras["core"]["backbone"], core["backbone"])
     assert not np.allclose(after["backbone"], core["backbone"])
+
+
+def test_count_steps_counts_those_of_all_environments_and_workers():
+    class Counting(Actor):
+        def initial_state(self):
+            return jnp.int32(0)
+
+        def select_action(self, params, timestep, state, key):
+            state, total = count_steps(state, timestep)
+            return jnp.int32(0), state, {"total": total}
+
+    step_type = jnp.array([0, 1, 2, 1])  # the third has ended: what it does is no step
+    timestep = dm_env.TimeStep(step_type, jnp.zeros(4), jnp.ones(4), jnp.zeros(4))
+    states = jnp.arange(4)
+    for workers in (1, 3):
+        _, after, extras = cycle.act(
+            Counting(), {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, states, None, workers
+        )
+        np.testing.assert_array_equal(extras["total"], workers * 6)
+        np.testing.assert_array_equal(after, [1, 2, 2, 4])

@@ -247,18 +247,25 @@ class _Run:
                 if all(workers.arrived):
                     self._waiting.append(sum(map(len, workers.arrived)) - len(workers.arrived))
                     return [blocks.popleft() for blocks in workers.arrived]
-            elif sum(map(len, workers.arrived)) >= trainer.batch_blocks:
-                # Behind whoever still acts by parameters of long ago, nobody may go on learning.
-                flying = workers.in_flight()
-                if not flying or self._version - min(flying) < trainer.lag_limit:
-                    self._waiting.append(sum(map(len, workers.arrived)) - trainer.batch_blocks)
-                    return [self._oldest() for _ in range(trainer.batch_blocks)]
+            elif self._fresh_enough():
+                self._waiting.append(sum(map(len, workers.arrived)) - trainer.batch_blocks)
+                oldest = lambda: min(filter(None, workers.arrived), key=lambda x: x[0].version)
+                return [oldest().popleft() for _ in range(trainer.batch_blocks)]
             workers.collect()
         return None
 
-    def _oldest(self):
-        arrived = [blocks for blocks in self._workers.arrived if blocks]
-        return min(arrived, key=lambda blocks: blocks[0].version).popleft()
+    def _fresh_enough(self) -> bool:
+        """Returns whether there is a batch, and learning from it leaves no other one too old.
+
+        Else whoever still acts by parameters of long ago has to be waited for.
+        """
+        count, limit = self._trainer.batch_blocks, self._trainer.lag_limit
+        arrived = sorted(block.version for blocks in self._workers.arrived for block in blocks)
+        if len(arrived) < count:
+            return False
+        # In the order, and with the versions, in which they will be learned from at best.
+        left = enumerate(sorted(arrived[count:] + self._workers.in_flight()))
+        return all(self._version + 1 + i // count - version <= limit for i, version in left)
 
     def _cut(self, joined: _Joined, budget) -> bool:
         """Ends the run within a block, where its budget is spent there: nothing of it is learned.

@@ -1,0 +1,15 @@
+"""One Ray for all tests of a process; a run would begin its own, which takes seconds."""
+
+import warnings
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray():
+    module = pytest.importorskip("ray")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.init("local", num_cpus=8, include_dashboard=False, logging_level="error")
+    yield module
+    module.shutdown()

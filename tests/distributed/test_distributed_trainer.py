@@ -1,0 +1,84 @@
+"""What the trainer refuses, how far actors are behind, and what it logs."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from agents_zoo import dqn, impala, ppo
+from rlws import networks
+from rlws.experiment import Evaluation, Experiment
+from rlws.settings import SettingError
+from rlws.trainers import DistributedTrainer
+
+MLP = networks.MLP((8,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(wait_for="any", batch_blocks=9), "batch_blocks must be at most"),
+        (dict(wait_for="any", num_actors=4, max_lag=3), "max_lag must be at least"),
+        (dict(num_devices=3), "num_devices must divide the 2 environments"),
+        (dict(vectorization="device"), "needs an environment written in JAX"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        DistributedTrainer(**settings).check("gym:CartPole-v1")
+
+
+def test_only_unrolls_stand_by_themselves():
+    from rlws import environments
+
+    spec = environments.spec(environments.make("jax:CartPole-v1"))
+    trainer = DistributedTrainer(wait_for="any")
+    trainer.check_agent(impala.Config().make(spec))
+    with pytest.raises(SettingError, match="wait_for must be 'all' for Replay"):
+        trainer.check_agent(dqn.Config().make(spec))
+
+
+def test_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingError, match=r"pip install 'rlws\[ray\]'"):
+        DistributedTrainer().check("gym:CartPole-v1")
+
+
+def test_actors_are_never_behind_by_more_than_the_limit():
+    trainer = DistributedTrainer(num_envs=2, num_actors=3, wait_for="any", lookahead=1)
+    assert trainer.lag_limit == 12
+    reports = [*trainer.train(impala.Config(MLP), "jax:CartPole-v1", steps=2000, report_period=200)]
+    lags = [r.metrics["parameter_lag_max"] for r in reports if r.metrics]
+    assert 1 <= max(lags) <= 12
+    assert 2000 <= reports[-1].steps < 2002
+    returned = sum(x for r in reports for x in r.lengths)
+    assert returned <= reports[-1].steps  # nothing is counted twice
+
+
+@pytest.mark.slow
+def test_an_experiment_evaluates_beside_training(tmp_path):
+    from rlws.tracking import read_metrics
+
+    rows = {}
+    for name, trainer in {
+        "one": DistributedTrainer(num_envs=2, num_actors=1),
+        "two": DistributedTrainer(num_envs=1, num_actors=2),
+    }.items():
+        experiment = Experiment(
+            name="toy",
+            environment="jax:CartPole-v1",
+            agent=ppo.Config(MLP, unroll_length=16),
+            trainer=trainer,
+            steps=800,
+            evaluation=Evaluation(episodes=3, period=300),
+            directory=str(tmp_path / name),
+            quiet=True,
+        )
+        summary = experiment.run()
+        rows[name] = read_metrics(tmp_path / name / "metrics.csv")
+        evaluated = ~np.isnan(rows[name]["evaluation_return_mean"])
+        assert evaluated.sum() == 4  # at 0, 300, 600 and the end
+        steps = rows[name]["steps"]
+        assert (np.diff(steps) > 0).all()
+        assert summary["evaluation_return_mean"] == rows[name]["evaluation_return_mean"][-1]
+        assert "worker_0_steps_per_second" in rows[name]

@@ -1,0 +1,106 @@
+"""Workers that die, fail or hang: replaced and counted, or named; never waited for in vain."""
+
+import pytest
+
+from agents_zoo import impala, ppo
+from rlws import networks
+from rlws.distributed import workers
+from rlws.distributed.workers import WorkerLost
+from rlws.environments.checks import EnvironmentFault
+from rlws.settings import SettingError
+from rlws.trainers import DistributedTrainer
+from tests.distributed.toys import Making, die, fail, hang, leave
+
+MLP = networks.MLP((8,))
+PPO = ppo.Config(backbone=MLP, unroll_length=16, minibatches=2, epochs=2)
+TRAINER = DistributedTrainer(num_envs=2, num_actors=2)
+
+
+def run(environment, trainer=TRAINER, config=PPO, steps=400):
+    reports = [*trainer.train(config, environment, seed=3, steps=steps, report_period=100)]
+    returns = [x for report in reports for x in report.returns]
+    return reports[-1], returns, max(r.metrics.get("worker_restarts", 0) for r in reports)
+
+
+@pytest.fixture(scope="module")
+def in_peace():
+    return run(Making(die, at=10**9, where=None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [2, None], ids=["one", "all at once"])
+def test_killed_workers_are_replaced_and_leave_no_trace(where, tmp_path, in_peace):
+    killed = run(Making(die, at=37, where=where, once=tmp_path))
+    assert killed[2] >= (1 if where else 2)
+    assert in_peace[2] == 0
+    assert killed[0][:3] == in_peace[0][:3]
+    assert killed[1] == in_peace[1]
+    from rlws import checkpoint
+
+    one, other = (checkpoint.flatten(r[0].snapshot().arrays) for r in (killed, in_peace))
+    same = lambda arrays: checkpoint.digest({k: x for k, x in arrays.items() if "totals" not in k})
+    assert same(one) == same(other)
+
+
+@pytest.mark.slow
+def test_budget_is_kept_where_blocks_come_as_they_do_and_workers_die(tmp_path):
+    trainer = DistributedTrainer(num_envs=2, num_actors=2, wait_for="any", lookahead=1)
+    making = Making(die, at=50, where=None, once=tmp_path)
+    last, _, restarts = run(making, trainer, impala.Config(MLP), 600)
+    assert 600 <= last.steps < 602
+    assert restarts >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [die, leave, fail])
+def test_what_never_begins_ends_the_run_and_says_why(fault):
+    with pytest.raises(WorkerLost, match=r"worker [01] failed 3 times in a row") as error:
+        run(Making(fault, where=None))
+    assert error.value.status == 8
+    if fault is fail:
+        assert "LookupError: no more levels" in str(error.value)
+        assert "in fail" in error.value.__notes__[0]
+
+
+@pytest.mark.slow
+def test_what_an_environment_raises_comes_through_with_its_place():
+    with pytest.raises(LookupError, match="no more levels") as error:
+        run(Making(fail, at=20, where=3))
+    notes = "\n".join(error.value.__notes__)
+    assert "in worker 1" in notes
+    assert "environment 1" in notes
+
+
+@pytest.mark.slow
+def test_an_environment_that_hangs_is_named():
+    trainer = DistributedTrainer(num_envs=2, num_actors=2, environment_timeout=3.0)
+    with pytest.raises(
+        EnvironmentFault, match=r"worker 1: environment 0.* environment_timeout=3 s"
+    ):
+        run(Making(hang, at=20, where=2), trainer)
+
+
+@pytest.mark.slow
+def test_a_worker_that_does_not_answer_is_replaced(monkeypatch, ray):
+    import os
+    import pathlib
+    import signal
+
+    monkeypatch.setattr(workers, "PATIENCE", 2.0)
+    trainer = DistributedTrainer(num_envs=2, num_actors=1, environment_timeout=2.0)
+    stopped, restarts = 0, 0
+    for report in trainer.train(PPO, "gym:CartPole-v1", steps=3000, report_period=100):
+        restarts = report.metrics.get("worker_restarts", restarts)
+        if report.steps and not stopped:
+            for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+                if path.read_bytes().startswith(b"ray::Worker"):
+                    stopped = int(path.parent.name)
+                    os.kill(stopped, signal.SIGSTOP)
+            assert stopped
+    assert restarts == 1
+    assert report.spent
+
+
+def test_wrong_environments_are_not_tried_again():
+    with pytest.raises(SettingError, match="CartPole-v9"):
+        run("gym:CartPole-v9")
