@@ -42,10 +42,10 @@ class Progress:
             self._end = self._clock() + left
 
     def fields(self) -> dict[str, str]:
-        """Returns percent, steps, episodes, return, speed and left, in this order."""
+        """Returns percent, steps, episodes, return, speed and left, and workers if there are."""
         speed = float(self._row.get("steps_per_second", math.nan))
         left = "--:--" if self._end is None else duration(self._end - self._clock())
-        return {
+        fields = {
             "percent": f"{math.floor(100 * self.fraction + 1e-9):3d}%",
             "steps": self._count("steps", 9),
             "episodes": self._count("episodes", 7),
@@ -53,6 +53,23 @@ class Progress:
             "speed": f"{number(round(speed) if speed >= 10 else speed):>6} steps/s",
             "left": f"{left:>5} left",
         }
+        if "parameter_lag" in self._row:
+            fields["workers"] = self._workers()
+        return fields
+
+    def _workers(self) -> str:
+        """Returns how those do that play in other processes."""
+        row = self._row
+        rates = [x for name, x in row.items() if name.startswith("worker_") and "per_s" in name]
+        texts = [
+            f"{len(rates)} workers at {number(sum(rates) / max(1, len(rates)))}/s",
+            f"lag {row['parameter_lag']:.1f}",
+            f"{row.get('blocks_waiting', 0.0):.1f} waiting",
+            f"store {row.get('object_store_mb', 0.0):.0f} MB",
+        ]
+        if restarts := int(row.get("worker_restarts", 0)):
+            texts.append(f"{restarts} restarted")
+        return ", ".join(texts)
 
     def _count(self, unit: str, width: int) -> str:
         done = f"{int(self._row.get(unit, 0)):,}"

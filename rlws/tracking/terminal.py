@@ -14,8 +14,23 @@ from rich.text import Text
 from rlws.tracking.progress import Progress, entry, short
 from rlws.tracking.sink import Row, Run, Sink
 
-_STYLES = {"name": "bold", "percent": "bold", "return": "bold cyan", "left": "dim"}
-_DROPPED = ("", "episodes", "name", "speed", "left", "return", "steps")  # in turn, for room
+_STYLES = {
+    "name": "bold",
+    "percent": "bold",
+    "return": "bold cyan",
+    "left": "dim",
+    "workers": "dim",
+}
+_DROPPED = (
+    "",
+    "workers",
+    "episodes",
+    "name",
+    "speed",
+    "left",
+    "return",
+    "steps",
+)  # in turn, for room
 _PLAIN_LINES = 20  # a run, when stdout is not a terminal
 
 

@@ -1,9 +1,16 @@
 """Workers that die, fail or hang: replaced and counted, or named; never waited for in vain."""
 
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
 import pytest
 
 from agents_zoo import impala, ppo
-from rlws import networks
+from rlws import checkpoint, networks
 from rlws.distributed import workers
 from rlws.distributed.workers import WorkerLost
 from rlws.environments.checks import EnvironmentFault
@@ -35,8 +42,6 @@ def test_killed_workers_are_replaced_and_leave_no_trace(where, tmp_path, in_peac
     assert in_peace[2] == 0
     assert killed[0][:3] == in_peace[0][:3]
     assert killed[1] == in_peace[1]
-    from rlws import checkpoint
-
     one, other = (checkpoint.flatten(r[0].snapshot().arrays) for r in (killed, in_peace))
     same = lambda arrays: checkpoint.digest({k: x for k, x in arrays.items() if "totals" not in k})
     assert same(one) == same(other)
@@ -82,21 +87,14 @@ def test_an_environment_that_hangs_is_named():
 
 @pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_replaced(monkeypatch, ray):
-    import os
-    import pathlib
-    import signal
-
     monkeypatch.setattr(workers, "PATIENCE", 2.0)
     trainer = DistributedTrainer(num_envs=2, num_actors=1, environment_timeout=2.0)
     stopped, restarts = 0, 0
     for report in trainer.train(PPO, "gym:CartPole-v1", steps=3000, report_period=100):
         restarts = report.metrics.get("worker_restarts", restarts)
         if report.steps and not stopped:
-            for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-                if path.read_bytes().startswith(b"ray::Worker"):
-                    stopped = int(path.parent.name)
-                    os.kill(stopped, signal.SIGSTOP)
-            assert stopped
+            (stopped,) = workers_alive()
+            os.kill(stopped, signal.SIGSTOP)
     assert restarts == 1
     assert report.spent
 
@@ -104,3 +102,41 @@ def test_a_worker_that_does_not_answer_is_replaced(monkeypatch, ray):
 def test_wrong_environments_are_not_tried_again():
     with pytest.raises(SettingError, match="CartPole-v9"):
         run("gym:CartPole-v9")
+
+
+def workers_alive():
+    """Returns the processes of workers that play."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::Worker"):
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+def test_five_kills_at_random_and_then_of_all_leave_no_trace():
+    def play(kill):
+        rng, kills, rows = np.random.default_rng(0), 0, []
+        for report in TRAINER.train(PPO, "gym:CartPole-v1", seed=3, steps=12_000, report_period=99):
+            rows.append((*report[:3], *report.returns))
+            lost = report.metrics.get("worker_restarts", 0)
+            # The next only once the last is made good, or it would come for nothing.
+            if kill and report.steps and lost == min(kills, 5) and kills < 6:
+                alive = workers_alive()
+                chosen = alive if kills == 5 else [int(rng.choice(alive))]
+                time.sleep(rng.uniform(0.0, 0.02))
+                for pid in chosen:
+                    os.kill(pid, signal.SIGKILL)
+                kills += 1
+        arrays = checkpoint.flatten(report.snapshot().arrays)
+        kept = {k: x for k, x in arrays.items() if "totals" not in k}
+        return rows, checkpoint.digest(kept), lost
+
+    whole, killed = play(False), play(True)
+    assert killed[2] == 7  # five, and both at once
+    assert whole[2] == 0
+    assert killed[:2] == whole[:2]  # counters and returns of every report, the whole state
+    steps = [row[0] for row in killed[0]]
+    assert steps == sorted(set(steps))
+    assert 12_000 <= steps[-1] < 12_004
