@@ -9,8 +9,8 @@ of the policy to the one that acted,
     mean_t(-log pi(a_t | s_t) rho_t (r_t + gamma v_{t+1} - V(s_t))
            + value_cost * (V(s_t) - v_t)^2 / 2 - entropy_cost * H_t)
 
-Departures from the paper: Adam instead of RMSProp, separate networks by default, means instead of
-sums over steps. An episode cut by a time limit is bootstrapped from its last observation. Where
+Departures from the paper: Adam instead of RMSProp, separate networks, normalised observations and
+scaled rewards by default, means instead of sums over steps, traces of GAE's kind (lambda < 1). An episode cut by a time limit is bootstrapped from its last observation. Where
 actors are never behind (HostTrainer, DeviceTrainer) V-trace is the n-step return, and this is A2C.
 """
 
@@ -35,7 +35,7 @@ class Config(AgentConfig):
 
     backbone: Backbone = MLP()  # of policy and value
     shared: bool = False  # one backbone for both
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 1e-3
     discount: Fraction = 0.99  # gamma, per step
     trace: Fraction = 0.95  # lambda of the traces c_t; the paper's is 1
     max_ratio: Positive = 1.0  # rho_bar, of targets and of the policy gradient
@@ -43,8 +43,8 @@ class Config(AgentConfig):
     value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
     max_gradient_norm: Positive = 0.5
-    normalise_observations: bool = False  # to mean 0 and deviation 1, running
-    scale_rewards: bool = False  # by the running deviation of discounted returns
+    normalise_observations: bool = True  # to mean 0 and deviation 1, running
+    scale_rewards: bool = True  # by the running deviation of discounted returns
 
     def make(self, spec) -> Agent:
         network = networks.compose(
