@@ -11,6 +11,7 @@ import pytest
 from rlws import cli
 from rlws.__main__ import VERBS
 from rlws.experiment import Experiment
+from rlws.flags import parse
 from rlws.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,6 +68,14 @@ def test_readme_command_exists(command, monkeypatch):
             pytest.skip(str(error))
         raise
     assert (parsed[0] != module.experiment) == bool(args)
+
+
+def test_readme_fork_finds_a_checkpoint_where_it_asks_for_one():
+    by_verb = {words[1]: words[2:] for words in map(shlex.split, commands()) if words[0] == "rlws"}
+    (name, *flags), (folder, option, at, *_) = by_verb["run"], by_verb["fork"]
+    run = parse(importlib.import_module(f"experiments.{name}").experiment, flags)
+    assert (run.directory, option) == (folder, "--at")
+    assert run.checkpoint.period < int(at) < run.steps < run.checkpoint.period * run.checkpoint.keep
 
 
 def test_readme_has_one_test_command_for_ci():

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     parent = dataclasses.replace(parent, directory=str(directory), resume=True)
     variant = parse(parent, args.rest)
     _check(parent, variant, found)
+    print(_source(found, args.at))
     facts = {**found.facts, "experiment": describe(variant)}
     facts["forked_from"] = {"run": path.name, "step": found.facts["step"]}
     try:
@@ -65,6 +66,15 @@ def run(args: argparse.Namespace) -> int:
         raise
     variant.run()
     return 0
+
+
+def _source(found: checkpoint.Checkpoint, at: int | None) -> str:
+    """Returns what to say of the checkpoint, which need not be at the step that was asked for."""
+    text = f"forked from step {int(found.path.name):,}"
+    if at is None or at == int(found.path.name):
+        return text
+    known = ", ".join(f"{int(name):,}" for name in checkpoint.names(found.path.parent))
+    return f"{text} (asked for {at:,}; there are {known})"
 
 
 def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint) -> None:

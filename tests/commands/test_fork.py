@@ -11,7 +11,11 @@ from tests.commands.toys import arrays, rows, run_toy, steps, tree
 def test_fork_without_a_change_is_its_parent_bit_for_bit(which, toy, copy, rlws):
     step = steps(toy)[which]
     before = tree(copy)
-    assert rlws("fork", copy, "--at", step + 1).status == 0
+    found = rlws("fork", copy, "--at", step + 1)
+    assert found.status == 0
+    there = ", ".join(map(str, steps(toy)))
+    said = f"forked from step {step} (asked for {step + 1}; there are {there})"
+    assert found.out.splitlines()[0] == said
     fork = copy.with_name("toy-fork")
     assert arrays(fork, step) == arrays(toy, step)
     assert arrays(fork) == arrays(toy)
@@ -23,7 +27,9 @@ def test_fork_without_a_change_is_its_parent_bit_for_bit(which, toy, copy, rlws)
 def test_fork_with_a_change_begins_alike_and_ends_apart(toy, copy, rlws):
     step = steps(toy)[2]
     flags = ("--agent.learning-rate", "1e-2", "--name", "fast")
-    assert rlws("fork", copy, "--at", step, *flags).status == 0
+    found = rlws("fork", copy, "--at", step, *flags)
+    assert found.status == 0
+    assert found.out.splitlines()[0] == f"forked from step {step}"
     fork = copy.with_name("toy-fast")
     assert arrays(fork, step) == arrays(toy, step)
     end, parent = arrays(fork), arrays(toy)
