@@ -96,7 +96,7 @@ def restore(like: Any, arrays: Mapping[str, np.ndarray], place: str = "") -> Any
 def save(
     folder: pathlib.Path, name: str, tree: Any, facts: Mapping[str, Any], keep: int = KEEP
 ) -> pathlib.Path:
-    """Writes a checkpoint as `folder / name` and then removes all but the newest `keep`.
+    """Writes a checkpoint as `folder / name` and then removes all but the newest `keep` up to it.
 
     One of that name which is whole stays as it is.
 
@@ -122,7 +122,8 @@ def save(
         _write(temporary, arrays, dict(facts))
         os.rename(temporary, target)
         _sync(folder)
-        for old in names(folder)[:-keep]:
+        # Those above it are damaged, or a resumed run would have begun there.
+        for old in [each for each in names(folder) if each <= name][:-keep]:
             _remove(folder / old)
         return target
     except OSError as error:

@@ -117,6 +117,16 @@ def test_save_keeps_newest_and_removes_what_killed_processes_left(tmp_path):
     assert sorted(x.name for x in tmp_path.iterdir()) == ["000000000011", "000000000012"]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_save_below_damaged_ones_keeps_what_is_whole(tmp_path, keep):
+    write(tmp_path, 1, 5, 6, keep=9)
+    for step in (5, 6):
+        (tmp_path / f"{step:012d}" / "arrays.bin").write_bytes(b"")
+    write(tmp_path, 3, keep=keep)
+    assert [int(name) for name in checkpoint.names(tmp_path)] == [1, 3, 5, 6][2 - keep :]
+    assert same(newest(tmp_path)[0], 3)
+
+
 def test_save_of_same_name_replaces_damaged_and_leaves_whole(tmp_path):
     write(tmp_path, 1)
     before = files(tmp_path)
