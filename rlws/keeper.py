@@ -1,5 +1,6 @@
 """Keeps a run: one writer to a folder, and checkpoints when they are due."""
 
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -102,12 +103,12 @@ class Keeper:
             checkpoint.save(folder, name, snapshot.arrays, every, self._settings.keep)
             if member is not None:
                 return
-            self._step = step
         except checkpoint.StorageError as error:
             if self._settings.on_error == "stop":
                 raise
             print(f"warning: no checkpoint at step {step:,}: {error}", file=sys.stderr)
-        self._time = time.monotonic()
+        # Also where it failed: the next attempt is when the next one is due.
+        self._step, self._time = step, time.monotonic()
         self._cost = self._time - began
 
     def close(self) -> None:
@@ -134,7 +135,10 @@ def _lock(directory: pathlib.Path) -> TextIO:
         raise checkpoint.StorageError(error.errno, error.strerror, error.filename) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")
+        file.flush()
+    except BlockingIOError:
         file.seek(0)
         holder = " ".join(file.read().split()) or "another process"
         file.close()
@@ -142,7 +146,8 @@ def _lock(directory: pathlib.Path) -> TextIO:
             f"directory must have one writer, got {str(directory)!r}, which {holder} writes to; "
             "wait for it, or choose another with --directory"
         ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")
-    file.flush()
+    except OSError as error:  # also of file systems without locks
+        with contextlib.suppress(OSError):
+            file.close()
+        raise checkpoint.StorageError(error.errno, error.strerror, file.name) from error
     return file

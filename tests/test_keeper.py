@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -91,6 +92,38 @@ def test_keeper_in_a_folder_that_is_not_writable_says_so(tmp_path):
         Keeper(tmp_path / "none", Checkpoints(), {})
 
 
+@pytest.mark.parametrize("call", ["flush", "truncate", "write"])
+def test_lock_that_cannot_be_written_is_a_matter_of_storage(tmp_path, monkeypatch, call):
+    opened = []
+
+    def failing(*args, **kwargs):
+        file = open(*args, **kwargs)  # noqa: SIM115
+        opened.append(file)
+        broken = unittest.mock.Mock(wraps=file)
+        broken.fileno, broken.name = file.fileno, file.name
+        getattr(broken, call).side_effect = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return broken
+
+    monkeypatch.setattr(keeper, "open", failing, raising=False)
+    with pytest.raises(StorageError, match=r"quota exceeded.*\.lock") as error:
+        Keeper(tmp_path, Checkpoints(), {})
+    assert error.value.status == 7
+    assert opened[0].closed
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOLCK, StorageError), (errno.EIO, StorageError), (errno.EAGAIN, InUseError)],
+)
+def test_only_a_lock_that_is_held_means_in_use(tmp_path, monkeypatch, number, kind):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(keeper.fcntl, "flock", refuse)
+    with pytest.raises(kind):
+        Keeper(tmp_path, Checkpoints(), {})
+
+
 def test_due_at_first_and_then_each_period(kept):
     found = kept(period=10)
     assert found.due(0)
@@ -165,9 +198,23 @@ def test_save_that_fails_goes_on_where_it_should(kept, monkeypatch, capfd):
     assert "no checkpoint at step 1,000" in (err := capfd.readouterr().err)
     assert "No space left" in err
     assert checkpoint.names(found.folder) == [f"{0:012d}"]
-    assert found.due(1_001)  # still
-    found.save(1_001, SNAPSHOT, {})
-    assert checkpoint.names(found.folder) == [f"{0:012d}", f"{1001:012d}"]
+    # Not at every report, each of which would try in vain.
+    assert [found.due(step) for step in (1_001, 1_009, 1_010)] == [False, False, True]
+    found.save(1_010, SNAPSHOT, {})
+    assert checkpoint.names(found.folder) == [f"{0:012d}", f"{1010:012d}"]
+
+
+def test_first_save_that_fails_is_tried_again_when_due(kept, monkeypatch, clock):
+    each = kept(on_error="continue", period=10)
+    monkeypatch.setattr(os, "fsync", full)
+    each.save(0, SNAPSHOT, {})
+    assert [each.due(step) for step in (1, 9, 10)] == [False, False, True]
+    each.close()
+    minute = kept(on_error="continue")
+    minute.save(0, SNAPSHOT, {})
+    assert not minute.due(1)
+    clock[0] += 60
+    assert minute.due(1)
 
 
 def test_resumed_steps_are_those_logged_before(kept):
