@@ -25,9 +25,25 @@ VERBS = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the exit status: 0, 1 (it found something), else see `rlws.cli.say`."""
+    try:
+        module, found = _parsed(sys.argv[1:] if args is None else list(args))
+    except KeyboardInterrupt:  # while it imports, when nothing was done yet
+        print("interrupted", file=sys.stderr)
+        return 130
+    try:
+        return module.run(found)
+    except BaseException as error:
+        from rlws.cli import known, say  # with all of JAX, which verbs that only read do not need
+
+        if not known(error, ours=args is None):
+            raise
+        return say(error, ours=args is None)
+
+
+def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
+    """Returns the module of the verb, and its arguments."""
     # Agents of the user's own lie where the command is given.
     sys.path.insert(0, os.getcwd())
-    given = sys.argv[1:] if args is None else list(args)
     parser = argparse.ArgumentParser(prog="rlws", description="A reinforcement learning workshop.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     module: Any = None
@@ -46,14 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
     found.rest = rest
     if found.rest and not passes_on:
         parser.error(f"unrecognized arguments: {' '.join(found.rest)}")
-    try:
-        return module.run(found)
-    except BaseException as error:
-        from rlws.cli import ERRORS, say  # with all of JAX, which verbs that only read do not need
-
-        if not isinstance(error, ERRORS):
-            raise
-        return say(error, ours=args is None)
+    return module, found
 
 
 if __name__ == "__main__":

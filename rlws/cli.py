@@ -1,12 +1,15 @@
 """The command line of an experiment: every setting is a flag."""
 
 import os
+import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from rlws.checkpoint import StorageError
 from rlws.distributed.workers import WorkerLost
+from rlws.environments.checks import EnvironmentFault
 from rlws.experiment import Experiment
 from rlws.flags import parse
 from rlws.health import NonFiniteError
@@ -18,23 +21,34 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
 
     Exits with one line and a status where it cannot; see `say`.
     """
+    ours = args is None
     try:
         return parse(experiment, sys.argv[1:] if args is None else args).run()
-    except ERRORS as error:
-        sys.exit(say(error, ours=args is None))
+    except BaseException as error:
+        if not known(error, ours):
+            raise
+        sys.exit(say(error, ours))
 
 
 # What ends a command with one line on stderr.
 ERRORS = (SettingError, NonFiniteError, StorageError, WorkerLost, KeyboardInterrupt)
 
 
-def say(error: BaseException, ours: bool) -> int:
-    """Prints what ended a command; returns its exit status.
+def known(error: BaseException, ours: bool) -> bool:
+    """Returns whether `say` has something to say of an error; else it is to be raised."""
+    return isinstance(error, ERRORS) or (ours and bool(_culprit(error)))
 
-    2 wrong input, 3 no usable checkpoint, 4 a faulty environment, 5 NaN in training, 6 folder in
-    use, 7 storage, 8 workers that die again and again, 128 and the signal's number (130 on
-    Ctrl-C). `ours` says that the process is ours to end.
+
+def say(error: BaseException, ours: bool) -> int:
+    """Prints what ended a command; returns its exit status, one of those in commands/README.md.
+
+    `ours` says that the process is ours to end.
     """
+    if not isinstance(error, ERRORS):
+        print(*traceback.format_exception(error), sep="", end="", file=sys.stderr)
+        what = traceback.format_exception_only(error)[0].split()
+        print("error:", f"{_culprit(error)}:", *what, file=sys.stderr)
+        return EnvironmentFault.status
     status = getattr(error, "status", 130)
     if not isinstance(error, KeyboardInterrupt):
         print("error:", *str(error).split(), file=sys.stderr)  # an array in it has several lines
@@ -46,3 +60,20 @@ def say(error: BaseException, ours: bool) -> int:
         # At once: native libraries, tidying up after an interrupt, have been seen to crash.
         os._exit(status)
     return status
+
+
+# The notes that trainers add to an error: of which environment it is, and of which worker. That of
+# a worker holds the worker's trace, in which the other may be.
+_ENVIRONMENT = re.compile(
+    r"^ *(environment \d+|one of the \d+ environments),.* after [\d,]+ steps", re.M
+)
+_WORKER = re.compile(r"^in (worker \d+),", re.M)
+
+
+def _culprit(error: BaseException) -> str:
+    """Returns which environment an error was raised by, "" if by none."""
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    if not (environment := _ENVIRONMENT.search(notes)):
+        return ""
+    worker = _WORKER.search(notes)
+    return (f"{worker[1]}: " if worker else "") + environment[0].strip()

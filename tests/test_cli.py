@@ -1,6 +1,7 @@
 """The command line: every mistake is one line on stderr and status 2, and leaves nothing behind."""
 
 import dataclasses
+import importlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 
 from agents_zoo import reinforce
 from rlws import environments
+from rlws.__main__ import main as rlws
 from rlws.cli import main
 from rlws.environments import Catch
 from rlws.experiment import Evaluation, Experiment
@@ -109,7 +111,7 @@ def fails(capfd, *args):
             "steps or episodes must limit the run, got None for both; set steps",
         ),
         ("--trainer devic", "--trainer: unknown value 'devic'; did you mean 'device'?"),
-        ("--trainer", "--trainer: unknown value ''; one of: host, device"),
+        ("--trainer", "--trainer: unknown value ''; one of: host, device, distributed"),
         (
             "--environment jax:Cach",
             "environment: unknown name 'jax:Cach'; did you mean 'jax:Catch'?",
@@ -198,6 +200,82 @@ def test_cli_environment_that_says_nan_ends_the_run(trainer, message, capfd, fol
     assert f"error: {summary['ended_by'].removeprefix('EnvironmentFault: ')}\n" == line
 
 
+ENVIRONMENT = "environment 3, episode 1, step 2, after 1,203 steps"
+
+
+@pytest.mark.parametrize(
+    ("notes", "named"),
+    [
+        ([f"{ENVIRONMENT} of all"], ENVIRONMENT),
+        (
+            ["one of the 4 environments, after 12 steps"],
+            "one of the 4 environments, after 12 steps",
+        ),
+        (
+            [f"{ENVIRONMENT} of all", "in worker 2, whose environments count from 0:\nTraceback"],
+            f"worker 2: {ENVIRONMENT}",
+        ),
+        (  # of an error that cannot be sent, its trace is
+            [f"in worker 2, whose environments count from 0:\nTraceback\n{ENVIRONMENT} of all\n"],
+            f"worker 2: {ENVIRONMENT}",
+        ),
+        (["in worker 2, whose environments count from 0:\nTraceback"], None),
+        (["an environment, after 3 steps of all"], None),
+        (["something else"], None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("called", ["experiment", "rlws"])
+def test_cli_error_of_an_environment_is_status_4_with_all_about_it(
+    notes, named, called, capfd, monkeypatch
+):
+    def run(self):
+        error = ValueError("broken\njoint")
+        for note in notes:
+            error.add_note(note)
+        raise error
+
+    monkeypatch.setattr(Experiment, "run", run)
+    monkeypatch.setattr(
+        sys, "argv", ["rlws", "run", "catch_reinforce"][: 1 + 2 * (called == "rlws")]
+    )
+    command = rlws if called == "rlws" else lambda: main(TOY)
+    if named is None:
+        with pytest.raises(ValueError, match="broken"):
+            command()
+        return
+    try:
+        status = command()
+    except SystemExit as end:
+        status = end.code
+    assert status == 4
+    *trace, last = capfd.readouterr().err.splitlines()
+    assert last == f"error: {named}: ValueError: broken joint"
+    assert trace[0] == "Traceback (most recent call last):"
+    assert "raise error" in "\n".join(trace)
+    assert set("\n".join(notes).split("\n")) - {""} <= set(trace)
+
+
+def test_cli_error_of_an_environment_is_raised_where_the_process_is_not_ours(monkeypatch):
+    def run(self):
+        error = ValueError("broken joint")
+        error.add_note(ENVIRONMENT)
+        raise error
+
+    monkeypatch.setattr(Experiment, "run", run)
+    with pytest.raises(ValueError, match="broken joint"):
+        main(TOY, args=[])
+
+
+def test_ctrl_c_during_imports_is_one_line_and_130(capfd, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert rlws(["run", "catch_reinforce"]) == 130
+    assert capfd.readouterr() == ("", "interrupted\n")
+
+
 @pytest.mark.parametrize("trainer", ["host", "device"])
 def test_cli_budget_of_zero_only_evaluates(trainer, folder):
     summary = main(TOY, args=["--steps", "0", "--trainer", trainer, "--directory", "run"])
@@ -237,7 +315,7 @@ def test_cli_help_explains_every_setting(capfd):
         main(TOY, args=["--help"])
     out, err = capfd.readouterr()
     assert (end.value.code, err) == (0, "")
-    assert "--trainer {host,device}" in out
+    assert "--trainer {host,device,distributed}" in out
     own = out.partition("agent options")[0]
     rows = [row.strip("│ ") for row in own.splitlines()]
     bare = [rows[i] for i, row in enumerate(rows[1:]) if row.startswith("(default")]
