@@ -121,7 +121,7 @@ def save(
         temporary.mkdir()
         _write(temporary, arrays, dict(facts))
         os.rename(temporary, target)
-        _sync(folder)
+        sync(folder)
         # Those above it are damaged, or a resumed run would have begun there.
         for old in [each for each in names(folder) if each <= name][:-keep]:
             _remove(folder / old)
@@ -129,6 +129,15 @@ def save(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StorageError(error.errno, error.strerror, str(error.filename or target)) from error
+
+
+def sync(path: pathlib.Path) -> None:
+    """Has the bytes of a file, or the names in a folder, written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def names(folder: pathlib.Path) -> list[str]:
@@ -258,7 +267,7 @@ def _write(folder: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str,
         json.dump(manifest, text, indent=1)
         text.flush()
         os.fsync(text.fileno())
-    _sync(folder)
+    sync(folder)
 
 
 def _checked(name: str, dtype: np.dtype) -> str:
@@ -283,12 +292,3 @@ def _remove(path: pathlib.Path) -> None:
     doomed = path.with_name(f".{path.name}.part")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
-
-
-def _sync(folder: pathlib.Path) -> None:
-    """Has the names in a folder written to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -98,8 +98,9 @@ class Keeper:
             "versions": versions(),
         }
         try:
-            name = f"{step:012d}"
-            folder = self.folder if member is None else member / "checkpoints"
+            owner = self.directory if member is None else member
+            _sync_records(owner)
+            folder, name = owner / "checkpoints", f"{step:012d}"
             checkpoint.save(folder, name, snapshot.arrays, every, self._settings.keep)
             if member is not None:
                 return
@@ -125,6 +126,22 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _sync_records(directory: pathlib.Path) -> None:
+    """Has the disk hold the rows logged so far, which no resumed run will log again.
+
+    Raises:
+      StorageError: it cannot.
+    """
+    try:
+        for pattern in ("metrics.*", "*/metrics.*"):  # of the run; of each member
+            for path in directory.glob(pattern):
+                checkpoint.sync(path)
+                checkpoint.sync(path.parent)  # it may have been replaced
+    except OSError as error:
+        place = error.filename or str(directory)
+        raise checkpoint.StorageError(error.errno, error.strerror, place) from error
 
 
 def _lock(directory: pathlib.Path) -> TextIO:

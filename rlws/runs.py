@@ -70,9 +70,10 @@ def finished(
 
 def check_same(described: dict[str, Any], directory: pathlib.Path) -> None:
     """Raises a SettingError that lists what differs, unless the run in the folder is the same."""
-    if not (directory / "config.json").stat().st_size:  # killed as soon as it had the folder
+    known = _first(directory)
+    if known is None:
         return
-    differences = differing(configuration(directory), described)
+    differences = differing(known, described)
     several = described["sweep"] or described["trainer"].get("num_seeds", 1) > 1
     # Of several, those that ended before are no longer at hand.
     free = FREE - {"steps", "episodes"} if several else FREE
@@ -82,6 +83,17 @@ def check_same(described: dict[str, Any], directory: pathlib.Path) -> None:
             f"{directory} holds a run of other settings (saved, now): {'; '.join(found)}; use "
             f"those, or make a variant: rlws fork{' of one of the runs in it' * bool(several)}"
         )
+
+
+def _first(directory):
+    """Returns the settings with which the run in a folder was begun, None where it hardly was."""
+    if (directory / "config.json").stat().st_size:
+        return configuration(directory)
+    from rlws import checkpoint  # with all of JAX
+
+    # Killed as soon as it had the folder; or the file was lost, and what was saved knows.
+    found = checkpoint.newest(directory / "checkpoints", lambda warning: None)
+    return None if found is None else found.facts["experiment"]
 
 
 def _json(directory, name):

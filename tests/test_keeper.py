@@ -178,6 +178,37 @@ def test_save_keeps_what_it_was_given(kept):
     assert saved.facts == {"exact": True, "seconds": 0.5, "step": 4, "trainer": {"rows": 7}}
 
 
+@pytest.mark.parametrize("member", [None, "0_seed0"])
+def test_rows_are_on_the_disk_before_the_checkpoint_is_there(tmp_path, kept, monkeypatch, member):
+    found, seen = kept(), []
+    for folder in (tmp_path, tmp_path / "0_seed0", tmp_path / "1_seed1"):
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.csv").write_text("steps\n")
+    fsync, rename = os.fsync, os.rename
+    seen_at = lambda path: seen.append(str(pathlib.Path(path).relative_to(tmp_path)))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (seen_at(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    monkeypatch.setattr(os, "rename", lambda a, b: (seen_at(b), rename(a, b)))
+    found.save(3, SNAPSHOT, {}, None if member is None else tmp_path / member)
+    place = f"checkpoints/{3:012d}" if member is None else f"{member}/checkpoints/{3:012d}"
+    before = seen[: seen.index(place)]
+    records = {"0_seed0/metrics.csv", "0_seed0"}
+    if member is None:
+        records |= {"metrics.csv", ".", "1_seed1/metrics.csv", "1_seed1"}
+    assert records <= set(before)
+    assert (member is None) == ("metrics.csv" in before)
+
+
+def test_rows_that_cannot_be_kept_are_a_matter_of_storage(tmp_path, kept, monkeypatch):
+    (tmp_path / "metrics.csv").write_text("steps\n")
+    found = kept()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        found.save(3, SNAPSHOT, {})
+    assert not found.folder.exists()
+
+
 def full(handle):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

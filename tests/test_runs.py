@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rlws import runs
+from rlws import checkpoint, runs
 from rlws.settings import SettingError, describe
 from tests.commands.folders import CONFIG, write_run, write_seeds
 from tests.commands.toys import TOY
@@ -131,6 +131,16 @@ def test_a_sweep_goes_on_as_long_as_was_said_at_first(tmp_path):
 
 def test_a_run_killed_before_it_wrote_anything_is_any_run(tmp_path):
     runs.check_same(describe(TOY), write(tmp_path, ""))
+
+
+def test_a_run_whose_settings_were_lost_is_that_of_its_checkpoint(tmp_path):
+    checkpoint.save(tmp_path / "checkpoints", "1", {}, {"experiment": describe(TOY)})
+    runs.check_same(describe(TOY), write(tmp_path, ""))
+    with pytest.raises(SettingError, match="seed: 0, 4; use those"):
+        runs.check_same(change(seed=4), tmp_path)
+    (tmp_path / "checkpoints" / "1" / "arrays.bin").write_bytes(b"more")
+    with pytest.raises(checkpoint.CheckpointError):
+        runs.check_same(describe(TOY), tmp_path)
 
 
 def test_reading_does_not_need_the_classes(tmp_path):

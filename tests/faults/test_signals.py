@@ -23,7 +23,7 @@ PHASES = {
     "learning": (learning.Learning, "take", 3),
     "the first save": (checkpoint, "_write", 1),
     "a save": (checkpoint, "_write", 5),
-    "publishing": (checkpoint, "_sync", 10),
+    "publishing": (checkpoint, "sync", 20),
     "pruning": (checkpoint, "_remove", 2),
     "logging": (files, "append", 6),
     "evaluating": (recorder.Recorder, "_evaluation", 1),

@@ -82,6 +82,16 @@ def test_csv_keeps_the_old_file_when_a_rewrite_fails(run, monkeypatch):
     assert os.listdir(run.directory) == ["metrics.csv"]
 
 
+def test_what_is_replaced_is_on_the_disk_before(run, monkeypatch):
+    seen, fsync, replace = [], os.fsync, os.replace
+    size = lambda path: os.stat(path).st_size > 0
+    monkeypatch.setattr(os, "fsync", lambda x: (seen.append(("fsync", size(x))), fsync(x)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append((b.name, size(a))), replace(a, b)))
+    Json().start(run)
+    csv_text(run, [])
+    assert seen == [("fsync", True), ("config.json", True), ("fsync", True), ("metrics.csv", True)]
+
+
 def test_csv_parses_after_a_kill_at_any_byte(run):
     text = csv_text(run, [counters(1), counters(20), counters(300)])
     path = run.directory / "metrics.csv"
