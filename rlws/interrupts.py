@@ -4,53 +4,73 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+from rlws.stderr import line_of, tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 30.0  # seconds a computation or an environment may take to return after a signal
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for the end of the run, which is saved."""
+    """A signal asked for the end of the run."""
 
     def __init__(self, number: int, remedy: str = ""):
         super().__init__(signal.Signals(number).name)
         self.status = 128 + number  # of the process, as shells have it
-        self.remedy = remedy  # how to go on
+        self.remedy = remedy  # what was not saved, if anything, and how to go on
 
 
 class Interrupts:
-    """Within `with`, signals set `pending` while deferred, and raise `Interrupted` otherwise.
+    """Within `with`, signals wait, and are raised as `Interrupted` where it is `opened`, or ends.
 
     Python runs its handlers between two steps of the interpreter, so not while compiled code runs.
     A thread therefore watches, too: at a second signal, or when the first has had no effect for
-    `GRACE` seconds, the process ends there and then, and the last checkpoint is what there is.
+    `GRACE` seconds in which nothing was saved, the process ends there and then, and the last
+    checkpoint is what there is.
     """
 
     def __init__(self, remedy: str = "") -> None:
-        self._number, self._deferred, self._remedy = 0, False, remedy
+        self._number, self._waits, self._saving, self._remedy = 0, True, False, remedy
 
     def pending(self) -> bool:
-        """Returns whether a signal came while it was deferred."""
+        """Returns whether a signal came."""
         return self._number != 0
 
+    def check(self, lost: Exception | None = None) -> None:
+        """Raises Interrupted if a signal came; `lost` is what ended the run before it was saved."""
+        if not self._number:
+            return
+        if lost is None:
+            raise Interrupted(self._number, self._remedy)
+        why = f"not saved since the last checkpoint because of {line_of(lost)}; {self._remedy}"
+        raise Interrupted(self._number, why) from lost
+
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Within it, signals wait."""
-        self._deferred, before = True, self._deferred
+    def opened(self) -> Iterator[None]:
+        """Within it, a signal raises Interrupted; one that waits does at once.
+
+        No instant is lost: whoever catches it around the `with` has every signal until they wait
+        again, and once one was raised they do.
+        """
+        self._waits = False
+        try:
+            self.check()
+            yield
+        finally:
+            self._waits = True
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within it, the process is given as long as it takes, unless there is a second signal."""
+        self._saving = True
         try:
             yield
         finally:
-            self._deferred = before
-
-    def check(self) -> None:
-        """Raises Interrupted if a signal is pending."""
-        if self._number:
-            raise Interrupted(self._number, self._remedy)
+            self._saving = False
 
     def __enter__(self) -> "Interrupts":
         # Only the main thread of a process may; in a notebook's or a test's thread nothing changes.
@@ -61,38 +81,42 @@ class Interrupts:
             self._write.setblocking(False)
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
             self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-            threading.Thread(target=_watch, args=(read, self._done), daemon=True).start()
+            watch = (read, self._done, lambda: self._saving)
+            threading.Thread(target=_watch, args=watch, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._active:
             self._done.set()
             signal.set_wakeup_fd(self._wakeup)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             self._write.close()
+        if kind is None:
+            self.check()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._number = number
-        if not self._deferred:
+        if not self._waits:
+            self._waits = True  # what catches it saves, and is not to be interrupted in that
             raise Interrupted(number, self._remedy)
 
 
-def _watch(read: socket.socket, done: threading.Event) -> None:
+def _watch(read: socket.socket, done: threading.Event, saving: Callable[[], bool]) -> None:
     with read:
         first = _next(read)
         if not first:
             return
-        print("stopping; once more to stop without saving", file=sys.stderr, flush=True)
+        tell("stopping; once more to stop without saving")
         again = _next(read, GRACE)
+        while again is None and saving() and not done.is_set():
+            again = _next(read, GRACE)
         if done.is_set() or again == 0:
             return
         if again is None:
-            print(
+            tell(
                 f"error: what is under way has not returned for {GRACE:.0f} s; the last checkpoint"
-                " is as it was",
-                file=sys.stderr,
-                flush=True,
+                " is as it was"
             )
         os._exit(128 + first)
 

@@ -61,6 +61,12 @@ class Keeper:
         """Where the checkpoints are."""
         return self.directory / "checkpoints"
 
+    def forget(self) -> None:
+        """Frees the checkpoint that was found, once whoever goes on from it has what it needs."""
+        if self.saved is not None:
+            self.saved.arrays.clear()  # others may hold the same tree
+            self.saved = None
+
     def resumed_steps(self, member: int | None) -> int | None:
         """Returns the steps of the last row that a member, or all, had logged; None: fresh run."""
         if self.saved is None:

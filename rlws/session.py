@@ -36,43 +36,46 @@ def follow(
       after: is called when the recorders have taken reports, with the seconds spent in training.
 
     Raises:
-      Interrupted: a signal; everything was saved before.
+      Interrupted: a signal; the run is saved, or the remedy says why not.
     """
-    saved, seconds, resume = keeper.saved, 0.0, None
-    if saved is not None:
-        seconds = saved.facts["seconds"]
-        for recorder, facts in zip(recorders, saved.facts["recorders"], strict=True):
-            recorder.restore(facts)
-        resume = Snapshot(saved.arrays, saved.facts["trainer"])
+    seconds, resume = _restored(recorders, keeper)
     alone = len(runs) == 1
     remedy = f"go on with: rlws resume {shlex.quote(short(keeper.directory))}"
+    # Signals wait but where recorders are at work; wherever one is raised, there is a report whose
+    # snapshot is still good.
     with Interrupts(remedy) as interrupts, contextlib.ExitStack() as stack:
         reports: Any = experiment.train_all(runs, resume=resume, stop=interrupts.pending)
-        # The environments close with it, while signals are still looked after.
         stack.callback(reports.close)
         for batch, elapsed in _timed(reports, seconds, interrupts):
+            keeper.forget()  # trainers have it by now
             some = next(iter(batch.values()))
             facts = {"seconds": elapsed, "recorders": [recorder.save() for recorder in recorders]}
             steps = _steps(recorders, batch)
             ended = all(report.spent for report in batch.values())
-            save = lambda step, some=some, facts=facts: keeper.save(step, some.snapshot(), facts)
-            with interrupts.deferred():
-                if not alone:
+            # Never NaN over what is good: its capsule comes from the checkpoint before.
+            bad = alone and some.halted
+
+            def save(step=steps, some=some, facts=facts):
+                with interrupts.saving():
+                    keeper.save(step, some.snapshot(), facts)
+
+            if not alone:
+                with interrupts.saving():
                     _save_ended(experiment, recorders, keeper, batch, facts)
-                if some.stopped or ended or (keeper.due(steps) and not (alone and some.halted)):
-                    save(steps)
+            if not bad and (some.stopped or ended or keeper.due(steps)):
+                save()
             if some.stopped:
                 interrupts.check()
             try:
-                interrupts.check()
-                for i, report in batch.items():
-                    recorders[i].take(report, elapsed)
-                after(batch, elapsed)
-                if alone and some.halted:
-                    raise capsule.keep(experiment, runs, keeper, some)
+                with interrupts.opened():
+                    for i, report in batch.items():
+                        recorders[i].take(report, elapsed)
+                    after(batch, elapsed)
+                    if bad:
+                        raise capsule.keep(experiment, runs, keeper, some)
             except Interrupted:
-                with interrupts.deferred():
-                    save(steps)
+                if not bad:
+                    save()
                 raise
 
 
@@ -89,6 +92,16 @@ def finished_by(recorders: list[Recorder], finish: Callable[[], None]) -> Iterat
             finish()
         raise
     finish()
+
+
+def _restored(recorders: list[Recorder], keeper: Keeper) -> tuple[float, Snapshot | None]:
+    """Takes the recorders to where the run was saved; returns its seconds, and its state."""
+    if keeper.saved is None:
+        return 0.0, None
+    facts = keeper.saved.facts
+    for recorder, own in zip(recorders, facts["recorders"], strict=True):
+        recorder.restore(own)
+    return facts["seconds"], Snapshot(keeper.saved.arrays, facts["trainer"])
 
 
 def _save_ended(experiment, recorders, keeper, batch, facts):
@@ -114,15 +127,15 @@ def _steps(recorders: list[Recorder], batch: Mapping[int, Progress]) -> int:
 def _timed(
     reports: Iterator[Reports], seconds: float, interrupts: Interrupts
 ) -> Iterator[tuple[Reports, float]]:
-    """Yields reports with the seconds spent so far in making them; signals wait meanwhile."""
+    """Yields reports with the seconds spent so far in making them."""
     while True:
         began = time.perf_counter()
-        with interrupts.deferred():
-            try:
-                report = next(reports, None)
-            except Exception:
-                interrupts.check()  # processes of environments may have got the signal, too
-                raise
+        try:
+            report = next(reports, None)
+        except Exception as error:
+            # Processes of environments may have got the signal, too. Of the state nothing is left.
+            interrupts.check(lost=error)
+            raise
         seconds += time.perf_counter() - began
         if report is None:
             return

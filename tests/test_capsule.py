@@ -213,10 +213,6 @@ def check_finite(folder):
         assert all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f")
 
 
-SAVED = "the state after the update is saved, and the capsule made from it: session.py"
-
-
-@pytest.mark.xfail(strict=True, reason=SAVED)
 @pytest.mark.parametrize("trainer", [DEVICE, HOST], ids=["device", "host"])
 def test_nan_in_the_last_update_of_a_run_is_no_other(trainer, tmp_path):
     # The budget is spent by the very block that the update learns from.
@@ -229,7 +225,6 @@ def test_nan_in_the_last_update_of_a_run_is_no_other(trainer, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=SAVED)
 def test_signal_while_the_capsule_is_made_saves_nothing_that_is_not_finite(tmp_path, monkeypatch):
     def interrupted(*args):
         raise Interrupted(signal.SIGTERM)

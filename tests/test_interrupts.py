@@ -41,39 +41,68 @@ def _handlers_stay_as_they_were():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_is_raised(number):
-    with Interrupts(), pytest.raises(Interrupted) as error:
+def test_signal_is_raised_where_it_is_opened(number):
+    with pytest.raises(Interrupted) as error, Interrupts() as interrupts, interrupts.opened():
         signal.raise_signal(number)
     assert error.value.status == STATUS[number]
     assert isinstance(error.value, KeyboardInterrupt)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_is_pending_while_deferred(number):
+def test_signal_waits_and_is_raised_when_next_opened(number):
     with Interrupts() as interrupts:
         interrupts.check()
-        with interrupts.deferred():
-            os.kill(os.getpid(), number)
-            time.sleep(0.01)
-            assert interrupts.pending()
-        with pytest.raises(Interrupted) as error:
-            interrupts.check()
-    assert error.value.status == STATUS[number]
-
-
-def test_deferred_nests():
-    with Interrupts() as interrupts, interrupts.deferred():
-        with interrupts.deferred():
+        with interrupts.opened():
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
+        signal.raise_signal(number)
         assert interrupts.pending()
+        with pytest.raises(Interrupted) as error, interrupts.opened():
+            raise AssertionError("it was let in")
+        with pytest.raises(Interrupted), interrupts.opened():  # nor another time
+            raise AssertionError("it was let in")
+        assert error.value.status == STATUS[number]
+        with pytest.raises(Interrupted):
+            interrupts.check()
+        interrupts._number = 0
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_that_nobody_looked_for_is_raised_at_the_end(number):
+    with pytest.raises(Interrupted) as error, Interrupts():
+        signal.raise_signal(number)
+    assert error.value.status == STATUS[number]
+    with pytest.raises(TypeError), Interrupts():
+        len(signal.raise_signal(number))  # of None: an error goes first
+
+
+def test_only_the_first_signal_is_raised(monkeypatch):
+    monkeypatch.setattr(os, "_exit", lambda status: None)  # of the thread that watches
+    with Interrupts() as interrupts:
+        try:
+            with interrupts.opened():
+                signal.raise_signal(signal.SIGTERM)
+        except Interrupted:
+            signal.raise_signal(signal.SIGTERM)  # while it is saved, say
+        interrupts._number = 0
+
+
+def test_what_was_lost_is_told():
+    error = ValueError("broken\njoint")
+    error.add_note("environment 3, step 2\nand so on")
+    interrupts = Interrupts("go on so")
+    interrupts.check(lost=error)  # there was no signal
+    interrupts._number = signal.SIGTERM
+    with pytest.raises(Interrupted) as found:
+        interrupts.check(lost=error)
+    assert found.value.__cause__ is error
+    assert found.value.remedy == (
+        "not saved since the last checkpoint because of ValueError: broken joint; "
+        "environment 3, step 2; go on so"
+    )
 
 
 def test_nothing_is_pending_without_a_signal():
     with Interrupts() as interrupts:
-        with interrupts.deferred():
-            pass
         assert not interrupts.pending()
         interrupts.check()
 
@@ -110,7 +139,7 @@ def test_interrupts_in_another_thread_change_nothing():
     found = []
 
     def enter():
-        with Interrupts() as interrupts, interrupts.deferred():
+        with Interrupts() as interrupts:
             found.append((interrupts.pending(), signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=enter)
@@ -120,10 +149,10 @@ def test_interrupts_in_another_thread_change_nothing():
 
 
 BLOCKED = """
-import time
+import contextlib, time
 from rlws import interrupts
 interrupts.GRACE = {grace}
-with interrupts.Interrupts() as found, found.deferred():
+with contextlib.suppress(interrupts.Interrupted), interrupts.Interrupts() as found:
     print("ready", flush=True)
     {blocked}
 print("went on")
@@ -158,14 +187,38 @@ def test_grace_ends_what_does_not_return():
     assert err.splitlines()[-1].startswith("error: what is under way has not returned")
 
 
-def test_grace_leaves_in_peace_what_returns():
-    code = BLOCKED.format(grace=0.3, blocked="while not found.pending(): time.sleep(0.01)")
+@pytest.mark.parametrize(
+    ("blocked", "status"),
+    [
+        ("pass", 0),
+        ("time.sleep(1)", 143),
+        ("with found.saving(): time.sleep(1)", 0),
+        ("with found.saving(): pass\n    time.sleep(2)", 143),
+    ],
+)
+def test_grace_leaves_in_peace_what_returns_and_what_saves(blocked, status):
+    wait = "while not found.pending(): time.sleep(0.01)"
+    code = BLOCKED.format(grace=0.4, blocked=f"{wait}\n    {blocked}")
     process = start(code + "time.sleep(0.6)")
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    status, err = end(process)
-    assert status == 0
-    assert "error" not in err
+    ended, err = end(process)
+    assert ended == status
+    assert ("error" in err) == bool(status)
+
+
+@pytest.mark.parametrize("gone", ["closed", "pipe", "none"])
+def test_a_terminal_that_is_gone_keeps_nobody_from_watching(gone):
+    # Its hangup ends the process in the end, although the first message cannot be said.
+    close = {
+        "closed": "sys.stderr.close()",
+        "pipe": "read, write = os.pipe(); os.dup2(write, 2); os.close(write); os.close(read)",
+        "none": "sys.stderr = None; os.close(2)",
+    }[gone]
+    process = start(f"import os\n{close}\n" + BLOCKED.format(grace=0.4, blocked=LOOPS[0]))
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert end(process)[0] == 129
 
 
 def test_other_signals_are_not_ours():

@@ -1,0 +1,24 @@
+"""What is said on stderr, also where nobody listens any more."""
+
+import contextlib
+import os
+import sys
+
+
+def tell(text: str) -> None:
+    """Prints text on stderr. Where that is closed, or its terminal gone, nothing happens."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError, SystemExit):  # the last is rich's, of a closed pipe
+        # What is left in its buffer would fail once more when Python ends, and change the status.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
+
+
+def line_of(error: BaseException) -> str:
+    """Returns an error in one line: its type, what it says, and the first line of each note."""
+    notes = [note.partition("\n")[0].rstrip(":") for note in getattr(error, "__notes__", ())]
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return " ".join("; ".join([text, *filter(None, notes)]).split())
