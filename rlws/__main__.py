@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rlws.stderr import tell
+
 VERBS = {
     "run": "run an experiment",
     "resume": "go on with a run that was ended",
@@ -28,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet
-        print("interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     try:
         return module.run(found)

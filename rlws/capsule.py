@@ -3,7 +3,6 @@
 import pathlib
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from rlws.keeper import Keeper
 from rlws.learner import LearnerState
 from rlws.policy import made
 from rlws.settings import SettingError, describe, revive
+from rlws.stderr import tell
 from rlws.streams import Stream
 from rlws.tracking.progress import short
 from rlws.trainers import Member, Progress, Snapshot, cycle
@@ -57,7 +57,7 @@ def keep(
         return NonFiniteError(f"{text}; no capsule: {error}")
     if found is None:
         return NonFiniteError(f"{text}; there is no checkpoint to work it out again from")
-    print("working out what led to it", file=sys.stderr, flush=True)
+    tell("working out what led to it")
     before = Snapshot(found.arrays, found.facts["trainer"])
     _, count = report.agent.adder.schedule(experiment.trainer.columns)
     control = dict(resume=before, max_updates=report.updates - count)

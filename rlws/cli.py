@@ -1,5 +1,6 @@
 """The command line of an experiment: every setting is a flag."""
 
+import contextlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from rlws.experiment import Experiment
 from rlws.flags import parse
 from rlws.health import NonFiniteError
 from rlws.settings import SettingError
+from rlws.stderr import tell
 
 
 def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, Any]:
@@ -45,18 +47,19 @@ def say(error: BaseException, ours: bool) -> int:
     `ours` says that the process is ours to end.
     """
     if not isinstance(error, ERRORS):
-        print(*traceback.format_exception(error), sep="", end="", file=sys.stderr)
+        tell("".join(traceback.format_exception(error)).rstrip())
         what = traceback.format_exception_only(error)[0].split()
-        print("error:", f"{_culprit(error)}:", *what, file=sys.stderr)
+        tell(" ".join(["error:", f"{_culprit(error)}:", *what]))
         return EnvironmentFault.status
     status = getattr(error, "status", 130)
     if not isinstance(error, KeyboardInterrupt):
-        print("error:", *str(error).split(), file=sys.stderr)  # an array in it has several lines
+        tell(" ".join(["error:", *str(error).split()]))  # an array in it has several lines
         return status
     remedy = getattr(error, "remedy", "")
-    print("; ".join(filter(None, ("interrupted", remedy))), file=sys.stderr, flush=True)
+    tell("; ".join(filter(None, ("interrupted", remedy))))
     if ours:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):  # nobody may listen any more
+            sys.stdout.flush()
         # At once: native libraries, tidying up after an interrupt, have been seen to crash.
         os._exit(status)
     return status

@@ -5,7 +5,6 @@ import fcntl
 import os
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -13,6 +12,7 @@ from typing import Any, Literal, TextIO
 
 from rlws import checkpoint
 from rlws.settings import NonNegativeInt, PositiveInt, SettingError, Settings
+from rlws.stderr import tell
 from rlws.trainers import Snapshot
 
 SECONDS = 60.0  # between checkpoints
@@ -47,7 +47,7 @@ class Keeper:
         """
         self.directory, self._settings, self._facts = directory, settings, dict(facts)
         self._lock = _lock(directory)
-        warn = lambda text: print("warning:", text, file=sys.stderr)
+        warn = lambda text: tell(f"warning: {text}")
         try:
             self.saved = checkpoint.newest(self.folder, warn)  # None: there never was one
         except BaseException:
@@ -113,7 +113,7 @@ class Keeper:
         except checkpoint.StorageError as error:
             if self._settings.on_error == "stop":
                 raise
-            print(f"warning: no checkpoint at step {step:,}: {error}", file=sys.stderr)
+            tell(f"warning: no checkpoint at step {step:,}: {error}")
         # Also where it failed: the next attempt is when the next one is due.
         self._step, self._time = step, time.monotonic()
         self._cost = self._time - began

@@ -2,10 +2,11 @@
 
 import contextlib
 import pathlib
-import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
+
+from rlws.stderr import tell
 
 Row = Mapping[str, float]
 OnFailure = Literal["drop", "stop"]
@@ -120,5 +121,5 @@ class Tracker(Sink):
         text = f"{type(sink).__name__} switched off, its output in {place} is incomplete: {reason}"
         self.failures.append(text)
         if all(type(other).note is Sink.note for other in self._live):
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
         self.note(text)
