@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,25 @@ def imported() -> Any:
     return ray
 
 
+def check_address(address: str | None) -> None:
+    """Raises a SettingError if nobody listens at `address`; Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit() or "/" in host:  # "auto", or none
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> SettingError:
+    return SettingError(
+        f"address must be that of a running Ray cluster, got {address!r}: {error}; `ray start "
+        "--head` begins one (where it asks for a token, set RAY_AUTH_MODE=token here, too), and "
+        "none at all means this machine"
+    )
+
+
 @contextlib.contextmanager
 def connected(address: str | None, workers: int, dashboard: bool) -> Iterator[Any]:
     """Within it Ray runs: what runs already, the cluster at the address, or one on this machine.
@@ -51,10 +71,7 @@ def connected(address: str | None, workers: int, dashboard: bool) -> Iterator[An
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
         except (ConnectionError, ValueError) as error:
-            raise SettingError(
-                f"address must be that of a running Ray cluster, got {address!r}: {error}; "
-                "`ray start --head` begins one, and none at all means this machine"
-            ) from error
+            raise _unreachable(address, error) from error
     try:
         yield ray
     finally:

@@ -69,6 +69,7 @@ class DistributedTrainer(Trainer):
         from rlws.distributed import cluster
 
         cluster.imported()
+        cluster.check_address(self.address)
         if self.vectorization == "device":
             from rlws.environments import resolve
 

@@ -1,5 +1,6 @@
 """What the trainer refuses, how far actors are behind, and what it logs."""
 
+import pathlib
 import sys
 
 import numpy as np
@@ -10,6 +11,10 @@ from rlws import networks
 from rlws.experiment import Evaluation, Experiment
 from rlws.settings import SettingError
 from rlws.trainers import DistributedTrainer
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "faults"))
+
+from processes import done
 
 MLP = networks.MLP((8,))
 
@@ -82,3 +87,20 @@ def test_an_experiment_evaluates_beside_training(tmp_path):
         assert (np.diff(steps) > 0).all()
         assert summary["evaluation_return_mean"] == rows[name]["evaluation_return_mean"][-1]
         assert "worker_0_steps_per_second" in rows[name]
+
+
+@pytest.mark.slow
+def test_a_run_joins_a_cluster_by_its_address_and_leaves_it_running(ray, tmp_path):
+    words = ("run", "cartpole_impala", "--agent.backbone.hidden-sizes", "8", "--steps", "600")
+    words = (*words, "--evaluation.episodes", "3", "--quiet", "--trainer.address")
+    address = ray.get_runtime_context().gcs_address
+    ended = done(*words, address, "--directory", str(tmp_path / "run"), RAY_AUTH_MODE="token")
+    assert "evaluation_return_mean" in ended.out
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 8
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no.such.host.invalid:6379"])
+def test_an_address_where_nobody_is_is_refused_at_once(address):
+    with pytest.raises(SettingError, match="address must be that of a running Ray cluster"):
+        DistributedTrainer(address=address).check("gym:CartPole-v1")
