@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Literal, TextIO
 
-from rlws import checkpoint
+from rlws import checkpoint, runs
 from rlws.settings import NonNegativeInt, PositiveInt, SettingError, Settings
 from rlws.stderr import tell
 from rlws.trainers import Snapshot
@@ -68,8 +68,13 @@ class Keeper:
             self.saved = None
 
     def resumed_steps(self, member: int | None) -> int | None:
-        """Returns the steps of the last row that a member, or all, had logged; None: fresh run."""
+        """Returns the steps of the last row that a member, or all, had logged; None: fresh run.
+
+        Raises:
+          CheckpointError: there is no checkpoint, but more than a run has that has hardly begun.
+        """
         if self.saved is None:
+            _check_fresh(self.directory)
             return None
         steps = [each["steps"] for each in self.saved.facts["recorders"]]
         return sum(x or 0 for x in steps) if member is None else steps[member]
@@ -132,6 +137,19 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _check_fresh(directory: pathlib.Path) -> None:
+    # There is a checkpoint before there is a row, so it was removed, or never could be written.
+    path = directory / "metrics.csv"
+    rows = path.read_bytes().count(b"\n") - 1 if path.exists() else 0
+    steps = runs.summary(directory).get("steps", 0)
+    if rows > 0 or steps:
+        raise checkpoint.CheckpointError(
+            f"{directory / 'checkpoints'} must hold a checkpoint of the run, which has {rows} rows "
+            f"of metrics and {steps} steps in its summary, got none; restore it, or begin another "
+            "with --directory"
+        )
 
 
 def _sync_records(directory: pathlib.Path) -> None:

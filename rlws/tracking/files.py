@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from rlws.stderr import tell
 from rlws.tracking.sink import Row, Run, Sink
 
 COUNTERS = ("steps", "episodes", "updates", "seconds", "steps_per_second")
@@ -41,7 +42,13 @@ class Csv(Sink):
         self._path = run.directory / "metrics.csv"
         lines = resumed_lines(self._path, run)
         self._columns = next(csv.reader(lines[:1]), list(COUNTERS))
-        kept = [row for row in lines[1:] if run.keeps(float(row.split(",", 1)[0]))]
+        kept = [row for row in lines[1:] if run.keeps(_steps(row))]
+        last = _steps(kept[-1]) if kept else 0.0
+        if (resumed := run.resumed_steps or 0) > last:
+            tell(
+                f"warning: {self._path} must have a row at {resumed:,} steps, where the run goes "
+                f"on, got none after {last:,.0f}: it is incomplete"
+            )
         self._rewrite(kept)
 
     def log(self, row: Row) -> None:
@@ -90,6 +97,10 @@ def complete_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a file, all but a half-written last one."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [line for line in lines if line.endswith("\n")]
+
+
+def _steps(row: str) -> float:
+    return float(row.split(",", 1)[0])
 
 
 def _line(values: Iterable[Any]) -> str:

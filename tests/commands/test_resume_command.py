@@ -90,3 +90,26 @@ def test_resume_never_begins_afresh_where_no_checkpoint_is_whole(copy, rlws):
     assert found.status == 3
     assert found.err.splitlines()[-1].startswith("error: no checkpoint in ")
     assert tree(copy) == before
+
+
+@pytest.mark.parametrize("gone", ["checkpoints", "all in it"])
+@pytest.mark.parametrize("other", ["summary.json", "metrics.csv"])
+def test_resume_never_begins_afresh_where_checkpoints_are_gone(gone, other, copy, refused):
+    shutil.rmtree(copy / "checkpoints")
+    if gone == "all in it":
+        (copy / "checkpoints").mkdir()
+    (copy / other).unlink()
+    before = tree(copy)
+    line = refused("resume", copy, "--steps", "600", status=3)
+    assert line.startswith(f"{copy / 'checkpoints'} must hold a checkpoint of the run")
+    assert tree(copy) == before
+    assert (copy / "checkpoints").exists() is (gone == "all in it")
+
+
+def test_resume_says_aloud_that_rows_are_missing(copy, rlws):
+    path = copy / "metrics.csv"
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:-2]))  # the last is logged again
+    steps = whole[-2].partition(",")[0]
+    said = rlws("resume", copy, "--steps", "440").err
+    assert f"metrics.csv must have a row at {steps} steps" in said

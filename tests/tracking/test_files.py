@@ -113,6 +113,31 @@ def test_csv_resumed_run_drops_rows_after_the_checkpoint(run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("rows", "resumed", "last"),
+    [
+        ([10, 20, 30], 20, None),
+        ([10, 20, 30], None, None),
+        ([0], 0, None),
+        ([], 0, None),  # a checkpoint from before the first row
+        ([10, 30], 20, "10"),
+        ([10], 2000, "10"),
+        ([], 20, "0"),
+        (None, 20, "0"),
+    ],
+)
+def test_csv_of_a_resumed_run_that_lacks_rows_says_so(run, capsys, rows, resumed, last):
+    if rows is not None:
+        csv_text(run, [counters(steps) for steps in rows])
+    csv_text(run._replace(resumed_steps=resumed), [])
+    said = capsys.readouterr().err
+    assert bool(said) is (last is not None)
+    if said:
+        assert said.startswith(f"warning: {run.directory / 'metrics.csv'} must have a row at ")
+        assert f" at {resumed:,} steps" in said
+        assert said.endswith(f"got none after {last}: it is incomplete\n")
+
+
 def test_csv_fresh_run_starts_a_new_file(run):
     csv_text(run, [counters(10) | {"loss": 1.0}])
     assert csv_text(run, [counters(5)]) == f"{HEADER}\n5,1,2,0.5,8.0\n"
