@@ -23,7 +23,8 @@ PACKAGES = ("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "gymnasium", "
 class Checkpoints(Settings):
     """When the state of a run is saved; whether and when changes nothing about the run."""
 
-    period: NonNegativeInt = 0  # environment steps between; 0: every minute, at 1 % of the time
+    # Environment steps between; 0: at the first report after a minute, for 1 % of the time at most.
+    period: NonNegativeInt = 0
     keep: PositiveInt = 2  # the newest are kept
     on_error: Literal["stop", "continue"] = "stop"  # where one cannot be written
 

@@ -19,11 +19,11 @@ import pytest
 from agents_zoo import reinforce
 from rlws import environments
 from rlws.__main__ import main as rlws
-from rlws.cli import main
+from rlws.cli import ERRORS, main
 from rlws.environments import Catch
 from rlws.experiment import Evaluation, Experiment
 from rlws.networks import MLP
-from rlws.settings import describe
+from rlws.settings import SettingError, describe
 from rlws.trainers import DeviceTrainer, HostTrainer
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -402,3 +402,21 @@ def test_real_ctrl_c_ends_with_130(folder):
         assert said == [stopping, "interrupted; go on with: rlws resume run"]
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert summary["ended_by"] == "Interrupted: SIGINT"
+
+
+def test_readme_of_commands_has_each_status():
+    table = (ROOT / "rlws/commands/README.md").read_text()
+    for module in ("rlws.keeper", "rlws.capsule", "rlws.environments.checks", "rlws.cli"):
+        importlib.import_module(module)
+    statuses = {
+        error.status for error in (*ERRORS, *descendants(SettingError)) if hasattr(error, "status")
+    }
+    assert statuses == {2, 3, 4, 5, 6, 7, 8}
+    for status in (0, 1, *statuses, "128 + N"):
+        assert f"\n| {status} | " in table
+
+
+def descendants(kind):
+    """Returns the classes below a class that are ours."""
+    below = [each for each in kind.__subclasses__() if each.__module__.startswith("rlws.")]
+    return [*below, *(each for child in below for each in descendants(child))]
