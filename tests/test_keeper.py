@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import unittest.mock
+import weakref
 
 import numpy as np
 import pytest
@@ -246,6 +247,18 @@ def test_first_save_that_fails_is_tried_again_when_due(kept, monkeypatch, clock)
     assert not minute.due(1)
     clock[0] += 60
     assert minute.due(1)
+
+
+def test_forget_frees_the_arrays_also_where_others_hold_the_tree(kept):
+    first = kept()
+    first.save(3, SNAPSHOT, {})
+    first.close()
+    found = kept()
+    resume = Snapshot(found.saved.arrays, {})  # as a trainer's frame does
+    array = weakref.ref(resume.arrays["x"])
+    found.forget()
+    assert array() is None
+    found.forget()  # at each report
 
 
 def test_resumed_steps_are_those_logged_before(kept):
