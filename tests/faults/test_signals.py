@@ -11,12 +11,12 @@ from processes import end, program, wait_for_lines
 
 from rlws import checkpoint, keeper, recorder
 from rlws.tracking import files
-from rlws.trainers import host, learning
+from rlws.trainers import learning, rollout
 
 SIGNALS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 # What is called in a phase, and the how manieth call of it a signal comes before.
 PHASES = {
-    "compiling": (host, "compile_acting", 1),
+    "compiling": (rollout, "compile_acting", 1),
     "the first step": (Faulty, "step", 1),
     "a step": (Faulty, "step", 33),
     "a reset": (Faulty, "reset", 3),
