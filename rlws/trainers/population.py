@@ -2,6 +2,7 @@
 
 import functools
 import os
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,13 @@ from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
 
 AXIS = "members"
+# What JAX raises where Python wants the value of a number that is not known yet. None of these is
+# a subclass of the others.
+UNKNOWN = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 SHARE = 0.5  # of the free memory a population may take
 
 
@@ -54,7 +62,12 @@ class Population(NamedTuple):
         parts = []
         for group in groups.values():
             most = self.room(members[group[0]]) if len(group) > 1 else 1
-            parts += [group[i : i + most] for i in range(0, len(group), most)]
+            fitting = [group[i : i + most] for i in range(0, len(group), most)]
+            if len(fitting) > 1:
+                size = self.member_bytes(members[group[0]]) / 1e6
+                text = f"{len(group)} members of {size:,.1f} MB each: {len(fitting)} parts"
+                warnings.warn(f"{text}, one after the other, as memory allows", stacklevel=3)
+            parts += fitting
         return parts
 
     def room(self, member: Member) -> int:
@@ -71,7 +84,7 @@ class Population(NamedTuple):
         """Returns the program of these members.
 
         Raises:
-          SettingError: the agent cannot be made while a setting's value is not known.
+          Untraceable: the agent cannot be made, or learn, while a setting's value is not known.
         """
         agents = [self._program(m.settings, None).agent for m in members]
         if len(members) == 1:
@@ -84,14 +97,7 @@ class Population(NamedTuple):
         values = {k: jnp.array(v, jnp.float32) for k, v in real.items()}
 
         def program(values):
-            try:
-                return self._program(fixed | values, AXIS)
-            except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError) as e:
-                names = ", ".join(values)
-                raise Untraceable(
-                    f"{type(self.config).__module__}: of {names}, at least one cannot vary within "
-                    "one program, as the agent looks at its value while it is made"
-                ) from e
+            return self._program(fixed | values, AXIS)
 
         vmap = functools.partial(jax.vmap, axis_name=AXIS)
         init = jax.jit(vmap(lambda seed, values: program(values).init(seed)))
@@ -99,7 +105,15 @@ class Population(NamedTuple):
             vmap(lambda run, values, budget: program(values).advance(run, budget)), donate_argnums=0
         )
 
-        jax.eval_shape(init, seeds, values)  # here, so that an error is found before anything runs
+        try:  # here, so that an error is found before anything runs; an update is traced, too
+            jax.eval_shape(init, seeds, values)
+        except UNKNOWN as error:
+            if not values:
+                raise
+            raise Untraceable(
+                f"{type(self.config).__module__}: of {', '.join(values)}, at least one cannot vary "
+                "within one program, as the agent looks at its value while it is made or learns"
+            ) from error
 
         def step(runs, budget):
             runs, log = advance(runs, values, budget)

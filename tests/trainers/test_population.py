@@ -1,5 +1,7 @@
 """Populations: each member is as if it had run alone."""
 
+import dataclasses
+import operator
 import os
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from rlws import environments
 from rlws.networks import MLP
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
-from rlws.trainers.population import Population
+from rlws.trainers.population import Population, Untraceable
 
 SMALL = MLP((8,))
 # REINFORCE gathers whole episodes, so its members are ready at different times.
@@ -94,19 +96,66 @@ def test_members_beyond_the_free_memory_run_in_parts(monkeypatch):
     size = population.member_bytes(Member(0, {}))
     assert 10_000 < size < 10_000_000
     monkeypatch.setattr("rlws.trainers.population.free_memory", lambda: 4.5 * size)
-    assert population.parts([Member(s, {}) for s in range(5)]) == [[0, 1], [2, 3], [4]]
-    together = run_all(CONFIGS["a2c"], [Member(s, {}) for s in range(3)], DeviceTrainer(num_envs=2))
+    with pytest.warns(UserWarning, match=rf"^5 members of {size / 1e6:,.1f} MB each: 3 parts"):
+        assert population.parts([Member(s, {}) for s in range(5)]) == [[0, 1], [2, 3], [4]]
+    trainer = DeviceTrainer(num_envs=2)
+    with pytest.warns(UserWarning, match="^3 members of .* 2 parts") as found:
+        together = run_all(CONFIGS["a2c"], [Member(s, {}) for s in range(3)], trainer)
+    assert len(found) == 1
     assert [progress.spent for progress in together] == [True] * 3
 
 
-def test_a_setting_that_decides_the_program_is_named_and_compiled_apart():
-    class Branching(a2c.Config):
-        def make(self, spec):
-            if self.entropy_cost > 0.5:  # looks at the value
-                raise AssertionError
-            return super().make(spec)
+# Ways in which Python asks for a value.
+LOOKS = {
+    "bool": lambda cost: cost > 0.5 and None,
+    "float": float,
+    "array": np.asarray,
+    "index": lambda cost: isinstance(cost, jax.Array) and operator.index(cost.astype(int)),
+}
 
-    config = Branching(backbone=SMALL, unroll_length=7)
+
+class Looking(a2c.Config):
+    """A2C that looks at a setting's value while it is made."""
+
+    look: str = "bool"
+
+    def make(self, spec):
+        LOOKS[self.look](self.entropy_cost)
+        return super().make(spec)
+
+
+class LookingLoss(a2c.Config):
+    """A2C whose loss looks at a setting's value."""
+
+    look: str = "bool"
+
+    def make(self, spec):
+        agent, look, cost = super().make(spec), LOOKS[self.look], self.entropy_cost
+
+        class Learner(type(agent.learner)):
+            def loss(self, params, trajectory, key, state):
+                look(cost)
+                return super().loss(params, trajectory, key, state)
+
+        kept = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
+        return agent._replace(learner=Learner(**kept))
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("kind", [Looking, LookingLoss])
+def test_a_setting_whose_value_is_looked_at_is_found_before_anything_runs(kind, look):
+    config = kind(backbone=SMALL, unroll_length=7, look=look)
+    population = Population(config, environments.make("jax:CartPole-v1"), 2)
+    members = [Member(0, {"entropy_cost": cost}) for cost in (0.0, 0.1)]
+    with pytest.raises(Untraceable, match="of entropy_cost, at least one cannot vary"):
+        population.compile(members)
+    seeds = [Member(seed, {}) for seed in (0, 1)]  # what is the same for all may be looked at
+    population.compile(seeds)
+
+
+@pytest.mark.parametrize("kind", [Looking, LookingLoss])
+def test_a_setting_that_decides_the_program_is_named_and_compiled_apart(kind):
+    config = kind(backbone=SMALL, unroll_length=7)
     members = [Member(0, {"entropy_cost": cost}) for cost in (0.0, 0.1)]
     with pytest.warns(UserWarning, match="entropy_cost.*each run is compiled by itself"):
         together = run_all(config, members, DeviceTrainer(num_envs=2))
