@@ -10,8 +10,9 @@ of the policy to the one that acted,
            + value_cost * (V(s_t) - v_t)^2 / 2 - entropy_cost * H_t)
 
 Departures from the paper: Adam instead of RMSProp, separate networks, normalised observations and
-scaled rewards by default, means instead of sums over steps, traces of GAE's kind (lambda < 1). An episode cut by a time limit is bootstrapped from its last observation. Where
-actors are never behind (HostTrainer, DeviceTrainer) V-trace is the n-step return, and this is A2C.
+scaled rewards by default, means instead of sums over steps, traces of GAE's kind (lambda < 1). An
+episode cut by a time limit is bootstrapped from its last observation. Where actors are never behind
+(HostTrainer, DeviceTrainer) the ratios are 1 and this is A2C.
 """
 
 import jax

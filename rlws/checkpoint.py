@@ -8,7 +8,6 @@ a complete one. Every byte is covered by a check sum; a damaged checkpoint is pa
 the one before. Nothing in it is code.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -110,10 +109,11 @@ def save(
     target = folder / name
     temporary = folder / f".{name}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync(folder.parent)
         if target.exists():
-            with contextlib.suppress(CheckpointError):
-                read(target)
+            if _whole(target):
                 return target
             shutil.rmtree(target)
         for remains in folder.glob(".*.part"):  # of a process that was killed
@@ -122,8 +122,11 @@ def save(
         _write(temporary, arrays, dict(facts))
         os.rename(temporary, target)
         sync(folder)
-        # Those above it are damaged, or a resumed run would have begun there.
-        for old in [each for each in names(folder) if each <= name][:-keep]:
+        before = [each for each in names(folder) if each <= name]
+        # A resumed run began below these since they are damaged; later they would count as whole.
+        above = [each for each in names(folder) if each > name]
+        damaged = [each for each in above if not _whole(folder / each)]
+        for old in before[:-keep] + damaged:
             _remove(folder / old)
         return target
     except OSError as error:
@@ -285,6 +288,14 @@ def _canonical(content: Any) -> bytes:
 
 def _bytes(x: np.ndarray) -> memoryview:
     return x.reshape(-1).view(np.uint8).data
+
+
+def _whole(path: pathlib.Path) -> bool:
+    try:
+        read(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _remove(path: pathlib.Path) -> None:

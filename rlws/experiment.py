@@ -5,7 +5,7 @@ import datetime
 import itertools
 import pathlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rlws import environments
 from rlws.agent import AgentConfig
@@ -15,13 +15,22 @@ from rlws.keeper import Checkpoints, Keeper
 from rlws.recorder import Recorder
 from rlws.runs import check_same, finished
 from rlws.session import finished_by, follow
-from rlws.settings import NonNegativeInt, PositiveInt, Seed, SettingError, Settings, describe
+from rlws.settings import (
+    NonNegativeInt,
+    PositiveInt,
+    Range,
+    Seed,
+    SettingError,
+    Settings,
+    describe,
+)
 from rlws.sweep import members, run_all
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker, make_sinks
 from rlws.trainers import HostTrainer, Member, Progress, Trainer
 from rlws.trainers.trainer import limits
 
 REPORTS = 200  # rows of metrics in a run of so many steps
+Budget = Annotated[int, Range(0, 10**15)]  # more, a float of a row would not hold exactly
 
 
 class Evaluation(Settings):
@@ -38,8 +47,8 @@ class Experiment(Settings):
     environment: str  # such as gym:CartPole-v1 or jax:Catch
     agent: AgentConfig
     trainer: Trainer = HostTrainer()
-    steps: NonNegativeInt | None = 100_000  # budget in environment steps
-    episodes: NonNegativeInt | None = None  # budget in episodes, if it is used up first
+    steps: Budget | None = 100_000  # budget in environment steps
+    episodes: Budget | None = None  # budget in episodes, if it is used up first
     seed: Seed = 0  # decides everything random
     evaluation: Evaluation = Evaluation()
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>

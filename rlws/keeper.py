@@ -78,6 +78,8 @@ class Keeper:
             _check_fresh(self.directory)
             return None
         steps = [each["steps"] for each in self.saved.facts["recorders"]]
+        if not any(each is not None for each in steps):
+            return None
         return sum(x or 0 for x in steps) if member is None else steps[member]
 
     def due(self, step: int) -> bool:

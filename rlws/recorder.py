@@ -94,9 +94,9 @@ class Recorder:
         if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
         if spent and report.steps and not report.updates:
-            self.tracker.note(
-                f"the learner never ran: {report.steps:,} steps were not enough for a batch"
-            )
+            text = f"the learner never ran: {report.steps:,} steps were not enough for a batch"
+            self.summary.setdefault("warnings", []).append(text)
+            self.tracker.note(text)
         if report.halted:
             self.summary["ended_by"] = halted_text(report)
             self.tracker.note(f"{self.run.directory.name}: {halted_text(report)}")

@@ -123,8 +123,19 @@ def test_save_below_damaged_ones_keeps_what_is_whole(tmp_path, keep):
     for step in (5, 6):
         (tmp_path / f"{step:012d}" / "arrays.bin").write_bytes(b"")
     write(tmp_path, 3, keep=keep)
-    assert [int(name) for name in checkpoint.names(tmp_path)] == [1, 3, 5, 6][2 - keep :]
-    assert same(newest(tmp_path)[0], 3)
+    assert [int(name) for name in checkpoint.names(tmp_path)] == [1, 3][2 - keep :]
+    write(tmp_path, 7, keep=keep)
+    # Those that are damaged are gone, and do not take the place of a whole one.
+    assert [int(name) for name in checkpoint.names(tmp_path)] == [3, 7][2 - keep :]
+    found, said = newest(tmp_path)
+    assert same(found, 7)
+    assert not said
+
+
+def test_save_below_whole_ones_leaves_them(tmp_path):
+    write(tmp_path, 5, 6, keep=9)
+    write(tmp_path, 3, keep=1)
+    assert [int(name) for name in checkpoint.names(tmp_path)] == [3, 5, 6]
 
 
 def test_save_of_same_name_replaces_damaged_and_leaves_whole(tmp_path):

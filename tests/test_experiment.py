@@ -245,8 +245,11 @@ def test_experiment_budget_of_zero_has_no_nan(folder):
 
 def test_experiment_says_when_the_learner_never_ran(folder):
     notes = Notes()
-    run(notes, steps=5, directory="run")
-    assert notes.notes[-1] == "the learner never ran: 5 steps were not enough for a batch"
+    summary = run(notes, steps=5, directory="run")
+    said = "the learner never ran: 5 steps were not enough for a batch"
+    assert notes.notes[-1] == said
+    assert summary["warnings"] == [said]
+    assert json.loads((folder / "run" / "summary.json").read_text())["warnings"] == [said]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("gears\n jammed")])

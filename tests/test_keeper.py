@@ -270,6 +270,15 @@ def test_resumed_steps_are_those_logged_before(kept):
     assert [found.resumed_steps(member) for member in (0, 2, None)] == [5, 2, 7]
 
 
+def test_resumed_steps_of_a_run_that_logged_nothing_are_those_of_a_fresh_one(kept):
+    first = kept()
+    first.save(0, SNAPSHOT, {"recorders": [{"steps": None}, {"steps": None}]})
+    first.close()
+    found = kept()
+    # Not 0: the row at step 0 comes again.
+    assert [found.resumed_steps(member) for member in (0, 1, None)] == [None, None, None]
+
+
 def test_files_and_threads_stay_as_many(kept):
     found = kept()
     found.save(0, SNAPSHOT, {})

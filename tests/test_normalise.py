@@ -10,7 +10,7 @@ import optax
 import pytest
 from dm_env import StepType, specs
 
-from agents_zoo import a2c, ppo, reinforce
+from agents_zoo import a2c, impala, ppo, reinforce
 from rlws import networks
 from rlws.actor import PolicyActor
 from rlws.adders import Unrolls
@@ -338,6 +338,7 @@ PLAIN = {"normalise_observations": False, "scale_rewards": False}
 AGENTS = {
     "reinforce": reinforce.Config(episodes_per_update=2),
     "a2c": a2c.Config(unroll_length=8),
+    "impala": impala.Config(unroll_length=8, **PLAIN),
     "ppo": ppo.Config(unroll_length=8, minibatches=2, epochs=2, **PLAIN),
 }
 

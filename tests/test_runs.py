@@ -32,7 +32,7 @@ def test_experiment_of_a_folder_is_the_one_that_ran(tmp_path):
         ("[1, 2]", "config.json must hold a JSON object, got list"),
         ("{}", "config.json must describe an Experiment, got dict"),
         (describe(TOY.agent), "config.json must describe an Experiment, got Config"),
-        (describe(TOY) | {"steps": -3}, "steps must be at least 0, got -3"),
+        (describe(TOY) | {"steps": -3}, r"steps must be at least 0 and at most 1e\+15, got -3"),
         (describe(TOY) | {"stepz": 3}, "setting of Experiment: unknown value 'stepz'"),
         (
             describe(TOY) | {"agent": {"type": "gone:Config"}},

@@ -12,7 +12,7 @@ import optax
 import pytest
 from dm_env import StepType, specs
 
-from agents_zoo import a2c, ddpg, dqn, ppo, reinforce, sac, td3
+from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.learner import Learner
 from rlws.networks import Backbone, Network
@@ -294,6 +294,7 @@ OFF_POLICY = {"backbone": networks.MLP((8,)), **REPLAY}
 AGENTS = {
     "reinforce": reinforce.Config(networks.MLP((8,)), episodes_per_update=4),
     "a2c": a2c.Config(networks.MLP((8,)), unroll_length=16),
+    "impala": impala.Config(networks.MLP((8,)), unroll_length=16, **PLAIN),
     "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=1, minibatches=1, **PLAIN),
     "dqn": dqn.Config(**OFF_POLICY),
     "prioritised": dqn.Config(prioritised=True, **OFF_POLICY),

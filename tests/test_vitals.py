@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents_zoo import a2c, ddpg, dqn, ppo, reinforce, sac, td3
+from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import environments, networks, vitals
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer, cycle
@@ -89,6 +89,7 @@ POLICY, VALUE = {"entropy"}, {"explained_variance"}
 AGENTS = {
     "ppo": (ppo.Config(MLP, unroll_length=8, minibatches=2, **PLAIN), POLICY | VALUE | {"kl"}),
     "a2c": (a2c.Config(MLP, unroll_length=8), POLICY | VALUE),
+    "impala": (impala.Config(MLP, unroll_length=8, **PLAIN), POLICY | VALUE | {"kl"}),
     "reinforce": (reinforce.Config(MLP, max_episode_length=8), POLICY | VALUE),
     "reinforce without values": (
         reinforce.Config(MLP, baseline="none", max_episode_length=8),

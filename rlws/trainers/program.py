@@ -180,7 +180,9 @@ class Program(NamedTuple):
             more = lambda carry: (carry[0] < length) & self._any(live(carry[2]))
             carry = jax.lax.while_loop(more, body, carry)
         _, run, log, rows, added = carry
-        finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(rows.timestep)]
+        # The timestep after the block, too: the adder gets it with these rows.
+        played = jax.tree.leaves((rows.timestep, run.timestep))
+        finite = [jnp.isfinite(x).all() for x in played]
         log = log._replace(finite=log.finite & jnp.stack(finite).all())
         return run, log, rows, added
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from agents_zoo import a2c, ddpg, dqn, ppo, sac, td3
+from agents_zoo import a2c, ddpg, dqn, impala, ppo, sac, td3
 from rlws import networks
 from rlws.trainers import HostTrainer
 
@@ -14,6 +14,7 @@ SMALL = networks.MLP((8,))
 REPLAY = {"min_size": 20, "capacity": 60, "batch_size": 4}
 AGENTS = {
     "a2c": a2c.Config(SMALL),
+    "impala": impala.Config(SMALL, unroll_length=8),
     "ppo": ppo.Config(SMALL, unroll_length=16, epochs=2, minibatches=2),
     "recurrent ppo": ppo.Config(
         networks.GRU(SMALL, 8), unroll_length=16, sequence_length=4, epochs=2, minibatches=2

@@ -62,7 +62,10 @@ def test_run_again_in_the_same_folder_is_refused_and_touches_nothing(here, refus
         (["nothing.py"], "nothing.py: there is no such file"),
         (["os.path"], "os.path must hold an Experiment called experiment; see `rlws list`"),
         (["catch_reinforce", "--step", "3"], "unknown option --step; did you mean --steps?"),
-        (["catch_reinforce", "--steps", "-3"], "--steps must be at least 0, got -3"),
+        (
+            ["catch_reinforce", "--steps", "-3"],
+            "--steps must be at least 0 and at most 1e+15, got -3",
+        ),
         (["catch_reinforce", "--agent.discount", "2"], "agent.discount must be at least 0 and at"),
     ],
 )

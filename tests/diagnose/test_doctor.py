@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from agents_zoo import a2c, ddpg, dqn, ppo, reinforce, sac, td3
+from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.__main__ import main
 from rlws.diagnose import diagnose, show
@@ -164,6 +164,11 @@ class TestReinforce(AgentConformance):
 @pytest.mark.slow
 class TestA2C(AgentConformance):
     config = a2c.Config()
+
+
+@pytest.mark.slow
+class TestIMPALA(AgentConformance):
+    config = impala.Config()
 
 
 @pytest.mark.slow

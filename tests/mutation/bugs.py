@@ -6,6 +6,7 @@ Each has its test and, where the doctor can see it, its check.
 from tests.mutation.bug import Bug
 
 A2C, DQN, PPO = "agents_zoo/a2c.py", "agents_zoo/dqn.py", "agents_zoo/ppo.py"
+IMPALA = "agents_zoo/impala.py"
 REINFORCE, SAC, TD3 = "agents_zoo/reinforce.py", "agents_zoo/sac.py", "agents_zoo/td3.py"
 TYPES, LEARNER, ACTOR = "rlws/types.py", "rlws/learner.py", "rlws/actor.py"
 COMPOSE, DISTRIBUTIONS = "rlws/networks/compose.py", "rlws/networks/distributions.py"
@@ -138,6 +139,49 @@ BUGS = [
         (),
         "tests/agents_zoo/test_a2c.py::test_a2c_loss_by_hand",
         "P1",
+    ),
+    Bug(
+        "impala_ratio_not_clipped",
+        IMPALA,
+        "clip_rho_threshold=config.max_ratio,",
+        "clip_rho_threshold=1e9,",
+        "agents_zoo.impala",
+        (),
+        "tests/agents_zoo/test_impala.py::test_impala_is_vtrace_off_policy",
+        None,
+        "actors of its probes are never behind: ratios are 1",
+    ),
+    Bug(
+        "impala_ratio_upside_down",
+        IMPALA,
+        'jnp.exp(jax.lax.stop_gradient(log_prob) - trajectory.extras["log_prob"])',
+        'jnp.exp(trajectory.extras["log_prob"] - jax.lax.stop_gradient(log_prob))',
+        "agents_zoo.impala",
+        (),
+        "tests/agents_zoo/test_impala.py::test_impala_loss_by_hand",
+        None,
+        "actors of its probes are never behind: ratios are 1",
+    ),
+    Bug(
+        "impala_gradient_through_the_ratio",
+        IMPALA,
+        "jnp.exp(jax.lax.stop_gradient(log_prob) - trajectory",
+        "jnp.exp(log_prob - trajectory",
+        "agents_zoo.impala",
+        (),
+        "tests/agents_zoo/test_impala.py::test_impala_gradient_by_hand",
+        None,
+        "the policy still moves towards what is better, only by other steps",
+    ),
+    Bug(
+        "impala_trace_leaks",
+        IMPALA,
+        "trajectory.trace(config.trace),",
+        "config.trace,",
+        "agents_zoo.impala",
+        (),
+        "tests/agents_zoo/test_impala.py::test_impala_is_vtrace_off_policy",
+        "P6",
     ),
     Bug(
         "reinforce_logits_one_step_late",
@@ -632,9 +676,9 @@ BUGS = [
     ),
     Bug(
         "resume_forgets_how_many_rows_there_were",
-        "rlws/trainers/host.py",
-        'step, ends, look = np.uint32(facts["rows"]),',
-        "step, ends, look = np.uint32(0),",
+        "rlws/trainers/rollout.py",
+        'self.step, self._now = np.uint32(facts["rows"]),',
+        "self.step, self._now = np.uint32(0),",
         "agents_zoo.reinforce",
         (),
         "tests/trainers/test_resume.py::test_stopped_and_resumed_is_bitwise_the_same",
@@ -643,8 +687,8 @@ BUGS = [
     ),
     Bug(
         "resume_forgets_what_the_actor_remembers",
-        "rlws/trainers/host.py",
-        'actor_state = checkpoint.restore(actor_state, arrays, "actor")',
+        "rlws/trainers/rollout.py",
+        'self._actor = checkpoint.restore(self._actor, arrays, "actor")',
         "pass",
         "agents_zoo.dqn",
         (),

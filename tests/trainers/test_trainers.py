@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from agents_zoo import reinforce
+from agents_zoo import a2c, reinforce
 from rlws import networks
 from rlws.actor import Actor
 from rlws.environments import CartPole, Catch
@@ -134,6 +134,12 @@ class Poisoned(Catch):
 def test_nan_observation_stops_the_run_before_it_is_learned_from(trainer):
     with pytest.raises(SettingError, match=r"(environment|Poisoned).*finite, got"):
         train(trainer, environment=Poisoned(), steps=500)
+
+
+def test_nan_after_the_last_row_of_a_block_is_not_learned_from_either():
+    config = a2c.Config(networks.MLP((4,)), unroll_length=5)
+    with pytest.raises(SettingError, match=r"Poisoned.*finite, got"):
+        train(DeviceTrainer(), config, environment=Poisoned(), steps=500)
 
 
 def test_environment_factory_is_checked():
