@@ -2,8 +2,9 @@
 
 Schulman et al., 2017, "Proximal Policy Optimization Algorithms", https://arxiv.org/abs/1707.06347
 
-A yardstick in the style that PureJaxRL made popular, with nothing that can be swapped: CartPole and
-two tanh networks. Minimises, on minibatches of steps with standardised advantages A,
+A yardstick in the style that PureJaxRL made popular: two networks, of tanh layers or, for images,
+of relu layers behind a convolution. Minimises, on minibatches of steps with standardised advantages
+A,
 
     -min(ratio A, clip(ratio) A) + value_cost max((V - G)^2, (clipped V - G)^2) / 2 - entropy_cost H
 
@@ -16,11 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlws.environments import CartPole
+from rlws.environments import CartPole, JaxEnvironment
 from rlws.types import Array, Key, Params
 
-ENVIRONMENT = CartPole()
-HIDDEN = (64, 64)
 DISCOUNT, LAMBDA = 0.99, 0.95
 CLIP = 0.2
 VALUE_COST, ENTROPY_COST = 0.5, 0.01
@@ -34,6 +33,9 @@ class Settings(NamedTuple):
     epochs: int = 4
     minibatches: int = 4
     learning_rate: float = 2.5e-3
+    hidden: tuple[int, ...] = (64, 64)
+    channels: int = 0  # of a 3x3 convolution before them; 0: none
+    environment: JaxEnvironment = CartPole()
 
 
 class State(NamedTuple):
@@ -65,9 +67,12 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
 def init(settings: Settings, key: Key) -> State:
     """Returns the state before the first step."""
     policy_key, value_key, reset_key, run_key = jax.random.split(key, 4)
-    policy = _mlp_init(policy_key, (4, *HIDDEN, 2), 0.01)
-    params = {"policy": policy, "value": _mlp_init(value_key, (4, *HIDDEN, 1), 1.0)}
-    environment, timestep = _reset(reset_key, settings.num_envs)
+    actions = settings.environment.spec().actions.num_values
+    params = {
+        "policy": _network_init(policy_key, settings, actions, 0.01),
+        "value": _network_init(value_key, settings, 1, 1.0),
+    }
+    environment, timestep = _reset(reset_key, settings)
     opt_state = optimizer(settings).init(params)
     return State(params, opt_state, environment, timestep.observation, run_key)
 
@@ -109,8 +114,8 @@ def advantages(
 
 def loss(params: Params, batch: Batch) -> Array:
     """Returns PPO's loss on a minibatch, [N, ...]."""
-    log_probs = jax.nn.log_softmax(_mlp(params["policy"], batch.observation))
-    value = _mlp(params["value"], batch.observation)[:, 0]
+    log_probs = jax.nn.log_softmax(_network(params["policy"], batch.observation))
+    value = _network(params["value"], batch.observation)[:, 0]
     target = batch.advantage + batch.value
     advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)
     ratio = jnp.exp(_pick(log_probs, batch.action) - batch.log_prob)
@@ -125,15 +130,15 @@ def loss(params: Params, batch: Batch) -> Array:
 def _act(settings: Settings, state: State) -> tuple[State, Batch, Array]:
     def step(state, _):
         key, act_key, reset_key = jax.random.split(state.key, 3)
-        logits = _mlp(state.params["policy"], state.observation)
-        value = _mlp(state.params["value"], state.observation)[:, 0]
+        logits = _network(state.params["policy"], state.observation)
+        value = _network(state.params["value"], state.observation)[:, 0]
         action = jax.random.categorical(act_key, logits)
         log_prob = _pick(jax.nn.log_softmax(logits), action)
-        environment, timestep = jax.vmap(ENVIRONMENT.step)(state.environment, action)
+        environment, timestep = jax.vmap(settings.environment.step)(state.environment, action)
         done = timestep.last()
 
         def restart():
-            fresh, first = _reset(reset_key, settings.num_envs)
+            fresh, first = _reset(reset_key, settings)
             choose = lambda new, old: jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old)
             old = environment, timestep.observation
             return jax.tree.map(choose, (fresh, first.observation), old)
@@ -146,7 +151,7 @@ def _act(settings: Settings, state: State) -> tuple[State, Batch, Array]:
 
     state, seen = jax.lax.scan(step, state, length=settings.unroll_length)
     observation, action, log_prob, value, reward, done = seen
-    last_value = _mlp(state.params["value"], state.observation)[:, 0]
+    last_value = _network(state.params["value"], state.observation)[:, 0]
     advantage = advantages(reward, value, done, last_value, DISCOUNT, LAMBDA)
     return state, Batch(observation, action, log_prob, value, advantage), done
 
@@ -172,23 +177,36 @@ def _learn(settings: Settings, state: State, batch: Batch) -> State:
     return state._replace(params=params, opt_state=opt_state, key=key)
 
 
-def _reset(key: Key, num_envs: int) -> tuple[Any, Any]:
-    return jax.vmap(ENVIRONMENT.reset)(jax.random.split(key, num_envs))
+def _reset(key: Key, settings: Settings) -> tuple[Any, Any]:
+    return jax.vmap(settings.environment.reset)(jax.random.split(key, settings.num_envs))
 
 
-def _mlp_init(key: Key, sizes: tuple[int, ...], last_scale: float) -> Params:
+def _network_init(key: Key, settings: Settings, outputs: int, last_scale: float) -> Params:
+    *image, inputs = settings.environment.spec().observations.shape
+    kernels, sizes = list[tuple[int, ...]](), (*settings.hidden, outputs)
+    if settings.channels:
+        kernels, (height, width) = [(3, 3, inputs, settings.channels)], image
+        inputs = (height - 2) * (width - 2) * settings.channels
+    kernels += zip((inputs, *settings.hidden), sizes, strict=True)
     layers = list[tuple[Array, Array]]()
-    keys = jax.random.split(key, len(sizes) - 1)
-    for layer_key, inputs, outputs in zip(keys, sizes, sizes[1:], strict=False):
-        scale = last_scale if len(layers) == len(sizes) - 2 else 2**0.5
-        weights = jax.nn.initializers.orthogonal(scale)(layer_key, (inputs, outputs))
-        layers.append((weights, jnp.zeros(outputs)))
+    for layer_key, shape in zip(jax.random.split(key, len(kernels)), kernels, strict=True):
+        scale = last_scale if len(layers) == len(kernels) - 1 else 2**0.5
+        weights = jax.nn.initializers.orthogonal(scale)(layer_key, shape)
+        layers.append((weights, jnp.zeros(shape[-1])))
     return layers
 
 
-def _mlp(params: Params, x: Array) -> Array:
-    for weights, bias in params[:-1]:
-        x = jnp.tanh(x @ weights + bias[None])
+def _network(params: Params, x: Array) -> Array:
+    images = params[0][0].ndim == 4
+    if images:
+        kernel, bias = params[0]
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(x + bias[None, None, None]).reshape(len(x), -1)
+    for weights, bias in params[images:-1]:
+        x = x @ weights + bias[None]
+        x = jax.nn.relu(x) if images else jnp.tanh(x)
     weights, bias = params[-1]
     return x @ weights + bias[None]
 

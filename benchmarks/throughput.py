@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.measure import Segment, alternate
 from benchmarks.peers.contestant import ROOT, Contestant, LeftOutError, Start, command, start
-from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.peers.workloads import CPU_WORKLOADS, WORKLOADS, Workload
 
 SEGMENT_SECONDS = 1.0
 HEADER = (
@@ -141,10 +141,10 @@ def _write(path, header, values):
 
 
 def main() -> None:
-    """Measures the workloads asked for, by default all, and prints a table."""
+    """Measures the workloads asked for, by default those for a CPU, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     names = list(dict.fromkeys(x for w in WORKLOADS.values() for x in w.contestants))
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(CPU_WORKLOADS))
     parser.add_argument("--contestant", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--start-runs", type=int, default=1, help="0 leaves start-up out")

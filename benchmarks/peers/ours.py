@@ -6,7 +6,7 @@ from agents_zoo import dqn, ppo, sac
 from benchmarks.peers.serve import Advance, serve
 from benchmarks.peers.workloads import LEARNING_STARTS, Replay, Workload
 from rlws.agent import AgentConfig
-from rlws.networks import MLP
+from rlws.networks import CNN, MLP
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.population import Member
 
@@ -16,14 +16,16 @@ ENVIRONMENTS = {
     ("host", False): "gym:CartPole-v1",
     ("host", True): "gym:Pendulum-v1",
 }
+MINATAR = "gymnax:Breakout-MinAtar"
 
 
 def config(workload: Workload) -> AgentConfig:
     """Returns the settings of the agent."""
     settings = workload.settings
     if not isinstance(settings, Replay):
+        images = CNN(channels=(settings.channels,), mlp=MLP(settings.hidden, "relu"))
         return ppo.Config(
-            backbone=MLP(settings.hidden, "tanh"),
+            backbone=images if settings.channels else MLP(settings.hidden, "tanh"),
             unroll_length=settings.unroll_length,
             epochs=settings.epochs,
             minibatches=settings.minibatches,
@@ -50,6 +52,8 @@ def make(workload: Workload, chunk: int) -> Advance:
     settings = workload.settings
     seeds = getattr(settings, "seeds", 1)
     environment = ENVIRONMENTS[workload.place, workload.algorithm == "sac"]
+    if getattr(settings, "channels", 0):
+        environment = MINATAR
     # An update of PPO's learner is all epochs on a batch.
     each = 1 if isinstance(settings, Replay) else settings.epochs * settings.minibatches
     budget = {"steps": 10**9, "report_period": chunk // seeds}

@@ -4,8 +4,10 @@ import jax
 import optax
 
 from benchmarks import reference_ppo
+from benchmarks.peers.ours import MINATAR
 from benchmarks.peers.serve import Advance, serve
 from benchmarks.peers.workloads import PPO, Workload
+from rlws import environments
 
 
 def make(workload: Workload, chunk: int) -> Advance:
@@ -13,7 +15,13 @@ def make(workload: Workload, chunk: int) -> Advance:
     work = workload.settings
     assert isinstance(work, PPO)
     settings = reference_ppo.Settings(
-        work.num_envs, work.unroll_length, work.epochs, work.minibatches
+        work.num_envs,
+        work.unroll_length,
+        work.epochs,
+        work.minibatches,
+        hidden=work.hidden,
+        channels=work.channels,
+        environment=environments.make(MINATAR if work.channels else "jax:CartPole-v1"),
     )
     iterations = chunk // work.first
     init = lambda key: reference_ppo.init(settings, key)

@@ -6,14 +6,18 @@ LEARNING_STARTS = 1000  # environment steps before the first update from a repla
 
 
 class PPO(NamedTuple):
-    """Two 64x64 tanh networks, 4 epochs of 4 minibatches."""
+    """Two networks, 4 epochs of 4 minibatches.
+
+    With tanh layers; those of images are of relu, behind a 3x3 convolution.
+    """
 
     num_envs: int
     seeds: int = 1  # vmapped
     unroll_length: int = 128
     epochs: int = 4
     minibatches: int = 4
-    hidden: tuple[int, int] = (64, 64)
+    hidden: tuple[int, ...] = (64, 64)
+    channels: int = 0  # of the convolution; 0: observations are no images
 
     @property
     def batch(self) -> int:
@@ -53,7 +57,7 @@ class Replay(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """What is run: CartPole, but Pendulum for SAC."""
+    """What is run: CartPole; Pendulum for SAC; MinAtar's Breakout where there are images."""
 
     place: Literal["device", "host"]  # of the environments
     algorithm: Literal["ppo", "dqn", "sac"]
@@ -65,6 +69,8 @@ class Workload(NamedTuple):
         """Who runs it; the first is what the others are compared with."""
         if self.place == "host":
             return ("ours", "sb3", "sbx")
+        if isinstance(self.settings, PPO) and self.settings.channels:
+            return ("ours", "reference")
         return ("ours", "rejax", *("reference",) * (self.algorithm == "ppo"))
 
 
@@ -76,7 +82,7 @@ DEVICE_DQN = Replay(hidden=(64, 64), batch=128, capacity=10_000)
 DEVICE_DQN_10 = DEVICE_DQN._replace(num_envs=10, period=10)
 SAC = Replay(hidden=(256, 256), batch=256, capacity=100_000)
 
-WORKLOADS = {
+CPU_WORKLOADS = {
     "device_ppo_4": Workload("device", "ppo", PPO(4), 96 * 512),
     "device_ppo_64": Workload("device", "ppo", PPO(64), 8 * 8192),
     "device_ppo_2048": Workload("device", "ppo", PPO(2048), 262_144),
@@ -90,3 +96,11 @@ WORKLOADS = {
     "host_dqn_8": Workload("host", "dqn", HOST_DQN_8, 400),
     "host_sac": Workload("host", "sac", SAC, 50),
 }
+# The network is that of Young and Tian, 2019, "MinAtar". Eight environments are for trying it out.
+GPU_WORKLOADS = {
+    f"device_ppo_minatar_{n}": Workload(
+        "device", "ppo", PPO(n, minibatches=8, hidden=(128,), channels=16), 128 * n
+    )
+    for n in (8, 2048, 4096, 8192, 16384)
+}
+WORKLOADS = CPU_WORKLOADS | GPU_WORKLOADS

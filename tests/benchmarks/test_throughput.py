@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import reference_ppo, throughput
-from benchmarks.peers import install
+from benchmarks.peers import install, ours, reference
 from benchmarks.peers.contestant import Contestant, LeftOutError, Start, command
 from benchmarks.peers.workloads import PPO, WORKLOADS, Workload
+from rlws import environments
 
 WORKLOAD = Workload("device", "ppo", PPO(1), 100)
 
@@ -54,6 +55,29 @@ def test_reference_learns_cartpole_a_bit():
     length = lambda ended: settings.num_envs * settings.unroll_length * len(ended) / ended.sum()
     assert length(ended[:2]) < 40
     assert length(ended[-10:]) > 120
+
+
+def test_reference_and_we_have_the_same_network_for_images():
+    pytest.importorskip("gymnax")
+    workload = WORKLOADS["device_ppo_minatar_8"]
+    environment = environments.make(ours.MINATAR)
+    settings = reference_ppo.Settings(8, hidden=(128,), channels=16, environment=environment)
+    theirs = jax.eval_shape(lambda: reference_ppo.init(settings, jax.random.key(0)).params)
+    learner = ours.config(workload).make(environment.spec()).learner
+    mine = jax.eval_shape(lambda: learner.init(jax.random.key(0)).params)
+    sizes = lambda tree: sorted(x.shape for x in jax.tree.leaves(tree))
+    assert sizes(mine) == sizes(theirs)
+    assert (3, 3, 4, 16) in sizes(mine)
+
+
+@pytest.mark.slow
+def test_images_are_learned_from_at_toy_size():
+    pytest.importorskip("gymnax")
+    workload = WORKLOADS["device_ppo_minatar_8"]
+    for contestant in (ours, reference):
+        steps, updates = contestant.make(workload, workload.chunk)(3)
+        assert updates == 3 * 4 * 8
+        assert steps == pytest.approx(3 * workload.chunk, rel=0.2)
 
 
 class Clock:
