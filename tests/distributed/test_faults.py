@@ -105,12 +105,12 @@ def test_wrong_environments_are_not_tried_again():
 
 
 def workers_alive():
-    """Returns the processes of workers that play."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    """Returns the processes of our workers that play."""
+    found, tag = [], os.environ["RLWS_TEST_RAY"].encode()
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if path.read_bytes().startswith(b"ray::Worker"):
-                found.append(int(path.parent.name))
+            if (path / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                found += [int(path.name)] * (tag in (path / "environ").read_bytes())
     return found
 
 
