@@ -302,15 +302,15 @@ def test_acting_takes_only_what_the_actor_reads():
     params = {"ignored": jnp.float32(1), "read": jnp.float32(-1)}
     row = example_row(agent, spec, params)
     acting = compile_acting(agent, params, row, 2, np.zeros(2, np.uint32))
-    assert acting.params == [False, True]
-    assert acting.timestep == [
+    assert acting.params.live == [False, True]
+    assert acting.timestep.live == [
         False,
         True,
         False,
         False,
     ]  # step type, reward, discount, observation
     action, state, extras, step = acting.program(
-        acting.read(params), np.uint32(3), [np.float32([0, 2])], ()
+        acting.params.take(params), np.uint32(3), [np.float32([0, 2])], ()
     )
     assert (action.tolist(), state, extras, int(step)) == ([0, 1], (), {}, 4)
 
