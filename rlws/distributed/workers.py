@@ -2,7 +2,6 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rlws.distributed.sources import Played, Task
@@ -70,7 +69,6 @@ class Workers:
         saved: list[Snapshot | None],
         timeout: float,
         cpus: float,
-        remedy: Callable[[], str] = lambda: "",
     ):
         from rlws.distributed.worker import Worker  # which imports Ray
 
