@@ -4,11 +4,13 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from rlws.environments import registry
 from rlws.settings import SettingError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,10 +27,23 @@ def imported() -> Any:
     try:
         import ray
     except ImportError as error:
-        from rlws.environments.registry import missing
-
-        raise missing("the DistributedTrainer", error, "ray") from error
+        raise registry.missing("the DistributedTrainer", error, "ray") from error
     return ray
+
+
+def process() -> dict[str, Any]:
+    """Returns what a process of ours runs in: Ray's `runtime_env`."""
+    # Whatever can be imported here can be imported there, if the files are there, too.
+    installed = sys.prefix, sys.base_prefix
+    ours = [path for path in sys.path if path and not path.startswith(installed)]
+    # The learner's device is not theirs.
+    return {"env_vars": {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(ours)}}
+
+
+def registered() -> dict[str, bytes]:
+    """Returns the environments that were registered here, packed to be sent."""
+    packed = imported().cloudpickle.dumps
+    return {name: packed(factory) for name, factory in registry.registered().items()}
 
 
 def check_address(address: str | None) -> None:

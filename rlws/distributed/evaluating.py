@@ -5,7 +5,6 @@ from typing import Any
 import jax
 
 from rlws.distributed import cluster
-from rlws.environments import registry
 
 TRIES = 3  # processes that may die of one evaluation
 
@@ -43,8 +42,6 @@ class RemoteEvaluation:
             self._job = job
             from rlws.distributed.worker import Evaluator  # which imports Ray
 
-            remote = ray.remote(Evaluator).options(
-                num_cpus=0, runtime_env={"env_vars": {"JAX_PLATFORMS": "cpu"}}
-            )
-            self._handle = remote.remote(*self._arguments, registry.registered())
+            remote = ray.remote(Evaluator).options(num_cpus=0, runtime_env=cluster.process())
+            self._handle = remote.remote(*self._arguments, cluster.registered())
         return self._handle.evaluate.remote(params, seed)

@@ -1,11 +1,11 @@
 """The process of a worker. Imported by Ray there, and here only once Ray is wanted."""
 
 import contextlib
+import functools
 import pickle
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import ray
 
@@ -28,17 +28,16 @@ class Failure(NamedTuple):
 class Worker:
     """Plays blocks, one call after the other; another thread answers how far it is."""
 
-    def __init__(self, task: Task, saved: Snapshot | None, registered: dict[str, Callable]):
-        self._task, self._saved, self._registered = task, saved, registered
+    def __init__(self, task: Task, saved: Snapshot | None, registered: dict[str, bytes]):
+        self._task, self._saved = task, saved
         self._source: Source | None = None
+        _register(registered)
 
     def play(self, params: list[Any], learned: bool) -> Played | Failure:
         """Returns the next block, see `Source.play`."""
         began = time.perf_counter()
         try:
             if self._source is None:
-                for name, factory in self._registered.items():
-                    registry.register(name, factory)
                 self._source = make_source(self._task, self._saved)
             played = self._source.play(params, learned)
         except Exception as error:
@@ -56,10 +55,9 @@ class Worker:
 class Evaluator:
     """Evaluates, in a process of its own."""
 
-    def __init__(self, config: Any, environment: Any, episodes: int, registered: dict):
+    def __init__(self, config: Any, environment: Any, episodes: int, registered: dict[str, bytes]):
         enable_cache()
-        for name, factory in registered.items():
-            registry.register(name, factory)
+        _register(registered)
         with contextlib.closing(resolve.host(environment, 0, 0)) as one:
             agent = config.make(environments.spec(one))
         self._evaluate = evaluation.evaluator(agent, environment, episodes)
@@ -67,6 +65,19 @@ class Evaluator:
     def evaluate(self, params: Any, seed: int) -> Any:
         """Returns returns and lengths."""
         return self._evaluate(params, seed)
+
+
+def _register(registered: dict[str, bytes]) -> None:
+    for name, packed in registered.items():
+        try:
+            factory = pickle.loads(packed)
+        except Exception as error:  # of an environment that nobody here may ask for
+            factory = functools.partial(_raise, error)
+        registry.register(name, factory)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _failure(error: Exception, making: bool) -> Failure:

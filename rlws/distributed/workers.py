@@ -4,8 +4,8 @@ import time
 from collections import deque
 from typing import Any, NamedTuple
 
+from rlws.distributed import cluster
 from rlws.distributed.sources import Played, Task
-from rlws.environments import registry
 from rlws.environments.checks import EnvironmentFault
 from rlws.settings import SettingError
 from rlws.trainers.trainer import Snapshot
@@ -73,12 +73,10 @@ class Workers:
         from rlws.distributed.worker import Worker  # which imports Ray
 
         self._ray, self._timeout, self._cpus = ray, timeout, cpus
-        # The learner's device is not theirs.
         self._remote = ray.remote(
-            num_cpus=cpus,
-            concurrency_groups={"watch": 1},
-            runtime_env={"env_vars": {"JAX_PLATFORMS": "cpu"}},
+            num_cpus=cpus, concurrency_groups={"watch": 1}, runtime_env=cluster.process()
         )(Worker)
+        self._registered = cluster.registered()
         self._all = [_Worker(task, at) for task, at in zip(tasks, saved, strict=True)]
         self.arrived: list[deque[Block]] = [deque() for _ in tasks]
         self.restarts = 0
@@ -87,9 +85,7 @@ class Workers:
 
     def send(self, index: int, params: Any, learned: bool, version: int) -> None:
         """Asks a worker for one more block, by these parameters (a reference to them)."""
-        worker = self._all[index]
-        result = worker.handle.play.remote(params, learned)
-        worker.calls.append(Call(params, learned, version, result))
+        self._ask(self._all[index], params, learned, version)
 
     def in_flight(self) -> list[int]:
         """Returns the versions of parameters that are being acted by, or are to be."""
@@ -129,14 +125,17 @@ class Workers:
         for worker in self._all:
             self._ray.kill(worker.handle)
 
+    def _ask(self, worker: _Worker, params: Any, learned: bool, version: int) -> None:
+        result = worker.handle.play.remote(params, learned)
+        worker.calls.append(Call(params, learned, version, result))
+
     def _make(self, worker: _Worker) -> None:
-        worker.handle = self._remote.remote(worker.task, worker.saved, registry.registered())
+        worker.handle = self._remote.remote(worker.task, worker.saved, self._registered)
         worker.heard, worker.since = None, time.monotonic()
         worker.asking = None
         calls, worker.calls = worker.calls, deque()
-        for params, learned, version, _ in calls:
-            result = worker.handle.play.remote(params, learned)
-            worker.calls.append(Call(params, learned, version, result))
+        for call in calls:
+            self._ask(worker, *call[:3])
 
     def _receive(self, index: int) -> None:
         """Takes what has come from a worker."""

@@ -1,13 +1,15 @@
 """What the trainer refuses, how far actors are behind, and what it logs."""
 
+import importlib
 import pathlib
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from agents_zoo import dqn, impala, ppo
-from rlws import networks
+from rlws import environments, networks
 from rlws.experiment import Evaluation, Experiment
 from rlws.settings import SettingError
 from rlws.trainers import DistributedTrainer
@@ -58,6 +60,26 @@ def test_actors_are_never_behind_by_more_than_the_limit():
     assert 2000 <= reports[-1].steps < 2002
     returned = sum(x for r in reports for x in r.lengths)
     assert returned <= reports[-1].steps  # nothing is counted twice
+
+
+MODULE = """
+from rlws import environments
+
+environments.register("mine:pole", lambda seed, index: environments.make("gym:CartPole-v1", seed))
+"""
+
+
+def test_workers_import_what_the_learner_can_and_need_nothing_else(monkeypatch, tmp_path):
+    (tmp_path / "poles.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("poles")
+    gone = types.ModuleType("gone")
+    exec("def pole(): pass", gone.__dict__)  # a function of a module that no file is of
+    monkeypatch.setitem(sys.modules, "gone", gone)
+    environments.register("gone:pole", gone.pole)
+    trainer = DistributedTrainer(num_envs=1, num_actors=1)
+    *_, report = trainer.train(impala.Config(MLP), "mine:pole", steps=16)
+    assert report.steps >= 16
 
 
 @pytest.mark.slow

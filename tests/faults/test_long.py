@@ -65,7 +65,7 @@ class Endless(dm_env.Environment):
 
 @pytest.mark.slow
 def test_an_endless_episode_takes_no_more_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlws.recorder.Recorder._evaluation", lambda *_: {})
+    monkeypatch.setattr("rlws.recorder.Recorder._evaluation", lambda *_: dict)
     environments.register("faulty:endless", Endless)
     agent = dataclasses.replace(experiment.agent, unroll_length=500)
     kept = Checkpoints(period=20_000)
