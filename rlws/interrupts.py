@@ -102,6 +102,29 @@ class Interrupts:
             raise Interrupted(number, self._remedy)
 
 
+@contextlib.contextmanager
+def finishing(error: BaseException) -> Iterator[None]:
+    """Within it, if a signal made `error`, the next one ends the process there and then.
+
+    An exception would not do: Python drops what is raised in callbacks of its garbage collector.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and isinstance(error, Interrupted)):
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        tell(f"interrupted; {error.remedy}")
+        os._exit(error.status)
+
+    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _watch(read: socket.socket, done: threading.Event, saving: Callable[[], bool]) -> None:
     with read:
         first = _next(read)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlws import capsule
-from rlws.interrupts import Interrupted, Interrupts
+from rlws.interrupts import Interrupted, Interrupts, finishing
 from rlws.keeper import Keeper
 from rlws.recorder import Recorder
 from rlws.tracking.progress import short
@@ -85,10 +85,9 @@ def finished_by(recorders: list[Recorder], finish: Callable[[], None]) -> Iterat
     try:
         yield
     except BaseException as error:
-        for recorder in recorders:
-            recorder.end(error)
-        # Of a second Ctrl-C, the first one's error is what says how to go on.
-        with contextlib.suppress(KeyboardInterrupt):
+        with finishing(error):
+            for recorder in recorders:
+                recorder.end(error)
             finish()
         raise
     finish()
