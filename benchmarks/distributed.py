@@ -11,13 +11,14 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import dm_env
 import numpy as np
 from dm_env import specs
 from matplotlib.figure import Figure
 
-from agents_zoo import impala
+from agents_zoo import a2c, impala
 from rlws import networks
 from rlws.distributed import cluster
 from rlws.statistics import interquartile_mean
@@ -155,19 +156,19 @@ def startup() -> None:
 
 
 def learning(seeds: range, output: pathlib.Path) -> None:
-    """Prints how well IMPALA learns with two workers and on one host, at equal steps."""
+    """Prints how well IMPALA learns with two workers and on a host, and A2C, at equal steps."""
     output.mkdir(parents=True, exist_ok=True)
     points = np.linspace(0.05, 1.0, 20)
-    trainers: dict[str, Trainer] = {
-        "2 workers, blocks as they come": DistributedTrainer(
-            num_envs=8, num_actors=2, wait_for="any", lookahead=1
-        ),
-        "HostTrainer, 16 environments": HostTrainer(num_envs=16),
+    workers = DistributedTrainer(num_envs=8, num_actors=2, wait_for="any", lookahead=1)
+    contestants: dict[str, tuple[Any, Trainer]] = {
+        "2 workers, blocks as they come": (impala.Config(), workers),
+        "HostTrainer, 16 environments": (impala.Config(), HostTrainer(num_envs=16)),
+        "A2C, HostTrainer, 16 environments": (a2c.Config(), HostTrainer(num_envs=16)),
     }
     for environment, steps in (("gym:CartPole-v1", 300_000), ("jax:Catch", 100_000)):
         curves = {
-            name: np.array([_curve(trainer, environment, steps, seed, points) for seed in seeds])
-            for name, trainer in trainers.items()
+            name: np.array([_curve(*who, environment, steps, seed, points) for seed in seeds])
+            for name, who in contestants.items()
         }
         print(f"{environment}, {steps:,} steps, seeds {seeds[0]} to {seeds[-1]}: T at")
         print(f"{'':<34}{'10 %':>8}{'25 %':>8}{'50 %':>8}{'100 %':>8}{'worst':>8}")
@@ -188,11 +189,11 @@ def learning(seeds: range, output: pathlib.Path) -> None:
         print(f"figure: {path} (band: all seeds)")
 
 
-def _curve(trainer, environment, steps, seed, points) -> list[float]:
+def _curve(config, trainer, environment, steps, seed, points) -> list[float]:
     """Returns the mean return of the last 100 episodes at each point."""
     found, returns, left = [], list[float](), [*(points * steps)]
     for report in trainer.train(
-        impala.Config(), environment, seed=seed, steps=steps, report_period=steps // 100
+        config, environment, seed=seed, steps=steps, report_period=steps // 100
     ):
         returns.extend(report.returns)
         while left and (report.steps >= left[0] or report.spent):

@@ -4,6 +4,7 @@ import math
 import numbers
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ class Progress:
         self._row: Row = {}
         self._first: Row = {}
         self._return = math.nan
+        self._rates: dict[str, float] = {}  # steps per second of workers, where last known
         self._end: float | None = None  # clock time at which the budget should be spent
 
     @property
@@ -31,6 +33,8 @@ class Progress:
         """Takes a row; the return stays that of the last row in which an episode finished."""
         self._row = row
         self._first = self._first or row
+        rates = {k: x for k, x in row.items() if re.fullmatch(r"worker_\d+_steps_per_second", k)}
+        self._rates |= rates
         latest = float(row.get("episode_return", math.nan))
         self._return = self._return if math.isnan(latest) else latest
         # Measured from the first row, so that compilation does not count.
@@ -60,9 +64,9 @@ class Progress:
     def _workers(self) -> str:
         """Returns how those do that play in other processes."""
         row = self._row
-        rates = [x for name, x in row.items() if name.startswith("worker_") and "per_s" in name]
+        mean = sum(self._rates.values()) / max(1, len(self._rates))
         texts = [
-            f"{len(rates)} workers at {number(sum(rates) / max(1, len(rates)))}/s",
+            f"{len(self._rates)} workers at {number(round(mean))}/s",
             f"lag {row['parameter_lag']:.1f}",
             f"{row.get('blocks_waiting', 0.0):.1f} waiting",
             f"store {row.get('object_store_mb', 0.0):.0f} MB",

@@ -1,6 +1,11 @@
 """With all actors waited for, a run is that of one HostTrainer, however it is cut and resumed."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -88,6 +93,37 @@ def test_a_block_ahead_is_bitwise_what_overlap_does():
     host = played(HostTrainer(num_envs=2, overlap=True), "ppo")
     ahead = played(DistributedTrainer(num_envs=2, num_actors=1, lookahead=1), "ppo")
     assert_same(ahead, host)
+
+
+@pytest.mark.slow
+def test_a_learner_on_two_devices_learns_what_one_does():
+    """In a process of its own, since devices are made when JAX starts."""
+    program = """
+        import sys
+        sys.path.insert(0, "tests/distributed")
+        from test_lockstep import assert_same, played
+        from rlws.trainers import DistributedTrainer
+        for case, kept in {"ppo": {}, "impala": dict(wait_for="any", num_actors=1)}.items():
+            shared = dict(num_envs=2, **kept)
+            one, two = (
+                played(DistributedTrainer(num_devices=count, **shared), case) for count in (1, 2)
+            )
+            assert one[2][2] > 3  # updates
+            assert_same(two, one, exact=False)
+            print(case)
+    """
+    environ = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environ.pop("RLWS_TEST_RAY", None)
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=environ,
+        cwd=pathlib.Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout.split() == ["ppo", "impala"]
 
 
 @pytest.mark.slow

@@ -201,3 +201,12 @@ def test_short_is_relative_below_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert short(tmp_path / "runs" / "a") == "runs/a"
     assert short(tmp_path.parent / "b") == str(tmp_path.parent / "b")
+
+
+def test_workers_keep_the_rate_they_were_last_known_to_have():
+    progress = Progress(Run("toy", pathlib.Path(), {}, 100, "steps"))
+    lag = {"steps": 1, "parameter_lag": 1.5}
+    progress.update({**lag, "worker_0_steps_per_second": 200.0, "worker_10_steps_per_second": 100})
+    assert progress.fields()["workers"].startswith("2 workers at 150/s, lag 1.5")
+    progress.update({**lag, "worker_10_steps_per_second": 300.0})
+    assert progress.fields()["workers"].startswith("2 workers at 250/s")
