@@ -3,22 +3,20 @@
 import contextlib
 from collections import deque
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import dm_env
 import jax
 import numpy as np
 
 from rlws import checkpoint
+from rlws.distributed.joining import Joined, join
 from rlws.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, SettingError
 from rlws.trainers import cycle
 from rlws.trainers.acting import read_params
 from rlws.trainers.learning import Learning
 from rlws.trainers.rollout import Ends
 from rlws.trainers.trainer import Progress, Snapshot, Trainer, limits, never, next_multiple
-from rlws.types import Row
 
-LAST = int(dm_env.StepType.LAST)
 BLOCK = 64  # rows of a block where the adder has no wish and several workers play
 COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
 
@@ -135,16 +133,6 @@ class DistributedTrainer(Trainer):
             yield from run.reports(budget, report_period, stop)
 
 
-class _Joined(NamedTuple):
-    """Blocks side by side."""
-
-    rows: Row  # leaves [T, B, ...]
-    length: int
-    timestep: dm_env.TimeStep  # that follows, leaves [B, ...]
-    done: np.ndarray  # [length] steps of environments, up to and including each row
-    ended: np.ndarray  # [n, 3]: row, return and length of each episode that ended
-
-
 class _Run:
     """A run: workers, the learner, and where both stand."""
 
@@ -236,7 +224,7 @@ class _Run:
                     return
                 self._next_report = next_multiple(steps, report_period)
                 continue
-            joined = _join([block.played for block in blocks])
+            joined = join([block.played for block in blocks])
             if not self._cut(joined, budget):
                 self._take(blocks, joined)
 
@@ -268,7 +256,7 @@ class _Run:
         left = enumerate(sorted(arrived[count:] + self._workers.in_flight()))
         return all(self._version + 1 + i // count - version <= limit for i, version in left)
 
-    def _cut(self, joined: _Joined, budget) -> bool:
+    def _cut(self, joined: Joined, budget) -> bool:
         """Ends the run within a block, where its budget is spent there: nothing of it is learned.
 
         The run stands before that block, and a resumed one with a larger budget plays it again.
@@ -289,7 +277,7 @@ class _Run:
         counts["episodes"] += counts["cut_episodes"]
         return True
 
-    def _take(self, blocks, joined: _Joined) -> None:
+    def _take(self, blocks, joined: Joined) -> None:
         """Learns from the blocks, and asks those who played them for the next."""
         learned = self._learning.take(joined.rows, joined.length, joined.timestep)
         self.counts["steps"] += int(joined.done[-1])
@@ -369,23 +357,3 @@ def _saved(arrays, facts, index: int) -> Snapshot | None:
     place = f"worker/{index}/"
     own = {name[len(place) :]: x for name, x in arrays.items() if name.startswith(place)}
     return Snapshot(own, facts)
-
-
-def _join(blocks) -> _Joined:
-    """Returns blocks, all of one length, side by side."""
-    side_by_side = lambda axis: lambda *x: x[0] if len(x) == 1 else np.concatenate(x, axis)
-    rows = jax.tree.map(side_by_side(1), *(block.rows for block in blocks))
-    timestep = jax.tree.map(side_by_side(0), *(block.timestep for block in blocks))
-    length = blocks[0].length
-    step_type = rows.timestep.step_type[:length]
-    done = np.cumsum((step_type != LAST).sum(axis=1))
-    ended = np.concatenate([_ends_of(block) for block in blocks])
-    ended = ended[np.argsort(ended[:, 0], kind="stable")]
-    return _Joined(rows, length, timestep, done, ended)
-
-
-def _ends_of(block) -> np.ndarray:
-    """Returns row, return and length of the episodes that ended in a block, [n, 3]."""
-    step_type = block.rows.timestep.step_type[1 : block.length]
-    after = np.concatenate([step_type, np.asarray(block.timestep.step_type)[None]])
-    return np.column_stack([np.argwhere(after == LAST)[:, 0], block.ended])
