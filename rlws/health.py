@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlws.normalise import STATISTICS
 from rlws.trainers import Progress
 
 EARLY = 5  # rows before gradients count as unusual
@@ -55,7 +56,7 @@ class Health:
         self._given |= set(facts["given"])
 
     def measure(self, report: Progress) -> dict[str, float]:
-        """Returns the norm of the parameters.
+        """Returns the norm of the parameters, without statistics of observations.
 
         Raises:
           NonFiniteError: one is NaN or infinite, by name.
@@ -70,7 +71,8 @@ class Health:
                     "`rlws diagnose`"
                 )
         self._updates = report.updates
-        squares = (float(np.sum(np.square(x, dtype=np.float64))) for _, x in leaves)
+        learned = [x for path, x in leaves if STATISTICS not in jax.tree_util.keystr(path)]
+        squares = (float(np.sum(np.square(x, dtype=np.float64))) for x in learned)
         return {"parameter_norm": math.sqrt(sum(squares))}
 
     def warnings(self, row: dict[str, Any]) -> list[str]:

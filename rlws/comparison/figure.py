@@ -73,10 +73,12 @@ def _scores(axes: Axes, comparison: Comparison, measures: dict[str, Any]) -> Non
 
 def _profile(axes: Axes, comparison: Comparison) -> None:
     together = np.concatenate([np.ravel(scores) for scores in comparison.scores])
-    thresholds = np.linspace(together.min(), together.max(), THRESHOLDS)
+    low, high = together.min(), together.max()
+    margin = 0.05 * (high - low) or 1.0  # to see where both sides begin and end
+    thresholds = np.linspace(low - margin, high + margin, THRESHOLDS)
     for colour, scores in zip(COLOURS, comparison.scores, strict=False):
-        low, high = profile_band(scores, thresholds)
-        axes.fill_between(thresholds, low, high, step="post", color=colour, alpha=0.2, lw=0)
+        band = profile_band(scores, thresholds)
+        axes.fill_between(thresholds, *band, step="post", color=colour, alpha=0.2, lw=0)
         shares = performance_profile(scores, thresholds)
         axes.step(thresholds, shares, where="post", color=colour, lw=2)
     axes.set_ylim(-0.03, 1.03)
