@@ -7,7 +7,6 @@ import pathlib
 import platform
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any, Literal, TextIO
 
 from rlws import checkpoint, runs
@@ -17,7 +16,6 @@ from rlws.trainers import Snapshot
 
 SECONDS = 60.0  # between checkpoints
 SHARE = 0.01  # of the time that saving may take
-PACKAGES = ("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "gymnasium", "numpy")
 
 
 class Checkpoints(Settings):
@@ -109,7 +107,7 @@ class Keeper:
             **facts,
             "step": step,
             "trainer": snapshot.facts,
-            "versions": versions(),
+            "versions": runs.versions(),
         }
         try:
             owner = self.directory if member is None else member
@@ -129,17 +127,6 @@ class Keeper:
     def close(self) -> None:
         """Lets others have the folder."""
         self._lock.close()
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions a run depends on bit for bit."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _check_fresh(directory: pathlib.Path) -> None:

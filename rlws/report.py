@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import pathlib
 import platform
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlws import page
+from rlws import page, runs
 from rlws.differences import shown, shown_type
 from rlws.page import Html, join, tag
 from rlws.results import SCORE, Group, Result, column
@@ -21,10 +20,6 @@ from rlws.tracking.progress import duration, number, short
 
 TRAINING = "training_return_last_100"
 CURVES = ("episode_return", SCORE)
-PACKAGES = (
-    *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
-    *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
-)
 
 
 def report(groups: Sequence[Group], notes: Sequence[str], command: str, videos: bool = True) -> str:
@@ -188,10 +183,7 @@ def _value(name: str, value: Any) -> str:
 def _made(results: Sequence[Result], command: str) -> Html:
     now = datetime.datetime.now().astimezone()
     text = f"{now:%Y-%m-%d %H:%M %Z}, on {platform.system()} {platform.machine()}, by"
-    here = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            here[name] = importlib.metadata.version(name)
+    here = runs.versions()
     theirs = [_versions(result) for result in results]
     rows = []
     for name in dict.fromkeys([*here, *(name for each in theirs for name in each)]):

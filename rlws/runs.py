@@ -1,8 +1,11 @@
 """Run folders: what a run left behind, read again."""
 
+import contextlib
 import csv
 import json
 import pathlib
+import platform
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rlws.differences import KEPT, differing
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
 
 # What may change when a run goes on: how long, and what is kept of it.
 FREE = KEPT | {"steps", "episodes", "evaluation"}
+PACKAGES = (
+    *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
+    *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
+)
 
 
 def experiment_of(directory: str | pathlib.Path) -> "Experiment":
@@ -109,4 +116,13 @@ def _json(directory, name):
         raise SettingError(f"{path} cannot be read: {error}; restore it") from None
     if not isinstance(found, dict):
         raise SettingError(f"{path} must hold a JSON object, got {type(found).__name__}")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions a run depends on bit for bit, of what is installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found

@@ -69,8 +69,11 @@ def _print_runs(console: Console, folder: pathlib.Path, last: int) -> None:
 
 
 def newest_first(folder: pathlib.Path) -> list[tuple[pathlib.Path, float]]:
-    """Returns the folders of runs and sweeps, EXPERIMENT/RUN, and when they began."""
-    files = [path for path in folder.glob("*/*/config.json") if path.is_file()]
+    """Returns the folders of runs and sweeps, EXPERIMENT/RUN or RUN, and when they began."""
+    runs = {path.parent for path in folder.glob("*/config.json")}
+    inner = {path.parent for path in folder.glob("*/*/config.json")}
+    runs |= {path for path in inner if path.parent not in runs}  # not members of a sweep
+    files = [path / "config.json" for path in runs if (path / "config.json").is_file()]
     found = [(path.parent, path.stat().st_mtime) for path in files]
     return sorted(found, key=lambda item: (-item[1], str(item[0])))
 

@@ -46,6 +46,14 @@ def test_list_runs_newest_first_with_state(here, capsys):
     assert rows[0][1].startswith("2001-09-")
 
 
+def test_list_runs_finds_those_with_a_folder_of_their_own_choice(here, capsys):
+    write_run(here / "results" / "mine", seed=7)
+    main(["list", "runs"])
+    names = [row[0] for row in table(capsys)[1:]]
+    assert sorted(names)[0] == "results/mine"
+    assert len(names) == 6  # the members of the sweep are not among them
+
+
 def test_list_runs_shows_the_last_and_says_that_there_are_more(here, capsys):
     assert main(["list", "runs", "--last", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
