@@ -213,6 +213,7 @@ def check_finite(folder):
         assert all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [DEVICE, HOST], ids=["device", "host"])
 def test_nan_in_the_last_update_of_a_run_is_no_other(trainer, tmp_path):
     # The budget is spent by the very block that the update learns from.
@@ -295,6 +296,7 @@ def test_checkpoints_that_are_damaged_meanwhile_hide_nothing(tmp_path, monkeypat
         made.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trainer", [DeviceTrainer(num_envs=2, num_seeds=2), HOST], ids=["device", "host"]
 )

@@ -188,6 +188,7 @@ def test_experiment_on_the_host_is_not_changed_by_looking_at_it(done):
     jax.tree.map(np.testing.assert_array_equal, done.params, params[-1])
 
 
+@pytest.mark.slow
 def test_experiment_on_the_device_is_not_changed_by_looking_at_it(folder, monkeypatch):
     plain = run(trainer=DeviceTrainer())
     unseen = params[-1]

@@ -82,6 +82,7 @@ def test_a_continuous_policy_whose_entropy_is_negative_is_fine():
     assert all(health.warnings({"steps": 1, "entropy": x}) == [] for x in (1.4, 0.5, -0.5, -2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [HostTrainer(), DeviceTrainer()])
 def test_a_run_whose_parameters_become_nan_stops_with_one_line(trainer, tmp_path, capsys):
     agent = ppo.Config(

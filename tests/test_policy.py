@@ -81,6 +81,7 @@ def play(policy, step, state, timestep):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo", "recurrent", "sampling"])
 def test_episodes_of_a_loaded_policy_are_those_of_the_evaluation(name, folders):
     policy = rlws.load(folders(name))

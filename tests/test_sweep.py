@@ -68,6 +68,7 @@ def test_wrong_sweeps_are_named_before_anything_runs(sweep, message):
 TRAINERS = [DeviceTrainer(num_envs=2, num_seeds=2), HostTrainer(num_envs=2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS, ids=["device", "host"])
 def test_a_sweep_leaves_a_folder_for_each_member_and_one_table(trainer, tmp_path):
     directory = tmp_path / "sweep"
@@ -116,6 +117,7 @@ def test_flags_sweep_and_backbone():
         flags.parse(EXPERIMENT, ["--sweep"]).check()
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_does_not_go_on_but_its_members_may(tmp_path):
     sweep = change(steps=20, directory=str(tmp_path / "sweep"), resume=True)
     first = sweep.run()

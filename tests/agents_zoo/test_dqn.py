@@ -185,16 +185,14 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
     np.testing.assert_allclose(rest, whole[3:], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {},
         {"n_step": 3, "duelling": True, "prioritised": True, "beta_steps": 500},
         {"period": 8, "updates": 2, "double": False, "loss": "huber"},
-        pytest.param(
-            {"backbone": GRU(MLP((8,)), 8), "sequence_length": 6, "burn_in": 2, "period": 4},
-            marks=pytest.mark.slow,
-        ),
+        {"backbone": GRU(MLP((8,)), 8), "sequence_length": 6, "burn_in": 2, "period": 4},
     ],
     ids=["plain", "rainbow", "periodic", "recurrent"],
 )

@@ -63,6 +63,7 @@ class Nested(dm_env.Environment):
         return specs.DiscreteArray(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", AGENTS.values(), ids=AGENTS)
 def test_agents_learn_from_nested_observations(config):
     make = lambda seed, index: Nested(seed, isinstance(config, CONTINUOUS))

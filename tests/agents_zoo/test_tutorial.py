@@ -27,6 +27,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path / "broken.py", tmp_path / "awr.py"
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_the_bug_and_the_mend_is_one(files):
     broken, mended = (agent_config(str(file), []) for file in files)
     only = ["P3", "P6", "P7"]

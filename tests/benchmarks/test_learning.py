@@ -255,6 +255,7 @@ def arguments(folder, *more):
     return ["--row", "0", *seeds, "--output", str(folder), *more]
 
 
+@pytest.mark.slow
 def test_main_leaves_tables_curves_figure_and_what_it_takes_to_repeat(folder, capsys):
     command = arguments(folder, "--set", "discount=0.9")
     learning.main(command)
@@ -289,6 +290,7 @@ def test_main_leaves_tables_curves_figure_and_what_it_takes_to_repeat(folder, ca
     assert "FAIL" in printed
 
 
+@pytest.mark.slow
 def test_main_compares_with_a_peers_scores(folder, capsys, tmp_path):
     path = tmp_path / "peer.csv"
     path.write_text(

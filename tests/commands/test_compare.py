@@ -246,6 +246,7 @@ def test_until_decided_gives_up_at_the_maximum(here, asked, monkeypatch):
     assert asked == [(0.1, 6, 2), (0.003, 6, 2)]
 
 
+@pytest.mark.slow
 def test_train_runs_seeds_in_one_program_with_the_settings_of_the_run(here):
     backbone = {"type": "rlws.networks.backbones:MLP", "hidden_sizes": [8]}
     write_run(here / "real", steps=40, agent__backbone=backbone, trainer__num_envs=2)

@@ -85,6 +85,7 @@ def test_replay_says_what_is_not_finite(kept, capsys):
         assert any(name.startswith("updated parameters/") for name in names)
 
 
+@pytest.mark.slow
 def test_replay_names_the_operation_and_its_line(kept, capsys):
     kind, folder = kept
     assert main(["replay", str(folder / "capsule"), "--eager"]) == 5

@@ -65,6 +65,7 @@ def planted(module, learner):
     return Config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "only", "failed", "advice"),
     [
@@ -120,6 +121,7 @@ class Config(ppo.Config):
 """
 
 
+@pytest.mark.slow
 def test_the_command_takes_files_and_settings_and_exits_by_health(tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text(FILE)

@@ -51,6 +51,7 @@ def test_missing_package_is_one_line(monkeypatch):
         DistributedTrainer().check("gym:CartPole-v1")
 
 
+@pytest.mark.slow
 def test_actors_are_never_behind_by_more_than_the_limit():
     trainer = DistributedTrainer(num_envs=2, num_actors=3, wait_for="any", lookahead=1)
     assert trainer.lag_limit == 12
@@ -69,6 +70,7 @@ environments.register("mine:pole", lambda seed, index: environments.make("gym:Ca
 """
 
 
+@pytest.mark.slow
 def test_workers_import_what_the_learner_can_and_need_nothing_else(monkeypatch, tmp_path):
     (tmp_path / "poles.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)

@@ -18,6 +18,7 @@ RUN = dataclasses.replace(experiment, steps=300, quiet=True)
 COUNTERS = ("steps", "episodes", "updates", "evaluation_return_mean")
 
 
+@pytest.mark.slow
 def test_runs_of_two_threads_are_two_runs_and_a_third_in_their_folder_is_refused(tmp_path):
     found = {}
 

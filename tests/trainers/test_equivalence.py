@@ -106,13 +106,12 @@ def test_two_seeds_differ_in_parameters_actions_and_episodes(device):
         assert not np.allclose(mine.observation[:, 0], its.observation[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
         reinforce.Config(episodes_per_update=3),
-        pytest.param(
-            reinforce.Config(episodes_per_update=3, max_episode_length=12), marks=pytest.mark.slow
-        ),
+        reinforce.Config(episodes_per_update=3, max_episode_length=12),
     ],
     ids=["surplus dropped", "long episodes cut"],
 )

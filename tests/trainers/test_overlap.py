@@ -79,6 +79,7 @@ def test_parameters_are_one_update_old_with_overlap_and_never_older(overlap, num
         assert max(ages) <= overlap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_run_with_overlap_repeats_itself_and_takes_as_many_updates(config):
     def run(overlap, period=40):

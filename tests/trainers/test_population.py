@@ -56,9 +56,9 @@ def same(ours, alone):
 @pytest.mark.parametrize(
     ("name", "num_envs"),
     [
-        *(("ppo", 1), ("dqn", 3), ("reinforce", 3)),
+        ("dqn", 3),
         *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("a2c", "dqn", "reinforce")),
-        *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("a2c", "ppo")),
+        *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("a2c", "ppo", "reinforce")),
     ],
 )
 def test_each_seed_of_a_population_is_its_run_alone(name, num_envs):
@@ -71,6 +71,7 @@ def test_each_seed_of_a_population_is_its_run_alone(name, num_envs):
         assert same(ours, alone) < 2e-4
 
 
+@pytest.mark.slow
 def test_settings_vary_within_one_program():
     trainer = DeviceTrainer(num_envs=2)
     settings = [{"learning_rate": r, "discount": d} for r in (1e-3, 1e-2) for d in (0.9, 0.99)]
@@ -91,6 +92,7 @@ def test_members_that_cannot_share_a_program_get_their_own():
     assert population.parts(members) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
+@pytest.mark.slow
 def test_members_beyond_the_free_memory_run_in_parts(monkeypatch):
     population = Population(CONFIGS["a2c"], environments.make("jax:CartPole-v1"), 2)
     size = population.member_bytes(Member(0, {}))
@@ -153,6 +155,7 @@ def test_a_setting_whose_value_is_looked_at_is_found_before_anything_runs(kind, 
     population.compile(seeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Looking, LookingLoss])
 def test_a_setting_that_decides_the_program_is_named_and_compiled_apart(kind):
     config = kind(backbone=SMALL, unroll_length=7)

@@ -125,6 +125,7 @@ def test_a_larger_budget_comes_to_what_one_long_run_does(trainer, first):
     assert digest_of(reports[-1]) == digest_of(straight[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [HOST, DEVICE], ids=["host", "device"])
 def test_a_member_goes_on_as_a_run_by_itself(trainer):
     config, environment = CASES["ppo"]

@@ -80,6 +80,7 @@ def test_metrics_are_means_over_the_updates_since_the_last_report(trainer):
     np.testing.assert_allclose(once.metrics["loss"], np.mean(losses), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_host_trainer_without_jit_learns_the_same():
     config = reinforce.Config(backbone=networks.MLP((4,)), episodes_per_update=1)
     on, off = (train(HostTrainer(jit=jit), config, episodes=2)[-1] for jit in (True, False))
