@@ -57,7 +57,10 @@ def same(ours, alone):
     ("name", "num_envs"),
     [
         ("dqn", 3),
-        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("a2c", "dqn", "reinforce")),
+        *(
+            pytest.param(name, 1, marks=pytest.mark.slow)
+            for name in ("a2c", "ppo", "dqn", "reinforce")
+        ),
         *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("a2c", "ppo", "reinforce")),
     ],
 )
