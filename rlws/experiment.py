@@ -11,6 +11,7 @@ from rlws import environments
 from rlws.agent import AgentConfig
 from rlws.cache import enable_cache
 from rlws.environments import resolve
+from rlws.environments.repeats import repeats
 from rlws.keeper import Checkpoints, Keeper
 from rlws.recorder import Recorder
 from rlws.runs import check_same, finished
@@ -27,10 +28,15 @@ from rlws.settings import (
 from rlws.sweep import members, run_all
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker, make_sinks
 from rlws.trainers import HostTrainer, Member, Progress, Trainer
+from rlws.trainers.deadline import TIMEOUT, watched
 from rlws.trainers.trainer import limits
 
 REPORTS = 200  # rows of metrics in a run of so many steps
 Budget = Annotated[int, Range(0, 10**15)]  # more, a float of a row would not hold exactly
+CLASSES = {
+    True: "exact: resumed, it goes on as if it had never stopped",
+    False: "bounded loss: resumed, it begins unfinished episodes anew",
+}
 
 
 class Evaluation(Settings):
@@ -96,8 +102,7 @@ class Experiment(Settings):
         recorder = Recorder(self, run, tracker)
         with finished_by([recorder], lambda: tracker.finish(recorder.summary)):
             tracker.start(run)
-            if not exact:
-                tracker.note("a resumed run will begin its unfinished episodes anew")
+            tracker.note(CLASSES[exact])
             follow(self, runs, [recorder], keeper)
         return recorder.summary
 
@@ -110,13 +115,18 @@ class Experiment(Settings):
         limits(self.steps, self.episodes)
         members(self)
         self.trainer.check(self.environment)
-        made = resolve.host(self.environment, self.seed, 0, render=self.video)
-        with contextlib.closing(made) as environment:
-            agent = self.agent.make(environments.spec(environment))
-            self.trainer.check_agent(agent)
+        timeout = getattr(self.trainer, "environment_timeout", TIMEOUT)
+        with watched(timeout) as asked, contextlib.ExitStack() as stack:
+            asked.now = "environment 0, when it is made,", 0
+            environment = resolve.host(self.environment, self.seed, 0, render=self.video)
+            stack.callback(environment.close)
+            spec = environments.spec(environment)
+            asked.now = None
+            self.trainer.check_agent(self.agent.make(spec))
+            asked.now = "environment 0, when it is tried,", 1
             if self.video:
                 self._check_pictures(environment)
-            return self.trainer.exact(environment)
+            return self.trainer.exact(environment) and repeats(environment)
 
     def sinks(self) -> tuple[Sink, ...]:
         """Returns new sinks of the kinds to track with, besides those that every run has."""

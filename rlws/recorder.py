@@ -15,6 +15,7 @@ from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
 from rlws.tracking.files import COUNTERS
 from rlws.trainers import Progress
+from rlws.trainers.deadline import TIMEOUT
 
 if TYPE_CHECKING:
     from rlws.experiment import Experiment
@@ -80,7 +81,8 @@ class Recorder:
         row = self._row(report, seconds)
         if not report.halted:
             row |= self._health.measure(report)
-        for warning in self._health.warnings(row):
+        said = [f"warning at {report.steps:,} steps: {text}" for text in report.warnings]
+        for warning in (*said, *self._health.warnings(row)):
             self.summary.setdefault("warnings", []).append(warning)
             self.tracker.note(warning)
         period, before = self.experiment.evaluation.period, self._steps
@@ -166,8 +168,9 @@ class Recorder:
         name = f"videos/steps_{report.steps:09d}.mp4"
         path = self.run.directory / name
         experiment = self.experiment
+        timeout = getattr(experiment.trainer, "environment_timeout", TIMEOUT)
         frames, rate = evaluation.film(
-            report.agent, report.params, experiment.environment, experiment.seed
+            report.agent, report.params, experiment.environment, experiment.seed, timeout
         )
         try:
             path.parent.mkdir(exist_ok=True)

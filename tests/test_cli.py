@@ -187,7 +187,7 @@ def test_cli_unwritable_directory(default, capfd, folder):
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ("host", r"environment 0: observation must be finite, got .*; mend the environment"),
+        ("host", r"environment 0, .*: observation must be finite, got .*; mend the environment"),
         ("device", r"Faulty: observations and rewards must be finite, got NaN .*environment"),
     ],
 )

@@ -1,5 +1,7 @@
 """Evaluation: whole episodes, known returns, the same each time, wherever they are played."""
 
+import sys
+import time
 from typing import Any
 
 import dm_env
@@ -13,6 +15,7 @@ from rlws import environments, evaluation, streams
 from rlws.actor import Actor
 from rlws.agent import Agent
 from rlws.environments import Catch, JaxEnvironment, jax_environment, to_dm_env
+from rlws.environments.checks import AgentFault, EnvironmentFault
 from rlws.streams import Stream
 from rlws.types import EnvironmentSpec
 
@@ -20,7 +23,7 @@ SEED = 5
 OWN_SEED = streams.host_seed(SEED, Stream.EVALUATION)
 SPECS = dict(
     observations=specs.Array((), np.float32),
-    actions=specs.DiscreteArray(2),
+    actions=specs.DiscreteArray(3),
     rewards=specs.Array((), np.float32),
     discounts=specs.BoundedArray((), np.float32, 0, 1),
 )
@@ -244,3 +247,92 @@ def test_film_plays_in_real_time_where_the_environment_knows_it():
     assert rate == 50
     assert next(frames).shape == (400, 600, 3)
     frames.close()
+
+
+class Odd(Script):
+    """Does something in its fourth step, the third of its second episode if it is environment 0."""
+
+    def __init__(self, index, fault):
+        super().__init__(index)
+        self._fault, self._steps = fault, 0
+
+    def step(self, action):
+        self._steps += 1
+        timestep = super().step(action)
+        return self._fault(timestep) if (self.index, self._steps) == (0, 4) else timestep
+
+
+def fails():
+    raise ValueError("broken joint")
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (
+            lambda x: x._replace(observation=np.float32("nan")),
+            "observation must be finite, got nan",
+        ),
+        (lambda x: x._replace(reward=float("nan")), "reward must be finite, got nan"),
+        (lambda x: x._replace(observation=np.zeros(2, np.float32)), r"got float32\[2\]"),
+        (lambda x: x._replace(step_type=dm_env.StepType.FIRST), "must be MID or LAST, got FIRST"),
+        (lambda x: None, "must return a dm_env.TimeStep, got None"),
+        (lambda x: sys.exit(0), "must not exit"),
+        (lambda x: time.sleep(60), "must answer within environment_timeout=0.2 s"),
+    ],
+)
+def test_host_environments_that_go_wrong_are_named(fault, says):
+    make = lambda _, index: Odd(index, fault)
+    evaluate = evaluation.evaluator(agent(Constant()), make, 11, 0.2)
+    place = "environment 0, in the evaluation, episode 10, step 3"
+    with pytest.raises(EnvironmentFault, match=f"{place}.*{says}"):
+        evaluate(1, SEED)
+
+
+def test_host_environments_that_raise_are_named():
+    make = lambda _, index: Odd(index, lambda x: fails())
+    with pytest.raises(ValueError, match="broken joint") as error:
+        play(Constant(), make, 11)
+    assert error.value.__notes__ == [
+        "environment 0, in the evaluation, episode 10, step 3, after 3 steps"
+    ]
+
+
+@pytest.mark.parametrize("episodes", [5, 12])
+def test_device_environments_that_go_wrong_are_named(episodes):
+    class Poisoned(Fuse):
+        def step(self, state, action):
+            state, timestep = super().step(state, action)
+            bad = jnp.where(state == 1, jnp.nan, timestep.observation)
+            return state, timestep._replace(observation=bad)
+
+    lengths = fuses(OWN_SEED, range(episodes))
+    first = int(np.flatnonzero(lengths > 1)[0])
+    says = (
+        f"Poisoned, environment {first}, in the evaluation, episode 0, step {lengths[first] - 1}: "
+    )
+    with pytest.raises(EnvironmentFault, match=says + "observation must be finite"):
+        play(Constant(), Poisoned(), episodes)
+
+
+@pytest.mark.parametrize("place", [lambda e: e, on_host], ids=["device", "host"])
+def test_a_policy_that_goes_wrong_is_to_blame(place):
+    with pytest.raises(AgentFault, match=r"^policy in .*action must be within \[0, 2\], got"):
+        play(Constant(), place(Fuse()), 5, params=7)
+
+
+def test_a_film_of_an_environment_that_goes_wrong_names_it():
+    class Filmed(Odd):
+        def render(self):
+            return np.zeros((4, 4, 3), np.uint8)
+
+        def reset(self):
+            self.episode = 4  # which is long enough
+            return super().reset()
+
+    make = lambda _, index: Filmed(index, lambda x: x._replace(reward=float("nan")))
+    frames, _ = evaluation.film(agent(Constant()), 1, make, SEED)
+    with pytest.raises(
+        EnvironmentFault, match="environment 0, in the film, episode 0, step 4: rew"
+    ):
+        list(frames)

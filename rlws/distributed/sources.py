@@ -43,6 +43,7 @@ class Played(NamedTuple):
     ended: np.ndarray  # [n, 2], returns and lengths of episodes, in the order of their ends
     after: Snapshot  # a worker that goes on from it goes on as this one would
     seconds: float = 0.0  # that playing it took
+    warnings: tuple[str, ...] = ()  # as of `Players`
 
 
 class Source:
@@ -98,13 +99,15 @@ class HostSource(Source):
         rollout.advance(params, lambda: False)
         following, block = rollout.following(), rollout.block
         ended = np.array(self._play.ended, np.float64).reshape(-1, 2)
+        warnings = tuple(self._play.warnings)
         self._play.ended.clear()
+        self._play.warnings.clear()
         arrays, facts = rollout.save([])
         # The block itself is on its way already.
         facts["held"] = 0
         arrays["rows"] = jax.tree.map(lambda x: x[:0], arrays["rows"])
         after = Snapshot(checkpoint.flatten(arrays), facts)
-        return Played(block.rows, block.length, following, ended, after)
+        return Played(block.rows, block.length, following, ended, after, warnings=warnings)
 
     def asked(self):
         return self._play.asked()

@@ -55,12 +55,19 @@ class Worker:
 class Evaluator:
     """Evaluates, in a process of its own."""
 
-    def __init__(self, config: Any, environment: Any, episodes: int, registered: dict[str, bytes]):
+    def __init__(
+        self,
+        config: Any,
+        environment: Any,
+        episodes: int,
+        timeout: float,
+        registered: dict[str, bytes],
+    ):
         enable_cache()
         _register(registered)
         with contextlib.closing(resolve.host(environment, 0, 0)) as one:
             agent = config.make(environments.spec(one))
-        self._evaluate = evaluation.evaluator(agent, environment, episodes)
+        self._evaluate = evaluation.evaluator(agent, environment, episodes, timeout)
 
     def evaluate(self, params: Any, seed: int) -> Any:
         """Returns returns and lengths."""

@@ -35,6 +35,11 @@ def to_dm_env(environment: JaxEnvironment, seed: int = 0, index: int = 0) -> dm_
     return _DmEnvironment(environment, seed, index)
 
 
+def is_adapted(environment: dm_env.Environment) -> bool:
+    """Returns whether `to_dm_env` made it."""
+    return isinstance(environment, _DmEnvironment)
+
+
 class _DmEnvironment(dm_env.Environment):
     def __init__(self, environment: JaxEnvironment, seed: int, index: int):
         self._environment, self._spec = environment, environment.spec()

@@ -1,11 +1,14 @@
 """Whether an environment does what it says."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dm_env
 import jax
 import numpy as np
 
+from rlws.environments import rules
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec
 
@@ -16,34 +19,44 @@ class EnvironmentFault(SettingError):
     status = 4  # of a process that ends because of it
 
 
-def check_first(spec: EnvironmentSpec, timestep: dm_env.TimeStep, index: int) -> None:
+class AgentFault(SettingError):
+    """A policy answers with what is no action."""
+
+
+def check_first(spec: EnvironmentSpec, timestep: dm_env.TimeStep, who: str) -> None:
     """Checks the timestep with which an environment begins, so before anything is compiled.
 
     Raises:
       EnvironmentFault: it is no FIRST one, or not as `check_timestep` wants it, or not finite.
     """
-    who = f"environment {index}"
     if not isinstance(timestep, dm_env.TimeStep) or timestep.step_type != dm_env.StepType.FIRST:
         raise EnvironmentFault(
             f"{who}: reset must return a FIRST dm_env.TimeStep, got {timestep!r}"
         )
-    check_timestep(spec, timestep, index)
-    for path, x in jax.tree.leaves_with_path(timestep.observation):
-        x = np.asarray(x)
-        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-            name = f"{who}: observation{jax.tree_util.keystr(path)}"
-            raise EnvironmentFault(f"{name} must be finite, got {x}; mend the environment")
+    check_timestep(spec, timestep, who)
+    batch = jax.tree.map(lambda x: np.asarray(x)[None, None], filled(timestep))
+    check_rules(rules.of_timesteps(batch), lambda t, i: who)
 
 
-def check_timestep(spec: EnvironmentSpec, timestep: Any, index: int) -> None:
+def filled(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    """Returns a timestep as NumPy, with reward 0 and discount 1 for None."""
+    step_type, reward, discount, observation = timestep
+    return dm_env.TimeStep(
+        np.int32(step_type),
+        np.float64(0.0 if reward is None else reward),
+        np.float64(1.0 if discount is None else discount),
+        jax.tree.map(np.asarray, observation),
+    )
+
+
+def check_timestep(spec: EnvironmentSpec, timestep: Any, who: str) -> None:
     """Checks what a timestep of an environment is made of.
 
     Raises:
-      EnvironmentFault: it is no TimeStep; its step type, reward or discount is no number; its
+      EnvironmentFault: `who` gave no TimeStep; its step type, reward or discount is no number; its
         observation has another structure, shape or kind of number than the spec says, or a number
         that does not fit into the type in which JAX computes with it.
     """
-    who = f"environment {index}"
     if not isinstance(timestep, dm_env.TimeStep):
         raise EnvironmentFault(f"{who} must return a dm_env.TimeStep, got {timestep!r}")
     first = timestep.step_type == dm_env.StepType.FIRST
@@ -76,30 +89,79 @@ def check_timestep(spec: EnvironmentSpec, timestep: Any, index: int) -> None:
             raise EnvironmentFault(f"{name} must fit into {held}, got {x}")
 
 
-def check_order(step_type: np.ndarray, discount: np.ndarray) -> None:
-    """Checks rows [T, B] that were played: FIRST comes after LAST and nowhere else.
+def check_rules(found: list[rules.Rule], who: Callable[[int, int], str]) -> None:
+    """Checks steps that were taken.
+
+    Args:
+      found: of NumPy arrays.
+      who: returns what to call environment i at step t of these.
 
     Raises:
-      EnvironmentFault: it does not, or a step type is none, or a discount is not within [0, 1].
+      AgentFault: an action is not finite, or not within its bounds.
+      EnvironmentFault: a timestep is not as it must be.
     """
-    first, last = step_type == dm_env.StepType.FIRST, step_type == dm_env.StepType.LAST
-    for name, bad, x, rule in (
-        ("step_type", (step_type < 0) | (step_type > 2), step_type, "FIRST (0), MID or LAST (2)"),
-        ("discount", (discount < 0) | (discount > 1), discount, "within [0, 1]"),
-        ("step_type", first[1:] & ~last[:-1], step_type[1:], "FIRST (0) only after a LAST (2)"),
-        (
-            "step_type",
-            last[:-1] & (step_type[1:] == 1),
-            step_type[1:],
-            "FIRST (0) after a LAST (2)",
-        ),
+    broken = rules.earliest(found)
+    if broken is not None:
+        rule, place = broken
+        raise fault(rule, rule.x[place], who(*place[:2]))
+
+
+def fault(rule: rules.Rule, value: Any, who: str) -> SettingError:
+    """Returns the error that says so of a value that breaks a rule."""
+    if rule.whose == "policy":
+        return AgentFault(
+            f"policy in {who}: {rule.name} must be {rule.must}, got {value}; mend the actor, or "
+            "what it has learned"
+        )
+    return EnvironmentFault(
+        f"{who}: {rule.name} must be {rule.must}, got {value}; mend the environment"
+    )
+
+
+def check_actions(spec: Any, action: Any, axes: int = 0) -> None:
+    """Checks, before anything is compiled, that actions are such as an environment takes.
+
+    Args:
+      spec: of an action.
+      action: leaves with `axes` more axes in front.
+
+    Raises:
+      AgentFault: they are nested otherwise, or of another shape or kind of number.
+    """
+    if jax.tree.structure(spec) != jax.tree.structure(action):
+        raise AgentFault(f"policy: an action must be {_keys(spec)}, got {_keys(action)}")
+    for (path, leaf), x in zip(
+        jax.tree.leaves_with_path(spec), jax.tree.leaves(action), strict=True
     ):
-        if bad.any():
-            place = tuple(np.argwhere(bad)[0])
-            raise EnvironmentFault(
-                f"environment {place[1]}: {name} must be {rule}, got {x[place]}; "
-                "mend the environment"
+        if x.shape[axes:] != leaf.shape or not np.can_cast(x.dtype, leaf.dtype, "same_kind"):
+            raise AgentFault(
+                f"policy: action{jax.tree_util.keystr(path)} must be "
+                f"{leaf.dtype}{list(leaf.shape)}, as the environment's spec says, got "
+                f"{x.dtype}{list(x.shape[axes:])}; mend the actor"
             )
+
+
+def blame(error: BaseException, who: str, when: str = "") -> None:
+    """Notes in an error which environment raised it.
+
+    Raises:
+      EnvironmentFault: that would end the process as if all were well.
+    """
+    if isinstance(error, SystemExit):
+        raise EnvironmentFault(f"{who} must not exit, got {error!r}") from error
+    error.add_note(f"{who}{when}")
+
+
+@contextlib.contextmanager
+def named(who: str | Callable[[], tuple[str, int] | None], doing: str = "") -> Iterator[None]:
+    """Within it, `blame` falls on `who`, or on the first of what that returns; None: on nobody."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        found = (who, 0) if isinstance(who, str) else who()
+        if found is not None:
+            blame(error, found[0], f"{doing and ', '}{doing}, after {found[1]:,} steps")
+        raise
 
 
 def check_same(first: EnvironmentSpec, other: EnvironmentSpec, index: int) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import signal
 import sys
 import time
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,6 +50,10 @@ class VectorEnvironment:
     def step(self, actions: Action) -> dm_env.TimeStep:
         """Takes actions that conform to the spec, leaves [B, ...]; returns the next rows."""
         raise NotImplementedError
+
+    def culprit(self, error: BaseException) -> int | None:
+        """Returns which environment raised an error in `step`; None: nobody can tell."""
+        return None
 
     def close(self) -> None:
         """Frees what the environments hold, such as processes."""
@@ -145,6 +150,16 @@ class _Rows(VectorEnvironment):
             np.logical_not(terminated).astype(np.float32),
             self._observe(observation),
         )
+
+    def culprit(self, error: BaseException) -> int | None:
+        if self._processes:  # gymnasium closes the pipe to the one it raises the error of
+            closed = [i for i, pipe in enumerate(self._vector.parent_pipes) if pipe is None]
+            return closed[-1] if closed else None
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            # gymnasium's loop over its environments, where there is one.
+            if frame.f_locals.get("self") is self._vector and "i" in frame.f_locals:
+                return frame.f_locals["i"]
+        return None
 
     def _dead(self, error: Exception) -> Exception:
         """Returns what to say of a process that no longer talks to us."""

@@ -1,12 +1,14 @@
 """A block of rows in host memory, filled step by step."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import dm_env
 import jax
 import numpy as np
 
-from rlws.environments.checks import EnvironmentFault, check_order, check_timestep
+from rlws.environments.checks import check_rules, check_timestep
+from rlws.environments.rules import LAST, rules
 from rlws.types import EnvironmentSpec, Row
 
 Timesteps: TypeAlias = (
@@ -20,11 +22,21 @@ class Block:
     Written for speed: every step of every environment comes through here. Each block has memory of
     its own, as JAX may still read, or on a CPU have borrowed, that of the one before. `read` says
     which leaves of the timestep acting reads.
+
+    Attributes:
+      begun: of each environment, the episode and the step of it in which the first row is.
     """
 
     def __init__(
-        self, example: Row, capacity: int, num_envs: int, read: list[bool], spec: EnvironmentSpec
+        self,
+        example: Row,
+        capacity: int,
+        num_envs: int,
+        read: list[bool],
+        spec: EnvironmentSpec,
+        begun: tuple[Sequence[int], Sequence[int]],
     ):
+        self.begun, self._resumed = begun, 0
         make = lambda x: np.zeros((capacity + 1, num_envs, *x.shape), x.dtype)
         self._rows = rows = jax.tree.map(make, example)
         self.length, self.capacity = 0, capacity
@@ -44,8 +56,9 @@ class Block:
         ]
         self._plain = isinstance(observation, np.ndarray) and isinstance(rows.action, np.ndarray)
 
-    def restore(self, rows: Row) -> None:
+    def restore(self, rows: Row, begun: tuple[Sequence[int], Sequence[int]]) -> None:
         """Fills an empty block with rows [n, B, ...]."""
+        self.begun, self._resumed = begun, len(rows.timestep.step_type)
         for buffer, saved in zip(jax.tree.leaves(self._rows), jax.tree.leaves(rows), strict=True):
             self.length = len(saved)
             buffer[: self.length] = saved
@@ -70,7 +83,9 @@ class Block:
             try:
                 self._write(i, timestep)
             except Exception:
-                check_timestep(self._spec, timestep, i)  # which says what is wrong
+                check_timestep(
+                    self._spec, timestep, self._who(self.length, i)
+                )  # says what is wrong
                 arrays = jax.tree.map(np.asarray, timestep.observation)
                 self._write(i, timestep._replace(observation=arrays))
         t = self.length
@@ -86,12 +101,12 @@ class Block:
         else:
             leaves, tree = jax.tree.flatten(observation)
             if tree != self._tree:
-                check_timestep(self._spec, timestep, i)
+                check_timestep(self._spec, timestep, self._who(t, i))
         for buffer, leaf, (shape, dtype) in zip(
             self._observations, leaves, self._kinds, strict=True
         ):
             if leaf.shape != shape or leaf.dtype is not dtype:
-                check_timestep(self._spec, timestep, i)
+                check_timestep(self._spec, timestep, self._who(t, i))
             buffer[t, i] = leaf
 
     def end(self, action: Any, extras: Any) -> Any:
@@ -108,19 +123,27 @@ class Block:
             buffer[t] = leaf
         return self._action_tree.unflatten(leaves)
 
-    def check(self, steps: int) -> None:
-        """Checks the rows and the timestep that was begun after them, before `steps` of the run.
+    def check(self) -> None:
+        """Checks the rows and the timestep that was begun after them.
 
         Raises:
-          EnvironmentFault: an environment said NaN or infinity, or what `check_order` refuses.
+          EnvironmentFault: an environment said NaN or infinity, or did not restart where it must.
+          AgentFault: an action is NaN, or beyond what there is to choose from.
         """
-        n = self.length + 1
-        for path, x in jax.tree.leaves_with_path(self._rows.timestep):
-            if not np.issubdtype(x.dtype, np.floating) or np.isfinite(x[:n]).all():
-                continue
-            place = tuple(np.argwhere(~np.isfinite(x[:n]))[0])
-            raise EnvironmentFault(
-                f"environment {place[1]}: {jax.tree_util.keystr(path).lstrip('.')} must be finite, "
-                f"got {x[place]} within the {n} rows before step {steps}; mend the environment"
-            )
-        check_order(self._step_type[:n], self._discount[:n])
+        n, rows = self.length, self._rows
+        action = jax.tree.map(lambda x: x[:n], rows.action)
+        after = jax.tree.map(lambda x: x[1 : n + 1], rows.timestep)
+        before = self._step_type[:n]
+        if 0 < self._resumed <= n:
+            # Where an episode that had just begun was lost, what came next is an end, too.
+            t, before = self._resumed - 1, before.copy()
+            before[t] = np.where(after.step_type[t] == LAST, 1, before[t])
+        found = rules(self._spec.actions, action, before, after)
+        check_rules(found, lambda t, i: self._who(t + 1, i))
+
+    def _who(self, t: int, i: int) -> str:
+        """Returns what to call environment i in row t."""
+        ends = np.flatnonzero(self._step_type[:t, i] == LAST)
+        episode, step = (int(x[i]) for x in self.begun)
+        step = t - ends[-1] - 1 if len(ends) else step + t
+        return f"environment {i}, episode {episode + len(ends)}, step {step}"

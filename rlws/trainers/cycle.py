@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from rlws import streams
 from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
+from rlws.environments.checks import check_actions
 from rlws.learner import LearnerState
 from rlws.streams import Stream
 from rlws.types import Action, Array, EnvironmentSpec, Key, Metrics, Params, Row
@@ -51,7 +52,11 @@ def seed_key() -> Key:
 
 
 def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
-    """Returns a row of one environment, all zeros; of `params` only the shapes matter."""
+    """Returns a row of one environment, all zeros; of `params` only the shapes matter.
+
+    Raises:
+      AgentFault: its action is of another shape or kind than the environment's.
+    """
     zero = jnp.float32(0)
     timestep = dm_env.TimeStep(jnp.int32(0), zero, zero, spec.zero_observation())
     one = jax.tree.map(lambda x: x[None], timestep)
@@ -60,6 +65,7 @@ def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
         agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state
     )
     action, _, extras = jax.eval_shape(found, params)
+    check_actions(spec.actions, action, axes=1)
     zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), tree)
     return Row(timestep, zeros(action), zeros(extras))
 

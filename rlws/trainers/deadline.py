@@ -8,9 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from rlws.environments.checks import EnvironmentFault
+from rlws.environments.checks import EnvironmentFault, named
 
 GRACE = 30.0  # seconds in which a call that is interrupted may return
+
+
+TIMEOUT = 600.0  # seconds, where no trainer says how many
+_waiting: list[Callable[[], None]] = []  # the deadlines there are, which may lie within each other
 
 
 @contextlib.contextmanager
@@ -33,8 +37,8 @@ def deadline(seconds: float, asked: Callable[[], tuple[str, int] | None]) -> Ite
         "or raise --trainer.environment-timeout"
     )
 
-    def interrupt(*_):
-        if late == [asked()]:  # it may have answered just now
+    def interrupt():
+        if late and late == [asked()]:  # it may have answered just now
             raise EnvironmentFault(text())
 
     def watch():
@@ -46,7 +50,7 @@ def deadline(seconds: float, asked: Callable[[], tuple[str, int] | None]) -> Ite
             if now is None or waited < seconds:
                 continue
             late[:] = [now]
-            if signal.getsignal(signal.SIGALRM) is interrupt:
+            if signal.getsignal(signal.SIGALRM) is _interrupt:
                 signal.pthread_kill(thread, signal.SIGALRM)
             if not done.wait(GRACE) and asked() == now:
                 print("error:", text(), file=sys.stderr, flush=True)
@@ -56,16 +60,42 @@ def deadline(seconds: float, asked: Callable[[], tuple[str, int] | None]) -> Ite
 
     thread = threading.get_ident()
     if threading.current_thread() is threading.main_thread():
-        before = signal.getsignal(signal.SIGALRM)
-        # Another run may have been left in the middle, its iterator not closed.
-        ours = getattr(before, "__qualname__", "") == interrupt.__qualname__
-        if ours or before is signal.SIG_DFL:
-            signal.signal(signal.SIGALRM, interrupt)
+        if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+            signal.signal(signal.SIGALRM, _interrupt)
+        _waiting.append(interrupt)
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         done.set()
+        if interrupt in _waiting:
+            _waiting.remove(interrupt)
         here = threading.get_ident() == thread  # an iterator may be closed anywhere
-        if here and signal.getsignal(signal.SIGALRM) is interrupt:
+        if here and not _waiting and signal.getsignal(signal.SIGALRM) is _interrupt:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+class Asked:
+    """Which environment is asked for something: a name, and a number that grows with each call."""
+
+    now: tuple[str, int] | None = None
+
+    def __call__(self) -> tuple[str, int] | None:
+        """Returns `now`."""
+        return self.now
+
+
+@contextlib.contextmanager
+def watched(seconds: float) -> Iterator[Asked]:
+    """Yields where to say which environment is asked; one that raises or hangs meanwhile is named.
+
+    See `deadline` and `checks.named`.
+    """
+    asked = Asked()
+    with deadline(seconds, asked), named(asked):
+        yield asked
+
+
+def _interrupt(*_: object) -> None:
+    for interrupt in _waiting:
+        interrupt()

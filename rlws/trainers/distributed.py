@@ -107,7 +107,7 @@ class DistributedTrainer(Trainer):
     def evaluator(self, config, agent, environment, episodes):
         from rlws.distributed.evaluating import RemoteEvaluation
 
-        return RemoteEvaluation(config, environment, episodes)
+        return RemoteEvaluation(config, environment, episodes, self.environment_timeout)
 
     def train(
         self,
@@ -169,6 +169,7 @@ class _Run:
         self._version = 0
         self._lags: list[int] = []
         self._waiting: list[int] = []
+        self._warnings: list[str] = []
         # By which parameters the blocks are played that nobody took yet, oldest first, and whether
         # there had been a batch before. All workers have the same calls, where all are waited for.
         self._rounds: deque[tuple[Any, bool]] = deque()
@@ -286,6 +287,8 @@ class _Run:
         for block in blocks:
             self._consumed[block.worker] = block.played.after
             self._lags.append(self._version - block.version)
+            who = f"worker {block.worker}"
+            self._warnings += [f"{who}: {text}" for text in block.played.warnings]
         self._version += 1
         params = self._rounds[-1][0] if self._rounds and not learned else None
         if params is None:
@@ -299,8 +302,9 @@ class _Run:
         state, metrics = (before, {}) if stopped else self._learning.read()
         ended = np.concatenate([np.zeros((0, 2)), *self._ended])
         save = partial(self._snapshot, before.totals, ended)
+        warnings = tuple(self._warnings)
         if not stopped:
-            self._ended = []
+            self._ended, self._warnings = [], []
             if metrics:
                 metrics |= self._metrics()
         return Progress(
@@ -316,6 +320,7 @@ class _Run:
             save,
             halted,
             stopped,
+            warnings,
         )
 
     def _metrics(self) -> dict[str, float]:

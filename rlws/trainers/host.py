@@ -30,7 +30,8 @@ class HostTrainer(Trainer):
     environment_timeout: Positive = 600.0  # seconds an environment may take for a step
 
     def exact(self, environment):
-        # An episode can be played again where its number decides what is random in it.
+        # An episode can be played again where its number decides what is random in it. Whether
+        # that is so, `repeats` tries.
         return self.vectorization == "serial" and hasattr(environment, "episode")
 
     def train(
@@ -99,7 +100,7 @@ def _run(agent, play, seed, budget, overlap, stack, report_period, resume, stop,
     while True:
         if look:
             rollout.block.begin(play.timesteps)
-            rollout.block.check(play.steps)
+            rollout.block.check()
             stopped = not (spent() or learning.halted or play.steps >= next_report)
             before = learning.save()["state"]
             ended = list(play.ended)
@@ -120,8 +121,10 @@ def _run(agent, play, seed, budget, overlap, stack, report_period, resume, stop,
 
 def _progress(agent, play, state, metrics, spent, save, halted, stopped):
     returns, lengths = np.array(play.ended, np.float64).reshape(-1, 2).T
+    warnings = tuple(play.warnings)
     if not stopped:
         play.ended.clear()
+        play.warnings.clear()
     learner, counts = state.learner, (play.steps, play.episodes, int(state.learner.updates))
-    params = learner.params
-    return Progress(*counts, returns, lengths, metrics, agent, params, spent, save, halted, stopped)
+    params, how = learner.params, (spent, save, halted, stopped)
+    return Progress(*counts, returns, lengths, metrics, agent, params, *how, warnings)

@@ -61,7 +61,7 @@ class Rollout:
         self._block = partial(
             Block, example, ends.length, play.num_envs, acting.timestep.live, play.spec
         )
-        self.block, self.step = self._block(), np.uint32(0)
+        self.block, self.step = self._block(play.begun()), np.uint32(0)
         # Episodes that ended since the last batch, those of them in the last row, and whether
         # there may be a batch once the next row is there.
         self._ended, self._now, self._look = 0, 0, False
@@ -94,14 +94,15 @@ class Rollout:
 
         Raises:
           EnvironmentFault: an environment does not do what it says.
+          AgentFault: nor does what acts in it.
         """
         timestep = self.block.following(self.play.timesteps)
-        self.block.check(self.play.steps)
+        self.block.check()
         return timestep
 
     def renew(self, learned: bool) -> None:
         """Begins the next block; `learned` says whether there was a batch after the last one."""
-        self.block = self._block()
+        self.block = self._block(self.play.begun())
         self._ended = self._now if learned else self._ended
         self._look = self._now > 0 and self._ended >= self._ends.episodes
 
@@ -111,6 +112,7 @@ class Rollout:
         own, facts = self.play.save(ended)
         facts |= {"rows": int(self.step), "held": self.block.length, "now": int(self._now)}
         facts |= {"ends": int(self._ended), "look": bool(self._look)}
+        facts["begun"] = [[int(n) for n in numbers] for numbers in self.block.begun]
         return {"actor": self._actor, "rows": rows, "environments": own}, facts
 
     def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
@@ -119,6 +121,6 @@ class Rollout:
         self._actor = checkpoint.restore(self._actor, arrays, "actor")
         held = lambda x: jax.ShapeDtypeStruct((facts["held"], *x.shape[1:]), x.dtype)
         rows = jax.tree.map(held, self.block.rows)
-        self.block.restore(checkpoint.restore(rows, arrays, "rows"))
+        self.block.restore(checkpoint.restore(rows, arrays, "rows"), facts["begun"])
         self.step, self._now = np.uint32(facts["rows"]), facts["now"]
         self._ended, self._look = facts["ends"], facts["look"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.settings import PositiveInt, SettingError, Settings, change
+from rlws.trainers.deadline import TIMEOUT
 from rlws.types import Params
 
 
@@ -37,6 +38,7 @@ class Progress(NamedTuple):
     snapshot: Callable[[], Snapshot]
     halted: bool = False  # whether NaN or infinity, or `max_updates`, ended the run
     stopped: bool = False  # whether `stop` did: nothing is reported but counters and the snapshot
+    warnings: tuple[str, ...] = ()  # what whoever follows the run should know, said once
 
 
 class Member(NamedTuple):
@@ -81,7 +83,8 @@ class Trainer(Settings):
         """
         from rlws import evaluation  # which imports trainers
 
-        evaluate = evaluation.evaluator(agent, environment, episodes)
+        timeout = getattr(self, "environment_timeout", TIMEOUT)
+        evaluate = evaluation.evaluator(agent, environment, episodes, timeout)
 
         def begin(params, seed):
             found = evaluate(params, seed)

@@ -47,7 +47,7 @@ def train(make, num_envs=1):
     ],
 )  # fmt: skip
 def test_a_first_observation_unlike_its_spec_is_named(observation, message):
-    with pytest.raises(SettingError, match=f"environment 0: .*{message}"):
+    with pytest.raises(SettingError, match=f"environment 0, episode 0, step 0: .*{message}"):
         train(lambda seed, index: Liar(observation))
 
 
@@ -57,7 +57,9 @@ def test_a_wider_number_of_the_same_kind_is_fine():
 
 def test_a_first_timestep_must_be_one():
     wrong = lambda observation: dm_env.transition(0.0, observation)
-    with pytest.raises(SettingError, match="environment 0: reset must return a FIRST"):
+    with pytest.raises(
+        SettingError, match="environment 0, episode 0, step 0: reset must return a FIRST"
+    ):
         train(lambda seed, index: Liar({"x": np.zeros(2)}, first=wrong))
 
 

@@ -124,6 +124,7 @@ FAULTS = {
     "raises": fail(ValueError("broken joint")),
     "exits": fail(SystemExit(0)),
     "sleeps": lambda x: time.sleep(60),
+    "drifts": lambda x: shown(body=np.float32([0, 0, time.monotonic() % 1]))(x),
 }
 
 for name, fault in FAULTS.items():
@@ -133,6 +134,18 @@ for name, fault in FAULTS.items():
             return Faulty(fault, at, seed, index)
 
         environments.register(f"faulty:{name}" + f" at {at}" * (at != AT[1]), make)
+
+
+class Unseeded(Faulty):
+    """Draws anew where it should repeat."""
+
+    def reset(self):
+        timestep = super().reset()
+        self._rng = np.random.default_rng()
+        return timestep
+
+
+environments.register("faulty:unseeded", lambda seed=0: Unseeded(FAULTS["none"], AT[1], seed))
 
 experiment = Experiment(
     name="faulty",

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 
 import cloudpickle
 import gymnasium
@@ -21,7 +22,7 @@ def wrong(fault, says, quick=False):
     ("fault", "says"),
     [
         *(
-            wrong(f"{fault}{at}", rf"{field} must be finite, got {value}", quick=at == "")
+            wrong(f"{fault}{at}", rf"{field} must be .*, got {value}", quick=at == "")
             for at in (" at 0", "", " at 10")
             for fault, field, value in (
                 ("nan", r"observation\['body'\]", "nan"),
@@ -58,7 +59,12 @@ def wrong(fault, says, quick=False):
 def test_a_wrong_timestep_ends_the_run_and_is_named(fault, says, tmp_path, capfd):
     status, line = refused(capfd, tmp_path, "--environment", f"faulty:{fault}")
     assert (status, re.search(says, line) is not None) == (4, True), line
-    assert "environment 0" in line
+    at = re.search("at ([0-9]+)$", fault)
+    step = int(at[1]) if at else 3
+    told = f"environment 0, episode 1, step {step}"
+    # An episode that should have ended, or should not have begun, shows in the step after it.
+    late = fault in ("first", "mid at 10", "last at 0")
+    assert (told if not late else "environment 0, episode") in line
 
 
 @pytest.mark.parametrize("at", [" at 0", "", " at 10"])
@@ -82,7 +88,7 @@ def test_an_environment_that_raises_is_named_and_the_run_resumes(
     monkeypatch.setattr(Faulty, "closed", 0)
     with pytest.raises(ValueError, match="broken joint") as error:
         play(tmp_path, "--environment", name)
-    step = {"": 2, " at 0": 0, " at 10": 9}[at]
+    step = {"": 3, " at 0": 0, " at 10": 10}[at]
     assert f"environment 0, episode 1, step {step}" in error.value.__notes__[0]
     assert "fault" in str(error.traceback[-1].path)  # where it was raised, not where it was caught
     assert Faulty.closed == 2  # that of the check, that of the run
@@ -99,7 +105,7 @@ def test_an_environment_that_hangs_is_named_and_the_run_resumes(
     flags = ("--environment", "faulty:sleeps", "--trainer.environment-timeout", "0.5")
     status, line = refused(capfd, tmp_path, *flags)
     assert status == 4
-    assert "environment 0, episode 1, step 2 must answer within environment_timeout=0.5 s" in line
+    assert "environment 0, episode 1, step 3 must answer within environment_timeout=0.5 s" in line
     monkeypatch.setattr(Faulty, "healthy", True)
     play(tmp_path, *flags)
     assert left(tmp_path) == in_peace
@@ -154,7 +160,9 @@ def test_one_of_several_that_raises_ends_the_run_with_its_error(vectorization, t
             play(tmp_path, "--environment", "gym:Fragile-v0", *flags)
     finally:
         del gymnasium.registry["Fragile-v0"]
-    assert "one of the 2 environments, after 2" in error.value.__notes__[0]
+    which = "0" if vectorization == "sync" else "[01]"
+    told = f"environment {which}, episode 1, step 4, after 26 steps of all"
+    assert re.fullmatch(told, error.value.__notes__[0])
     found = checkpoint.newest(tmp_path / "checkpoints", pytest.fail)
     assert found.facts["step"] == 26
     assert not found.facts["exact"]
@@ -164,3 +172,58 @@ def test_one_of_several_that_raises_ends_the_run_with_its_error(vectorization, t
 def test_episodes_may_end_anywhere(fault, tmp_path):
     # With discount 1, so as if truncated.
     assert play(tmp_path, "--environment", f"faulty:{fault}")["steps"] == 60
+
+
+class Strict(Faulty):
+    """Raises where it is stepped after the end."""
+
+    def step(self, action):
+        if self._time is None:
+            raise RuntimeError("step after LAST")
+        return super().step(action)
+
+
+def test_an_environment_may_refuse_to_be_stepped_after_the_end(tmp_path, in_peace):
+    make = lambda seed=0, index=0: Strict(lambda x: x, 3, seed, index)
+    environments.register("faulty:strict", make)
+    play(tmp_path, "--environment", "faulty:strict")
+    assert left(tmp_path) == in_peace
+
+
+def test_an_episode_that_does_not_repeat_is_told_of(tmp_path, capfd):
+    flags = ("--environment", "faulty:drifts")
+    play(tmp_path, *flags, "--steps", "13")
+    kept = lambda: checkpoint.newest(tmp_path / "checkpoints", pytest.fail).facts
+    assert kept()["exact"]
+    summary = play(tmp_path, *flags)
+    (warning,) = (x for x in summary["warnings"] if "repeat" in x)
+    assert warning.startswith("warning at 13 steps: environment 0 could not repeat episode 1")
+    assert kept()["trainer"]["anew"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"), [("faulty:none", True), ("faulty:unseeded", False)], ids=["exact", "bounded"]
+)
+def test_the_class_of_a_run_is_tried_and_said(name, exact, tmp_path, capfd):
+    play(tmp_path, "--environment", name, "--no-quiet")
+    assert ("exact: resumed" in capfd.readouterr().out) == exact
+    found = checkpoint.newest(tmp_path / "checkpoints", pytest.fail)
+    assert found.facts["exact"] == exact
+
+
+@pytest.mark.parametrize("name", ["faulty:made slowly", "faulty:tried slowly"])
+def test_an_environment_that_hangs_before_the_run_is_named(name, tmp_path, capfd):
+    def made_slowly(seed=0):
+        time.sleep(60)
+
+    class TriedSlowly(Faulty):
+        def reset(self):
+            time.sleep(60)
+
+    environments.register("faulty:made slowly", made_slowly)
+    environments.register("faulty:tried slowly", lambda seed=0: TriedSlowly(None, 3, seed))
+    flags = ("--environment", name, "--trainer.environment-timeout", "0.5")
+    status, line = refused(capfd, tmp_path / "run", *flags)
+    assert status == 4
+    assert re.search("environment 0, when it is (made|tried), must answer within", line)
+    assert not (tmp_path / "run").exists()

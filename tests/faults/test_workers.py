@@ -7,7 +7,7 @@ import time
 import uuid
 
 import pytest
-from processes import done, end, inspect, rlws, start, wait_for_lines
+from processes import done, end, inspect, kill, rlws, rows, start, wait_for_lines
 
 pytestmark = pytest.mark.slow
 RUN = (
@@ -71,6 +71,22 @@ def test_processes_of_environments_end_with_a_run_that_is_killed(begun):
     assert end(process, 20).status == -signal.SIGKILL
     none_left(tag)
     goes_on(folder)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_chained_kills_lose_no_more_than_unfinished_episodes(vectorization, tmp_path):
+    run = (*RUN, str(tmp_path / "run"), "--trainer.vectorization", vectorization)
+    for count in (20, 40, 60):
+        process = start(*run)
+        wait_for_lines(process, tmp_path / "run", count)
+        assert kill(process).status == -signal.SIGKILL
+    done(*run)
+    steps = [float(row["steps"]) for row in rows(tmp_path / "run")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 3000
+    found = inspect(tmp_path / "run")
+    assert found["resume_class"] == "bounded"
+    assert 0 < found["counters"]["anew"] <= 3 * 2  # kills, environments
 
 
 @pytest.mark.parametrize(

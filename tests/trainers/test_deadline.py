@@ -10,9 +10,9 @@ import pytest
 from dm_env import specs
 
 from agents_zoo import ppo
-from rlws import networks
+from rlws import checkpoint, networks
 from rlws.environments.checks import EnvironmentFault
-from rlws.trainers import HostTrainer
+from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.deadline import deadline
 
 AGENT = ppo.Config(networks.MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
@@ -60,10 +60,11 @@ def train(at_seventh, timeout=600.0):
 
 
 def test_one_that_hangs_is_named():
-    with pytest.raises(EnvironmentFault, match=r"environment 1, step 6 must .*=0\.2 s") as error:
+    with pytest.raises(
+        EnvironmentFault, match=r"environment 1, episode 0, step 7 must .*=0\.2 s"
+    ) as e:
         train(lambda: time.sleep(60), 0.2)
-    assert error.value.status == 4
-    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert e.value.status == 4
 
 
 def test_one_that_is_slow_but_in_time_is_left_alone():
@@ -76,11 +77,11 @@ def test_one_that_raises_is_named_with_its_own_error():
 
     with pytest.raises(ValueError, match="broken joint") as error:
         train(fail)
-    assert error.value.__notes__ == ["environment 1, step 6, after 13 steps of all"]
+    assert error.value.__notes__ == ["environment 1, episode 0, step 7, after 13 steps of all"]
 
 
 def test_one_that_exits_does_not_end_the_run_as_if_all_were_well():
-    with pytest.raises(EnvironmentFault, match="environment 1, step 6 must not exit"):
+    with pytest.raises(EnvironmentFault, match="environment 1, episode 0, step 7 must not exit"):
         train(sys.exit)
 
 
@@ -100,6 +101,51 @@ def test_a_run_left_in_the_middle_does_not_disarm_the_next():
     next(left)
     test_one_that_hangs_is_named()
     left.close()
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_one_deadline_within_another_leaves_it_as_it_was():
+    def wait():
+        with deadline(0.2, lambda: hung):
+            with deadline(600.0, lambda: None):
+                pass
+            time.sleep(60)
+
+    hung = "outer", 0
+    with pytest.raises(EnvironmentFault, match="outer must answer"):
+        wait()
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+class Replayed(Broken):
+    """Can be played again, and goes wrong when it is: in its second reset."""
+
+    def __init__(self, at_reset):
+        super().__init__(lambda: None)
+        self._at_reset, self._resets, self.episode = at_reset, 0, 0
+
+    def reset(self):
+        self._resets, self.episode = self._resets + 1, self.episode + 1
+        if self._resets == 2:
+            self._at_reset()
+        return super().reset()
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (lambda: time.sleep(60), "environment 0, episode 0, step 0 must answer"),
+        (lambda: sys.exit(0), "environment 0, episode 0, step 0 must not exit"),
+    ],
+    ids=["hangs", "exits"],
+)
+def test_one_that_goes_wrong_while_it_is_played_again_is_named(what, says):
+    make, trainer = lambda seed, index: Replayed(what), HostTrainer(environment_timeout=0.2)
+    *_, last = trainer.train(AGENT, make, steps=5)
+    saved = last.snapshot()
+    saved = Snapshot(checkpoint.flatten(saved.arrays), saved.facts)
+    with pytest.raises(EnvironmentFault, match=says):
+        list(trainer.train(AGENT, make, steps=40, resume=saved))
 
 
 def test_an_alarm_of_others_is_left_to_them():
