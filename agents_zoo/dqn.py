@@ -116,7 +116,7 @@ class EpsilonGreedy(Actor):
         outputs, next_core = self.network.step(params, timestep.observation, timestep.first(), core)
         explore_key, action_key = jax.random.split(key)
         explore = jax.random.uniform(explore_key) < linear(self.start, self.end, self.steps, now)
-        anything = jax.random.randint(action_key, (), 0, outputs.q.shape[-1], jnp.int32)
+        anything = networks.random_action(timestep.observation, outputs.q.shape[-1], action_key)
         action = jnp.where(explore, anything, jnp.argmax(outputs.q).astype(jnp.int32))
         return action, (next_core, count), {"core": core} if self.network.recurrent else {}
 

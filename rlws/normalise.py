@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from rlws.actor import Actor
 from rlws.agent import Agent
+from rlws.networks import masks
 from rlws.settings import Fraction, Positive
 from rlws.terms.moments import Moments
 from rlws.terms.term import Term
@@ -22,8 +23,9 @@ STATISTICS = "observation_statistics"  # their entry among the parameters
 def normalise_observations(agent: Agent, spec: EnvironmentSpec, limit: float = 10.0) -> Agent:
     """Returns the agent that sees observations with mean 0 and deviation 1, clipped at `limit`.
 
-    Only real numbers are normalised. Statistics are those up to the last update, in acting as in
-    learning, so an update and the acting it learns from agree; evaluation does not change them.
+    Only real numbers are normalised, and no `action_mask`. Statistics are those up to the last
+    update, in acting as in learning, so an update and the acting it learns from agree; evaluation
+    does not change them.
     """
     term = ObservationStatistics(spec.observations, limit)
     return agent._replace(
@@ -42,11 +44,12 @@ class ObservationStatistics(Term):
     limit: Positive = 10.0  # deviations
 
     def init(self, key, params):
-        def moments(spec):
+        def moments(path, spec):
             real = jnp.issubdtype(spec.dtype, jnp.floating)
-            return Moments.of(spec.shape) if real else None
+            is_mask = path == (jax.tree_util.DictKey(masks.KEY),)
+            return Moments.of(spec.shape) if real and not is_mask else None
 
-        return {STATISTICS: jax.tree.map(moments, self.observations)}, ()
+        return {STATISTICS: jax.tree_util.tree_map_with_path(moments, self.observations)}, ()
 
     def prepare(self, params, state, batch):
         statistics = params[STATISTICS]

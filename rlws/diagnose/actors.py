@@ -14,6 +14,7 @@ from rlws.agent import Agent
 from rlws.diagnose import beliefs
 from rlws.diagnose.check import Check, is_real, locate
 from rlws.learner import LearnerState
+from rlws.trainers import cycle
 from rlws.types import EnvironmentSpec, Trajectory
 
 
@@ -23,14 +24,7 @@ def check_actor(agent: Agent, spec: EnvironmentSpec, state: LearnerState) -> Ite
     rng = np.random.default_rng(0)
     count, size = 4096, spec.observations.shape[0]
     observation = jnp.asarray(rng.normal(size=size), jnp.float32)
-    timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(1), observation)
-
-    def act(actor, carried, keys):
-        one = lambda key, _: actor.select_action(state.params, timestep, carried, key)
-        named = lambda key: jax.vmap(partial(one, key), axis_name=ENVIRONMENTS)(jnp.zeros(1))
-        alone = jax.vmap(named, None, None, axis_name=WORKERS, axis_size=1)
-        return jax.jit(jax.vmap(alone))(keys)
-
+    act = partial(_act, state.params, observation)
     keys = jax.random.split(jax.random.key(0), count)
     action, *_ = act(agent.actor, agent.actor.initial_state(), keys)
     action = np.asarray(action)[:, 0]
@@ -91,6 +85,30 @@ def check_actor(agent: Agent, spec: EnvironmentSpec, state: LearnerState) -> Ite
     )
 
 
+def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
+    """Returns whether what a mask forbids is never chosen, by actor or evaluator.
+
+    `spec` is that of observations {"action_mask": [2], "state": [n]}.
+    """
+    state = jax.jit(lambda: agent.learner.init(cycle.seed_key()))()
+    size = spec.observations["state"].shape
+    keys, wrong = jax.random.split(jax.random.key(0), 512), 0
+    for legal in range(2):
+        seen = {"action_mask": jnp.arange(2) == legal, "state": jnp.ones(size)}
+        for actor in (agent.actor, agent.evaluator):
+            chosen = _act(state.params, seen, actor, actor.initial_state(), keys)[0]
+            wrong += int((np.asarray(chosen) != legal).sum())
+    return Check(
+        "actor: mask",
+        "what the action mask forbids is never chosen",
+        "0 forbidden",
+        f"{wrong} forbidden of {4 * len(keys):,}",
+        "fail" if wrong else "pass",
+        locate(agent.actor, "select_action"),
+        "what explores must look at observation['action_mask'], too: networks.random_action does",
+    )
+
+
 def check_log_prob(agent: Agent, state: LearnerState, batches: list[Trajectory]) -> Iterator[Check]:
     """Yields whether the learner finds the log-probabilities that the actor recorded.
 
@@ -120,6 +138,15 @@ def check_log_prob(agent: Agent, state: LearnerState, batches: list[Trajectory])
         locate(agent.actor, "select_action"),
         "the actor must see what the learner sees: observations, core states and parameters",
     )
+
+
+def _act(params, observation, actor, carried, keys):
+    """Returns what an actor says of a FIRST observation, with each key; leaves [n, 1, ...]."""
+    timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(1), observation)
+    one = lambda key, _: actor.select_action(params, timestep, carried, key)
+    named = lambda key: jax.vmap(partial(one, key), axis_name=ENVIRONMENTS)(jnp.zeros(1))
+    alone = jax.vmap(named, None, None, axis_name=WORKERS, axis_size=1)
+    return jax.jit(jax.vmap(alone))(keys)
 
 
 def _outputs(agent, state, observation):

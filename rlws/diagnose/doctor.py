@@ -5,16 +5,20 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import ladder, parts
+from rlws.diagnose.actors import check_mask
 from rlws.diagnose.check import Check, Verdict, locate
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.probes import ladder as all_probes
 from rlws.diagnose.small import small
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.settings import SettingError, change
+from rlws.stderr import line_of
+from rlws.trainers import cycle
 
 STEPS = 6_000
 ADVISORY = {"P10 deep sea", "P12 rewards / 1000", "P12 rewards x 1000"}
@@ -84,15 +88,25 @@ def diagnose(
         spec = Tabular(blank(), continuous).spec()
         for check in parts.check_all(whole.make(spec), spec, asked):
             add(check)
+        if "actor" in asked and not continuous and not _no_mask(config):
+            spec = Tabular(blank(), masked=True).spec()
+            add(check_mask(config.make(spec), spec))
     agent = config.make(Tabular(blank(), continuous).spec())
     probes = [probe for probe in all_probes() if wanted(probe.name)]
-    reasons = {probe.name: _not_for(probe, agent, continuous, gamma) for probe in probes}
+    reasons = {probe.name: _not_for(probe, config, agent, continuous, gamma) for probe in probes}
     fit = [probe for probe in probes if not reasons[probe.name]]
     found: dict[str, ladder.Found] = {}
     if fit:
-        for done, found in ladder.run(config, fit, gamma, continuous, steps, seeds, ADVISORY):
-            right = sum(one.right.all() for one in found.values())
-            progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(fit)} right")
+        # What shows masks is another program, as its observations are others.
+        for masked in (False, True):
+            group = [probe for probe in fit if (probe.needs == "mask") == masked]
+            if not group:
+                continue
+            how = gamma, continuous, steps, seeds, ADVISORY, masked
+            for done, some in ladder.run(config, group, *how):
+                right = sum(one.right.all() for one in some.values())
+                progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(group)} right")
+            found |= some
     for probe in probes:
         if reason := reasons[probe.name]:
             add(Check(probe.name, probe.isolates, "", reason, "skip"))
@@ -120,19 +134,35 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
     return False
 
 
-def _not_for(probe: Probe, agent: Agent, continuous: bool, gamma: float | None) -> str:
+def _not_for(
+    probe: Probe, config: AgentConfig, agent: Agent, continuous: bool, gamma: float | None
+) -> str:
     """Returns why a probe does not apply, "" where it does."""
     if probe.needs == "memory" and not agent.learner.network.recurrent:
         return "no recurrent core"
     if probe.needs == "continuous" and not continuous:
         return "discrete actions"
-    if probe.needs in ("discrete", "exploration") and continuous:
+    if probe.needs in ("discrete", "exploration", "mask") and continuous:
         return "continuous actions"
+    if probe.needs == "mask":
+        return _no_mask(config)
     if probe.values is None:
         return ""
     if not ladder.has_values(agent):
         return "no value function"
     return "the discount is not known: give it" if gamma is None else ""
+
+
+def _no_mask(config: AgentConfig) -> str:
+    """Returns why an agent cannot be shown action masks, "" if it can."""
+    spec = Tabular(blank(), masked=True).spec()
+    try:
+        agent = config.make(spec)
+        params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
+        cycle.example_row(agent, spec, params)
+    except Exception as error:  # whatever a network makes of a dict
+        return f"takes no action mask: {line_of(error)}"
+    return ""
 
 
 def _judge(probe: Probe, found: ladder.Found, gamma: Any, agent: Agent, seeds: int) -> Check:
@@ -211,6 +241,11 @@ def _policy_fault(probe, agent):
     if where == "P9":
         return act, "the bound is not reached: look at how actions are squashed or clipped"
     if where == "P11":
+        return act, (
+            "forbidden actions are chosen: networks.compose masks policies and action values by "
+            "observation['action_mask']; what explores must look at it, too (random_action)"
+        )
+    if where == "P13":
         return loss, (
             "the value of the next state is not that of the best action there: look at which "
             "action the target takes"

@@ -40,6 +40,7 @@ def run(
     steps: int,
     seeds: int = SEEDS,
     optional: Container[str] = (),
+    masked: bool = False,
 ) -> Iterator[tuple[int, dict[str, Found]]]:
     """Trains on all probes; yields the steps so far, and what was found, as it goes.
 
@@ -51,17 +52,19 @@ def run(
       steps: at most, for each probe and seed; all stop together once all answers are right.
       seeds: 0 to this.
       optional: names of probes that are not waited for.
+      masked: whether observations have an action mask.
     """
-    agent = config.make(Tabular(blank(), continuous).spec())
-    program = lambda table: Program(agent, Tabular(table, continuous), NUM_ENVS, AXIS)
+    place = partial(Tabular, continuous=continuous, masked=masked)
+    agent = config.make(place(blank()).spec())
+    program = lambda table: Program(agent, place(table), NUM_ENVS, AXIS)
     tables = _stack([probe.table for probe in probes for _ in range(seeds)])
     seed = jnp.tile(jnp.arange(seeds, dtype=jnp.uint32), len(probes))
     asked = _stack([_question(probe) for probe in probes for _ in range(seeds)])
 
     def ask(run, table, question):
-        play = evaluation.device_play(agent, Tabular(table, continuous), EPISODES)
+        play = evaluation.device_play(agent, place(table), EPISODES)
         states, first = question
-        value = beliefs.values(agent, run.state.learner, table.observation[states], first)
+        value = beliefs.values(agent, run.state.learner, place(table).observe(states), first)
         returned = play(run.state.learner.params, run.keys.act, run.keys.environment)[0].mean()
         return returned, (jnp.full(len(states), jnp.nan) if value is None else value)
 

@@ -20,7 +20,7 @@ class Probe(NamedTuple):
     best: float | None = None  # return of the best policy
     tolerance: float = 0.05  # of values, relative to the largest; of the return, to `spread`
     spread: float = 1.0  # how much worse than the best a policy that knows nothing is
-    needs: Literal["", "discrete", "continuous", "memory", "exploration"] = ""
+    needs: Literal["", "discrete", "continuous", "memory", "exploration", "mask"] = ""
 
 
 def ladder() -> list[Probe]:
@@ -85,15 +85,23 @@ def ladder() -> list[Probe]:
             needs="exploration",
         ),
         Probe(
-            "P11 plan",
+            "P11 mask",
+            "what the action mask forbids is not done",
+            masked(),
+            best=1.0,
+            spread=0.5,
+            needs="mask",
+        ),
+        Probe("P12 rewards / 1000", "small rewards", match(1e-3), best=1e-3, spread=1e-3),
+        Probe("P12 rewards x 1000", "large rewards", match(1e3), best=1e3, spread=1e3),
+        Probe(
+            "P13 plan",
             "what follows is worth what the best action there makes of it",
             plan(),
             best=1.0,
             spread=0.5,
             needs="discrete",
         ),
-        Probe("P12 rewards / 1000", "small rewards", match(1e-3), best=1e-3, spread=1e-3),
-        Probe("P12 rewards x 1000", "large rewards", match(1e3), best=1e3, spread=1e3),
     ]
 
 
@@ -184,6 +192,14 @@ def deep_sea(size: int = 10) -> Table:
                 )
             table.reward[here, 1] = -0.01 / size
     table.reward[place(size - 1, size - 1), 1] += 1
+    return table
+
+
+def masked() -> Table:
+    """As `match`, but that states look alike: which action is right, only the mask says."""
+    table = match()
+    table.observation[1] = table.observation[0]
+    table.legal[0], table.legal[1] = (True, False), (False, True)
     return table
 
 

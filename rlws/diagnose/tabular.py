@@ -9,7 +9,7 @@ import numpy as np
 from dm_env import specs
 
 from rlws.environments.jax_environment import JaxEnvironment, first, following
-from rlws.types import Action, Array, EnvironmentSpec, Key
+from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
 
 STATES, FEATURES, ACTIONS = 64, 6, 2
 LIMIT = 16  # steps no probe goes beyond
@@ -31,6 +31,7 @@ class Table(NamedTuple):
     best: Any  # [S], the best continuous action
     starts: Any  # int32: an episode begins in any of states 0 to starts - 1
     limit: Any  # int32, steps until an episode is truncated
+    legal: Any  # [S, ACTIONS] bool: which discrete actions there are, where masks are shown
 
 
 class Tabular(JaxEnvironment):
@@ -38,26 +39,38 @@ class Tabular(JaxEnvironment):
 
     table: Table
     continuous: bool = False
+    masked: bool = False  # whether observations have an action mask
 
     def spec(self) -> EnvironmentSpec:
         """Returns the specs: observations float32 [FEATURES]; 2 actions, or one in [-1, 1]."""
+        observations: Any = specs.Array((FEATURES,), np.float32, "observation")
+        if self.masked:
+            mask = specs.BoundedArray((ACTIONS,), bool, False, True, "action_mask")
+            observations = {"action_mask": mask, "state": observations}
         actions = (
             specs.BoundedArray((1,), np.float32, -1.0, 1.0, "action")
             if self.continuous
             else specs.DiscreteArray(ACTIONS, name="action")
         )
         return EnvironmentSpec(
-            observations=specs.Array((FEATURES,), np.float32, "observation"),
+            observations=observations,
             actions=actions,
             rewards=specs.Array((), np.float32, "reward"),
             discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
             max_episode_steps=LIMIT,
         )
 
+    def observe(self, state: Array) -> Observation:
+        """Returns what is seen in a state, or in several."""
+        observation = self.table.observation[state]
+        if not self.masked:
+            return observation
+        return {"action_mask": self.table.legal[state], "state": observation}
+
     def reset(self, key: Key) -> tuple[tuple[Array, Array], dm_env.TimeStep]:
         """Begins an episode in any of the first states; the state is (which one, steps so far)."""
         state = jax.random.randint(key, (), 0, self.table.starts, jnp.int32)
-        return (state, jnp.int32(0)), first(self.table.observation[state])
+        return (state, jnp.int32(0)), first(self.observe(state))
 
     def step(
         self, state: tuple[Array, Array], action: Action
@@ -74,7 +87,7 @@ class Tabular(JaxEnvironment):
             reward = table.reward[here, action]
         there = table.following[here, move]
         timestep = following(
-            table.observation[there], reward, table.ends[here, move], t + 1 >= table.limit
+            self.observe(there), reward, table.ends[here, move], t + 1 >= table.limit
         )
         return (there, t + 1), timestep
 
@@ -92,4 +105,5 @@ def blank(starts: int = 1, limit: int = LIMIT) -> Table:
         best=np.zeros(STATES, np.float32),
         starts=np.int32(starts),
         limit=np.int32(limit),
+        legal=np.ones((STATES, ACTIONS), bool),
     )

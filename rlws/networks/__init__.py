@@ -14,6 +14,7 @@ from rlws.networks.heads import (
     Value,
     policy,
 )
+from rlws.networks.masks import random_action
 
 __all__ = [
     "CNN",
@@ -37,4 +38,5 @@ __all__ = [
     "critics",
     "ensemble",
     "policy",
+    "random_action",
 ]

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
+from rlws.networks import masks
 from rlws.networks.backbones import Recurrent
+from rlws.networks.heads import ActionValues
 from rlws.settings import SettingError
 from rlws.types import Array, EnvironmentSpec, Key, Observation, Params, Trajectory
 
@@ -114,11 +116,13 @@ def compose(
     """Returns the network whose heads stand on one backbone, or on one copy each if not `shared`.
 
     `backbone` and `heads` are written for one observation and run inside `hk.transform`. Discrete
-    observations arrive one-hot. A `Recurrent` backbone makes the network recurrent.
+    observations arrive one-hot, and without an `action_mask`, which policies and action values
+    (the head `q`, or any `ActionValues`) obey. A `Recurrent` backbone makes the network recurrent.
 
     Raises:
-      SettingError: a head does not fit the environment's actions; both shapes are named.
+      SettingError: a head or a mask does not fit the environment's actions; both shapes are named.
     """
+    masks.check(spec)
     Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
     branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}
     scopes = tuple(dict.fromkeys(branches.values()))
@@ -127,16 +131,24 @@ def compose(
 
     def encode(observation):
         observation = jax.tree.map(_encode, spec.observations, observation)
-        return {scope: _scoped(scope, backbone, observation) for scope in scopes}
+        observation, mask = masks.split(observation)
+        features = {scope: _scoped(scope, backbone, observation) for scope in scopes}
+        return features if mask is None else {**features, masks.KEY: mask}
 
-    def recur(features, state):
-        found = {
-            s: _scoped(f"{s}_core", core_settings.recur, features[s], state[s]) for s in scopes
-        }
-        return tuple({scope: pair[i] for scope, pair in found.items()} for i in range(2))
+    def recur(before, state):
+        found = {s: _scoped(f"{s}_core", core_settings.recur, before[s], state[s]) for s in scopes}
+        features, state = ({scope: pair[i] for scope, pair in found.items()} for i in range(2))
+        return {**before, **features}, state
 
     def decode(features):
-        return Outputs(*(_scoped(n, head, features[branches[n]]) for n, head in heads.items()))
+        mask = features.get(masks.KEY)
+        found = {
+            name: _scoped(name, head, features[branches[name]]) for name, head in heads.items()
+        }
+        if mask is not None:
+            valued = {n for n, head in heads.items() if n == "q" or isinstance(head, ActionValues)}
+            found = {n: masks.only_legal(n, x, n in valued, mask, spec) for n, x in found.items()}
+        return Outputs(**found)
 
     def build():
         def whole(observation):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
+from rlws.networks.masks import ILLEGAL
 from rlws.settings import SettingError
 from rlws.types import Array, Key
 
@@ -37,6 +38,10 @@ class Categorical(NamedTuple):
     def entropy(self) -> Array:
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    def masked(self, legal: Array) -> "Categorical":
+        """Returns the distribution over the legal actions, bool [..., n], alone."""
+        return Categorical(jnp.where(legal, self.logits, ILLEGAL))
 
     def check_actions(self, name: str, spec: Any) -> None:
         """Raises a SettingError unless these are distributions over the actions of `spec`."""

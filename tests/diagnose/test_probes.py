@@ -75,7 +75,8 @@ def test_tables_are_sound(name):
             if not table.ends[s, a]
         }
         frontier, reached = onward - reached, reached | onward
-    shown = {tuple(table.observation[s]) for s in reached}
+    shown = {(*table.observation[s], *table.legal[s]) for s in reached}
+    assert table.legal.any(axis=1).all()
     # But for the corridor of the memory probe, states can be told apart.
     assert len(shown) == (4 if PROBES[name].needs == "memory" else len(reached))
 
