@@ -61,7 +61,7 @@ def evaluator(agent: Agent, environment: Any, episodes: int, timeout: float = TI
     def evaluate(params, seed):
         returns, lengths, broken, timestep = play(params, *_keys(seed))
         for i in np.flatnonzero(broken)[:1]:
-            rule = _nth(environment.spec().actions, timestep, int(broken[i]))
+            rule = rules.nth(environment.spec().actions, timestep, int(broken[i]))
             who = f"{type(environment).__name__}, environment {i}, in the evaluation, episode 0"
             value = "NaN or infinity" if rule.must == "finite" else "another number"
             raise fault(rule, value, f"{who}, step {lengths[i]}")
@@ -152,12 +152,6 @@ def _broken(found):
     """Returns of each environment the first rule it breaks, -1 for the last of them; 0: none."""
     table = jnp.stack([rule.broken.reshape(rule.broken.shape[1], -1).any(-1) for rule in found])
     return jnp.where(table.any(0), jnp.argmax(table, 0) - len(found), 0)
-
-
-def _nth(actions, timestep, number):
-    """Returns the rule that `_broken` means; of `timestep` only the types matter."""
-    zeros = lambda tree: jax.tree.map(lambda x: np.zeros((1, 1), x.dtype), tree)
-    return rules.rules(actions, zeros(actions), np.zeros((1, 1), int), zeros(timestep))[number]
 
 
 def _host_play(agent: Agent, environment: Any, episodes: int, timeout: float) -> Evaluate:

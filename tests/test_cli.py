@@ -188,7 +188,10 @@ def test_cli_unwritable_directory(default, capfd, folder):
     ("trainer", "message"),
     [
         ("host", r"environment 0, .*: observation must be finite, got .*; mend the environment"),
-        ("device", r"Faulty: observations and rewards must be finite, got NaN .*environment"),
+        (
+            "device",
+            r"Faulty, environment 0, .*: observation must be finite, got nan; mend the environment",
+        ),
     ],
 )
 def test_cli_environment_that_says_nan_ends_the_run(trainer, message, capfd, folder):

@@ -10,8 +10,8 @@ import numpy as np
 from rlws import checkpoint, environments
 from rlws.agent import AgentConfig
 from rlws.cache import enable_cache
-from rlws.environments import resolve
-from rlws.environments.checks import EnvironmentFault
+from rlws.environments import resolve, rules
+from rlws.environments.checks import check_rules
 from rlws.trainers import cycle
 from rlws.trainers.acting import read_params
 from rlws.trainers.players import make_players
@@ -123,6 +123,7 @@ class DeviceSource(Source):
         environment = resolve.device(task.environment)
         self.spec = environment.spec()
         agent = task.config.make(self.spec)
+        self._first = task.first
         own = task.first, task.workers
         program = Program(agent, environment, task.num_envs, None, *own)
         params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
@@ -149,12 +150,11 @@ class DeviceSource(Source):
         self._run, rows, ended = self._advance(self._run, params)
         rows, ended = jax.device_get((rows, ended))
         timestep = jax.tree.map(np.array, self._run.timestep)
-        for path, x in jax.tree.leaves_with_path(rows.timestep):
-            if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-                raise EnvironmentFault(
-                    f"{jax.tree_util.keystr(path).lstrip('.')} must be finite, got NaN or infinity "
-                    f"about row {int(self._run.step)}; mend the environment"
-                )
+        join = lambda x, last: np.concatenate([x[1:], last[None]])
+        after = jax.tree.map(join, rows.timestep, timestep)
+        found = rules.rules(self.spec.actions, rows.action, rows.timestep.step_type, after)
+        row = int(self._run.step) - len(after.reward)
+        check_rules(found, lambda t, i: f"environment {self._first + i}, row {row + t + 1}")
         ended = ended.reshape(-1, 2)
         after = Snapshot(checkpoint.flatten({"run": self._run}), {})
         played = ended[ended[:, 1] > 0].astype(np.float64)

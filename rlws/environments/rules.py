@@ -42,6 +42,12 @@ def rules(
     return [*of_actions(spec, action, xp), order, *of_timesteps(after, xp)]
 
 
+def nth(spec: Any, timestep: dm_env.TimeStep, number: int) -> Rule:
+    """Returns one of `rules`, for what it says; of `timestep`, leaves [B, ...], types matter."""
+    zeros = lambda tree: jax.tree.map(lambda x: np.zeros((1, 1), x.dtype), tree)
+    return rules(spec, zeros(spec), np.zeros((1, 1), int), zeros(timestep))[number]
+
+
 def of_actions(spec: Any, action: Any, xp: Any = np) -> list[Rule]:
     """Returns the rules for actions, leaves [T, B, ...]; beyond bounds, real ones are clipped."""
     found = []

@@ -2,16 +2,18 @@
 
 import time
 import warnings
+from typing import Any
 
+import dm_env
 import jax
 import numpy as np
 
 from rlws import checkpoint
-from rlws.environments import resolve
-from rlws.environments.checks import EnvironmentFault
+from rlws.environments import resolve, rules
+from rlws.environments.checks import check_rules, fault
 from rlws.settings import PositiveInt, SettingError
 from rlws.trainers.population import Population, Untraceable
-from rlws.trainers.program import Budget
+from rlws.trainers.program import Budget, Wrong
 from rlws.trainers.trainer import Member, Progress, Snapshot, Trainer, limits, never, next_multiple
 
 MAX = 2**31 - 1  # of an int32
@@ -106,6 +108,7 @@ def _runs(
     count = len(compiled.agents)
     if resume is None:
         run = compiled.init()
+        _check_first(environment, run.timestep, count)
         (steps, episodes), cut = np.zeros((2, 2, count), np.int64)
         next_report, logs = 0.0, [list[np.ndarray]() for _ in range(count)]
     else:
@@ -169,11 +172,8 @@ def _runs(
         )
         run, log = compiled.advance(run, budget)
         for i in range(count):
-            if not log.finite[i]:
-                raise EnvironmentFault(
-                    f"{type(environment).__name__}: observations and rewards must be finite, got "
-                    f"NaN or infinity about step {steps[i] + log.steps[i]}; mend the environment"
-                )
+            if not log.sound[i]:
+                raise _fault(environment, run.timestep, Wrong(*(x[i] for x in log.wrong)))
             rows = log.ended[i][: log.rows[i]].reshape(-1, 2)
             logs[i].append(rows[rows[:, 1] > 0].astype(np.float64))
         steps += log.steps
@@ -182,3 +182,20 @@ def _runs(
         halted = log.halted
         quick = time.perf_counter() - began < 1.0
         pace = min(pace * 4, MAX) if quick else max(pace // 2, PACE)
+
+
+def _check_first(environment: Any, timestep: dm_env.TimeStep, count: int) -> None:
+    """Checks the timesteps with which runs begin, leaves [B, ...]; of several [count, B, ...]."""
+    name = type(environment).__name__
+    batch = jax.tree.map(lambda x: np.asarray(x)[None] if count == 1 else np.asarray(x), timestep)
+    check_rules(
+        rules.of_timesteps(batch), lambda t, i: f"{name}, environment {i}, episode 0, step 0"
+    )
+
+
+def _fault(environment: Any, timestep: dm_env.TimeStep, wrong: Wrong) -> SettingError:
+    """Returns what to say of what is wrong."""
+    rule = rules.nth(environment.spec().actions, timestep, int(wrong.rule))
+    name = f"{type(environment).__name__}, environment {wrong.environment}"
+    value = np.asarray(wrong.value).astype(rule.x.dtype)
+    return fault(rule, value, f"{name}, episode {wrong.episode}, step {wrong.step}")

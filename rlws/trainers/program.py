@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from rlws import environments, streams
 from rlws.agent import Agent
-from rlws.environments import JaxEnvironment
+from rlws.environments import JaxEnvironment, rules
 from rlws.streams import Stream
 from rlws.trainers import cycle
 from rlws.types import Array, Key, Params, Row
@@ -45,12 +45,23 @@ class Log(NamedTuple):
     steps: Array  # environment steps
     episodes: Array  # episodes ended
     rows: Array  # rows of `ended` in use
-    finite: Array  # whether all observations, rewards and discounts were
+    sound: Array  # whether nothing was wrong with actions and timesteps; else `wrong` is what
+    wrong: "Wrong"
     halted: Array  # whether an update was not
     ended: Array  # [rows, B, 2], return and length of each episode that ended, else 0
     # Of these, steps and episodes in a block that the budget cut short: the run stands before it.
     cut_steps: Array
     cut_episodes: Array
+
+
+class Wrong(NamedTuple):
+    """The first thing that was wrong with what was played; see `rules.rules`."""
+
+    rule: Array | int = 0  # which of the rules is broken
+    environment: Array | int = 0
+    episode: Array | int = 0
+    step: Array | int = 0  # of the episode
+    value: Array | float = 0.0  # that breaks it
 
 
 class Budget(NamedTuple):
@@ -107,7 +118,8 @@ class Program(NamedTuple):
         capacity = -(-max(LOG_SIZE // self.num_envs, 64) // length) * length
         zero = jnp.int32(0)
         ended = jnp.zeros((capacity, self.num_envs, 2))
-        log = Log(zero, zero, zero, jnp.bool_(True), run.state.halted, ended, zero, zero)
+        wrong = Wrong(zero, zero, zero, zero, jnp.float32(0))
+        log = Log(zero, zero, zero, jnp.bool_(True), wrong, run.state.halted, ended, zero, zero)
         live = partial(_live, budget)
 
         def running(carry):
@@ -170,6 +182,7 @@ class Program(NamedTuple):
             rows = jax.tree.map(lambda buffer, x: _write(buffer, x, t), rows, row)
             return t + 1, run, log, rows, added + here
 
+        begun = run
         params = run.state.learner.params
         row = jax.eval_shape(self.step, run, params)[1]
         rows = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), row)
@@ -180,11 +193,54 @@ class Program(NamedTuple):
             more = lambda carry: (carry[0] < length) & self._any(live(carry[2]))
             carry = jax.lax.while_loop(more, body, carry)
         _, run, log, rows, added = carry
+        sound = self._sound(run, rows, added)
+        find = lambda: self._wrong(begun, run, rows, added)
+        wrong = jax.lax.cond(self._any(log.sound & ~sound), find, lambda: log.wrong)
+        wrong = cycle.select(log.sound & ~sound, wrong, log.wrong)
+        return run, log._replace(sound=log.sound & sound, wrong=wrong), rows, added
+
+    def _sound(self, run, rows, added):
+        """Returns whether a block breaks no rule. As cheap as can be: it is asked of each."""
+        counts = (jnp.arange(len(rows.timestep.step_type)) < added)[:, None]
+        whole = lambda bad: bad.reshape(*bad.shape[:2], -1).any(-1)
         # The timestep after the block, too: the adder gets it with these rows.
-        played = jax.tree.leaves((rows.timestep, run.timestep))
-        finite = [jnp.isfinite(x).all() for x in played]
-        log = log._replace(finite=log.finite & jnp.stack(finite).all())
-        return run, log, rows, added
+        blocks = (rows.timestep, counts), (jax.tree.map(lambda x: x[None], run.timestep), added > 0)
+        wrong = [
+            (whole(rule.broken) & played).any()
+            for timestep, played in blocks
+            for rule in rules.of_timesteps(timestep, jnp)
+        ]
+        actions = rules.of_actions(self.environment.spec().actions, rows.action, jnp)
+        wrong += [(whole(rule.broken) & counts).any() for rule in actions]
+        following = _following(run.timestep.step_type, rows.timestep.step_type, added)
+        order = (following == dm_env.StepType.FIRST) != rows.timestep.last()
+        return ~jnp.stack([*wrong, (order & counts).any()]).any()
+
+    def _wrong(self, begun, run, rows, added):
+        """Returns the first rule that a block breaks, and where."""
+        spec, last = self.environment.spec(), rows.timestep.last()
+        join = partial(_following, added=added)
+        following = jax.tree.map(join, run.timestep, rows.timestep)
+        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, following, jnp)
+        length, count = last.shape
+        flat = lambda x: x.reshape(length, count, -1)
+        places = [jnp.argmax(flat(rule.broken), -1, keepdims=True) for rule in found]
+        pairs = list(zip(found, places, strict=True))
+        pick = lambda x, place: jnp.take_along_axis(flat(x), place, -1)[..., 0]
+        broken = jnp.stack([pick(rule.broken, place) for rule, place in pairs], 1)
+        values = jnp.stack([pick(rule.x, place).astype(jnp.float32) for rule, place in pairs], 1)
+        index = jnp.arange(length)
+        broken &= (index < added)[:, None, None]  # [T, rules, B]
+        first = jnp.argmax(broken.reshape(-1))
+        t, rule, i = jnp.unravel_index(first, broken.shape)
+        # Row t leads to timestep t + 1. After each LAST, a new episode.
+        ends = last[:, i] & (index < added)
+        before = jnp.where(ends & (index <= t), index, -1).max()
+        step = jnp.where(before < 0, begun.episode_length[i] + t + 1, t - before)
+        episode = begun.episode[i] + (ends & (index <= t)).sum()
+        number = lambda x: x.astype(jnp.int32)
+        value = values.reshape(-1)[first]
+        return Wrong(number(rule), number(self.first + i), number(episode), number(step), value)
 
     def step(self, run: Run, params: Params) -> tuple[Run, Row, Array]:
         """Acts once in every environment.
@@ -234,8 +290,14 @@ class Program(NamedTuple):
         return jax.vmap(self.environment.reset)(episode_keys)
 
 
+def _following(last: Array, rows: Array, added: Array) -> Array:
+    """Returns what came after each row [T, B, ...] of a block, `last` after the last one added."""
+    shifted = jnp.concatenate([rows[1:], last[None]])
+    return shifted if len(rows) == 1 else shifted.at[added - 1].set(last)
+
+
 def _live(budget: Budget, log: Log) -> Array:
-    fine = log.finite & ~log.halted
+    fine = log.sound & ~log.halted
     return (log.steps < budget.steps) & (log.episodes < budget.episodes) & fine
 
 
