@@ -33,7 +33,7 @@ def of(tag):
     return found
 
 
-def nobody_left(tag, seconds=60):
+def nobody_left(tag, seconds=150):  # Ray's agents look for their parent now and then
     deadline = time.monotonic() + seconds
     while left := of(tag):
         if time.monotonic() > deadline:

@@ -6,7 +6,7 @@ import signal
 import sys
 
 import pytest
-from faulty import Faulty, left, play, refused
+from faulty import LENGTH, Faulty, left, play, refused
 from processes import end, program, wait_for_lines
 
 from rlws import checkpoint, keeper, recorder
@@ -14,12 +14,13 @@ from rlws.tracking import files
 from rlws.trainers import learning, rollout
 
 SIGNALS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
+TRIED = 2 * LENGTH  # steps, of two episodes, before the run begins
 # What is called in a phase, and the how manieth call of it a signal comes before.
 PHASES = {
     "compiling": (rollout, "compile_acting", 1),
-    "the first step": (Faulty, "step", 1),
-    "a step": (Faulty, "step", 33),
-    "a reset": (Faulty, "reset", 3),
+    "the first step": (Faulty, "step", TRIED + 1),
+    "a step": (Faulty, "step", TRIED + 33),
+    "a reset": (Faulty, "reset", 5),
     "learning": (learning.Learning, "take", 3),
     "the first save": (checkpoint, "_write", 1),
     "a save": (checkpoint, "_write", 5),
