@@ -38,3 +38,17 @@ def test_n_step_returns_stop_where_an_episode_is_cut():
     values = np.array([2.0, 10.0, 100.0], np.float32)
     found = n_step_returns(r_t, 0.9 * ones, values, 3, np.array([1.0, 0.0, 1.0]))
     np.testing.assert_allclose(found, [1 + 0.9 + 0.81 * 10, 1 + 0.9 * 10, 1 + 0.9 * 100])
+
+
+def test_generalised_advantages_are_those_of_a_loop_over_all_pairs_of_steps():
+    """Schulman et al., 2016: each is a sum of the later errors, up to where the episode ends."""
+    r_t, discount_t, trace, values = (x.astype(np.float64) for x in stream(12, 0))
+    for lambda_ in (0.0, 0.7, 1.0):
+        expected = np.zeros(12)
+        for t in range(12):
+            factor = 1.0
+            for k in range(t, 12):
+                expected[t] += factor * (r_t[k] + discount_t[k] * values[k + 1] - values[k])
+                factor *= discount_t[k] * lambda_ * trace[k]
+        found = generalised_advantages(*map(np.float32, (r_t, discount_t, lambda_ * trace, values)))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -11,6 +11,9 @@ from dm_env import specs
 
 from agents_zoo import ppo
 from rlws import environments
+from rlws.diagnose import probes
+from rlws.diagnose.tabular import Tabular
+from rlws.learner import standardise
 from rlws.networks import GRU, MLP, Network
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
@@ -117,7 +120,8 @@ def test_ppo_entropy_bonus():
 
 def real_batch(config, num_envs=4, seed=0, environment="jax:CartPole-v1"):
     """Returns an agent's learner state and a batch it has just collected."""
-    environment = environments.make(environment)
+    if isinstance(environment, str):
+        environment = environments.make(environment)
     agent = config.make(environment.spec())
     program = Program(agent, environment, num_envs)
     block = jax.jit(lambda run: _collect(program, run))
@@ -129,7 +133,7 @@ def _collect(program, run):
     length = program.agent.adder.schedule(program.num_envs).block_length
     budget = Budget(2**30, 2**30, 2**30)
     log = jax.eval_shape(lambda run: program.advance(run, budget), run)[1]
-    log = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), log)._replace(finite=jnp.bool_(True))
+    log = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), log)._replace(sound=jnp.bool_(True))
     run, _, rows, _ = program._block(run, log, lambda log: jnp.bool_(True), None, length)
     adder = program.agent.adder.add(run.state.adder, rows, length, run.timestep)
     return run, program.agent.adder.sample(adder, KEY)[1]
@@ -265,3 +269,31 @@ def test_ppo_with_memory_learns_what_it_cannot_without():
         returns[type(backbone)] = last.returns.mean()
     assert returns[GRU] > 0.9
     assert abs(returns[MLP]) < 0.2
+
+
+def test_ppo_equal_advantages_teach_nothing_and_stay_finite():
+    advantage, weight = jnp.full((3, 5), 0.1), jnp.ones((3, 5)).at[0, 0].set(0)
+    found = jax.vmap(lambda x, w: standardise(x, w), axis_name="batch")(advantage, weight)
+    np.testing.assert_allclose(found, 0.0, atol=1e-3)
+
+
+def test_ppo_advantages_are_standardised_over_real_steps_only():
+    rng = np.random.default_rng(0)
+    advantage, weight = rng.normal(size=(3, 5)).astype(np.float32), np.ones((3, 5), np.float32)
+    weight[1, 2:4], advantage[1, 2:4] = 0, 1e6
+    found = jax.vmap(lambda x, w: standardise(x, w), axis_name="batch")(advantage, weight)
+    real = advantage[weight > 0].astype(np.float64)
+    expected = (real - real.mean()) / real.std()
+    np.testing.assert_allclose(np.asarray(found)[weight > 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ppo_ratio_is_one_before_the_first_gradient_of_continuous_actions():
+    place = Tabular(jax.tree.map(jnp.asarray, probes.match()), continuous=True)
+    agent, state, batch = real_batch(small(unroll_length=16), environment=place)
+    batch = batch.masked()
+    for term, own in zip(agent.learner.terms, state.terms, strict=True):
+        batch, _, _ = term.prepare(state.params, own, batch)
+    unroll = lambda x: agent.learner.network.unroll(state.params, x).policy.log_prob(x.action)
+    again = jax.vmap(unroll)(jax.vmap(lambda x: agent.learner.samples(state.params, x))(batch))
+    difference = np.where(batch.weight > 0, again - batch.extras["log_prob"], 0.0)
+    assert np.abs(np.expm1(difference)).max() < 1e-5

@@ -152,3 +152,31 @@ def test_sac_needs_bounded_continuous_actions():
     for actions in (specs.DiscreteArray(3), specs.Array((2,), np.float32)):
         with pytest.raises(SettingError):
             CONFIG.make(SPEC._replace(actions=actions))
+
+
+def test_tanh_normal_log_prob_far_out_is_exact():
+    """At u = 20 of a standard normal; with log(1 - tanh(u)^2 + 1e-6) it would be -187.10."""
+    noise = float(jax.random.normal(KEY, (1,))[0])
+    distribution = policy(mean=20.0 - noise, std=1.0, half_range=1.0)  # so that u is 20
+    _, log_prob = distribution.sample_and_log_prob(KEY)
+    of_u = 0.5 * noise**2 - 0.5 * 20.0**2  # as if the mean were 0
+    assert float(log_prob) + of_u == pytest.approx(-162.305, abs=2e-3)
+
+
+def test_sac_target_counts_the_entropy_of_what_follows():
+    """Haarnoja et al., 2018: min Q - alpha * log pi, of an action of the policy of now."""
+    learner = CONFIG.make(SPEC).learner
+    state = learner.init(KEY)
+    zeros = jax.tree.map(jnp.zeros_like, state.extra)
+    one = jax.tree.map(lambda x: x[0], batch_of())
+
+    def beyond(temperature):
+        log_temperature = jnp.log(jnp.float32(temperature))
+        params = {**state.params, "critic": zeros, "log_temperature": log_temperature}
+        _, metrics = learner.loss(params, one, KEY, state._replace(extra=zeros, params=params))
+        return float(np.sqrt(metrics["critic_loss"].squeeze()) - 1.0)  # two of half
+
+    assert beyond(1e-9) == pytest.approx(0.0, abs=1e-6)
+    # Not more likely than anything could be, nor as unlikely as nothing the policy does.
+    assert 0.0 < beyond(0.2) < 0.2 * 0.99 * 10
+    assert beyond(0.4) == pytest.approx(2 * beyond(0.2), rel=1e-4)

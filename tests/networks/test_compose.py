@@ -11,7 +11,7 @@ import pytest
 from dm_env import specs
 
 import rlws
-from rlws.networks import GRU, MLP, Categorical, CategoricalPolicy, Value, compose
+from rlws.networks import GRU, LSTM, MLP, Categorical, CategoricalPolicy, Value, compose
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec, Trajectory
 
@@ -218,3 +218,61 @@ def test_haiku_is_transformed_in_one_place():
         calls = re.findall(r"\b(?:hk\.(?:multi_)?|haiku\.)?transform\w*\(", path.read_text())
         found += [(path.name, call) for call in calls if "transform" in call and "hk" in call]
     assert found == [("compose.py", "hk.multi_transform(")]
+
+
+def joined(core, steps=3):
+    """Returns a recurrent network, its parameters, and a trajectory of two episodes, then each."""
+    network = compose(spec_of(), core, value=Value())
+    params = network.init(jax.random.key(1))
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(2 * steps + 1, 3)).astype(np.float32)
+    first = np.zeros(2 * steps + 1, bool)
+    first[[0, steps]] = True
+    begun = lambda n: jax.tree.map(
+        lambda x: jnp.broadcast_to(jnp.asarray(x), (n, *jnp.shape(x))), network.initial_state()
+    )
+
+    def part(begin, end):
+        zeros = np.zeros(end - begin, np.float32)
+        seen, start = observation[begin : end + 1], first[begin : end + 1]
+        extras = {"core": begun(end - begin)}
+        return Trajectory(seen, zeros, zeros, zeros, zeros, start, zeros > 0, extras)
+
+    return network, params, part(0, 2 * steps), part(0, steps), part(steps, 2 * steps)
+
+
+@pytest.mark.parametrize("core", [GRU(MLP((4,)), 5), LSTM(MLP((4,)), 5)], ids=["GRU", "LSTM"])
+def test_two_episodes_in_an_unroll_are_bitwise_those_two_alone(core):
+    network, params, both, one, other = joined(core)
+    unroll = jax.jit(lambda trajectory: network.unroll(params, trajectory).value)
+    whole = unroll(both)
+    np.testing.assert_array_equal(whole[:3], unroll(one)[:3])
+    np.testing.assert_array_equal(whole[3:], unroll(other))
+    assert not np.allclose(whole[3], unroll(one)[3] + 1e-3)
+
+
+def test_an_lstm_is_the_one_of_the_textbook():
+    """Hochreiter and Schmidhuber, 1997, with forget gates whose bias begins at 1, in NumPy."""
+    network, params, _, one, _ = joined(LSTM(MLP((4,), "relu"), 5))
+    found = network.unroll(params, one).value
+    parts = {
+        name: {k: np.asarray(v, np.float64) for k, v in x.items()} for name, x in params.items()
+    }
+    backbone, core = (
+        next(x for name, x in parts.items() if name.startswith(start))
+        for start in ("backbone/", "backbone_core/")
+    )
+    head = next(x for name, x in parts.items() if name.startswith("value/"))
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    h = c = np.zeros(5)
+    for t, seen in enumerate(one.observation):
+        features = np.maximum(seen @ backbone["w"] + backbone["b"], 0)
+        gates = np.concatenate([features, h]) @ core["w"] + core["b"]
+        i, g, f, o = np.split(gates, 4)
+        if t == 3:  # the next episode begins with it
+            gates = np.concatenate([features, np.zeros(5)]) @ core["w"] + core["b"]
+            i, g, f, o = np.split(gates, 4)
+            c = np.zeros(5)
+        c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        np.testing.assert_allclose(found[t], h @ head["w"][:, 0] + head["b"][0], atol=1e-5)
