@@ -86,7 +86,7 @@ def diagnose(
         fields = {field.name for field in dataclasses.fields(config)}
         whole = change(config, {k: v for k, v in once.items() if k in fields})
         spec = Tabular(blank(), continuous).spec()
-        for check in parts.check_all(whole.make(spec), spec, asked):
+        for check in parts.check_all(whole.make(spec), spec, asked, gamma):
             add(check)
         if "actor" in asked and not continuous and not _no_mask(config):
             spec = Tabular(blank(), masked=True).spec()

@@ -9,13 +9,16 @@ import numpy as np
 from rlws.agent import Agent
 from rlws.diagnose import beliefs
 from rlws.diagnose.check import Check, Verdict, is_real, locate
+from rlws.diagnose.targets import check_targets
 from rlws.learner import LearnerState
 from rlws.types import Trajectory
 
 UPDATES = 45  # enough for any target network of a small agent to move
 
 
-def check_learner(agent: Agent, state: LearnerState, batches: list[Trajectory]) -> Iterator[Check]:
+def check_learner(
+    agent: Agent, state: LearnerState, batches: list[Trajectory], gamma: float | None = None
+) -> Iterator[Check]:
     """Yields what the learner must make of batches that differ in what must not, or must, count."""
     learn = jax.jit(agent.learner.learn)
     component = locate(agent.learner, "loss")
@@ -79,6 +82,7 @@ def check_learner(agent: Agent, state: LearnerState, batches: list[Trajectory]) 
             advice="truncation is treated as termination: bootstrap from the last observation, "
             "use trajectory.discount, not trajectory.last, and cut traces with trajectory.trace()",
         )
+    yield from check_targets(agent, state, batch, gamma)
     yield from _check_updates(agent, state, batches, learn)
 
 

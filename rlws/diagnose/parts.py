@@ -19,9 +19,15 @@ LEARNED = 5  # updates
 
 
 def check_all(
-    agent: Agent, spec: EnvironmentSpec, parts: Collection[str] = PARTS
+    agent: Agent,
+    spec: EnvironmentSpec,
+    parts: Collection[str] = PARTS,
+    gamma: float | None = None,
 ) -> Iterator[Check]:
-    """Yields the checks of some parts. `agent` learns from whole batches at once, in any order."""
+    """Yields the checks of some parts.
+
+    `agent` learns from whole batches at once, in any order; `gamma` is its discount, if known.
+    """
     state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
     stream = make_stream(agent, spec, state)
     if "actor" in parts:
@@ -35,6 +41,6 @@ def check_all(
         stream = make_stream(agent, spec, state._replace(learner=learner))
         yield from check_log_prob(agent, learner, collect(agent, state, stream)[0])
     if batches and "learner" in parts:
-        yield from check_learner(agent, state.learner, batches)
+        yield from check_learner(agent, state.learner, batches, gamma)
     if batches:
         yield from check_keys(agent, spec, state, batches[0])
