@@ -91,7 +91,7 @@ def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint
     if len(members(variant)) > 1:
         raise SettingError("a fork must be one run, got several; fork once for each value")
     agent, spec = made(variant)
-    count = variant.trainer.num_envs
+    count = variant.trainer.columns
     like = jax.eval_shape(lambda: cycle.init(agent, spec, variant.seed, count))
     place = "run/state" if checkpoint.below(found.arrays, "run") else "state"
     checkpoint.restore(like, found.arrays, place)

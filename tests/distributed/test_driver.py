@@ -77,3 +77,16 @@ def test_a_dead_learner_leaves_nobody_and_the_run_goes_on_as_if_nothing_had_been
         assert inspect(folder)["step"] >= 1500
     done(*TOY, "--directory", str(folder))
     assert hashes(folder) == whole
+
+
+def test_a_run_is_forked_evaluated_and_looked_at_as_any(tmp_path):
+    folder = tmp_path / "run"
+    words = ("run", "cartpole_dqn", "--trainer", "distributed", "--trainer.num-actors", "2")
+    small = ("--agent.backbone.hidden-sizes", "8", "--agent.min-size", "100")
+    spent = ("--steps", "300", "--evaluation.episodes", "3", "--quiet")
+    done(*words, *small, *spent, "--directory", str(folder))
+    assert inspect(folder)["step"] >= 300
+    variant = ("--name", "variant", "--steps", "400", "--agent.learning-rate", "1e-3")
+    done("fork", str(folder), *variant)
+    assert inspect(tmp_path / "run-variant")["step"] >= 400
+    assert "over 2 episodes" in done("evaluate", str(folder), "--episodes", "2").out
