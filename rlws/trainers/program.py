@@ -192,36 +192,27 @@ class Program(NamedTuple):
         else:
             more = lambda carry: (carry[0] < length) & self._any(live(carry[2]))
             carry = jax.lax.while_loop(more, body, carry)
-        _, run, log, rows, added = carry
-        sound = self._sound(run, rows, added)
-        find = lambda: self._wrong(begun, run, rows, added)
+        t, run, log, rows, added = carry
+        # Of a population, one that is done plays on with the others; that does not count.
+        after = jax.tree.map(partial(_following, t), rows.timestep, run.timestep)
+        sound = self._sound(rows, after, added)
+        find = lambda: self._wrong(begun, rows, after, added)
         wrong = jax.lax.cond(self._any(log.sound & ~sound), find, lambda: log.wrong)
         wrong = cycle.select(log.sound & ~sound, wrong, log.wrong)
         return run, log._replace(sound=log.sound & sound, wrong=wrong), rows, added
 
-    def _sound(self, run, rows, added):
+    def _sound(self, rows, after, added):
         """Returns whether a block breaks no rule. As cheap as can be: it is asked of each."""
-        counts = (jnp.arange(len(rows.timestep.step_type)) < added)[:, None]
+        spec = self.environment.spec()
+        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
+        counts = (jnp.arange(len(after.step_type)) < added)[:, None]
         whole = lambda bad: bad.reshape(*bad.shape[:2], -1).any(-1)
-        # The timestep after the block, too: the adder gets it with these rows.
-        blocks = (rows.timestep, counts), (jax.tree.map(lambda x: x[None], run.timestep), added > 0)
-        wrong = [
-            (whole(rule.broken) & played).any()
-            for timestep, played in blocks
-            for rule in rules.of_timesteps(timestep, jnp)
-        ]
-        actions = rules.of_actions(self.environment.spec().actions, rows.action, jnp)
-        wrong += [(whole(rule.broken) & counts).any() for rule in actions]
-        following = _following(run.timestep.step_type, rows.timestep.step_type, added)
-        order = (following == dm_env.StepType.FIRST) != rows.timestep.last()
-        return ~jnp.stack([*wrong, (order & counts).any()]).any()
+        return ~jnp.stack([(whole(rule.broken) & counts).any() for rule in found]).any()
 
-    def _wrong(self, begun, run, rows, added):
+    def _wrong(self, begun, rows, after, added):
         """Returns the first rule that a block breaks, and where."""
         spec, last = self.environment.spec(), rows.timestep.last()
-        join = partial(_following, added=added)
-        following = jax.tree.map(join, run.timestep, rows.timestep)
-        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, following, jnp)
+        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
         length, count = last.shape
         flat = lambda x: x.reshape(length, count, -1)
         places = [jnp.argmax(flat(rule.broken), -1, keepdims=True) for rule in found]
@@ -290,10 +281,10 @@ class Program(NamedTuple):
         return jax.vmap(self.environment.reset)(episode_keys)
 
 
-def _following(last: Array, rows: Array, added: Array) -> Array:
-    """Returns what came after each row [T, B, ...] of a block, `last` after the last one added."""
+def _following(t: Array, rows: Array, last: Array) -> Array:
+    """Returns what came after each of the first t rows [T, B, ...], and `last` [B, ...] at last."""
     shifted = jnp.concatenate([rows[1:], last[None]])
-    return shifted if len(rows) == 1 else shifted.at[added - 1].set(last)
+    return shifted if len(rows) == 1 else shifted.at[t - 1].set(last)
 
 
 def _live(budget: Budget, log: Log) -> Array:
