@@ -158,6 +158,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path, gap, uninterrupted):
         ("--checkpoint.period", "1000000"),
         ("--checkpoint.period", "0"),
         ("--evaluation.period", "300"),
+        ("--track", "jsonl"),
     ],
     ids=" ".join,
 )
