@@ -155,7 +155,7 @@ def test_wrong_targets_are_named(args, message, capsys):
 @pytest.mark.slow
 def test_all_fails_that_a_bug_brings_about():
     report = diagnose(planted(ppo, TruncationEnds), seeds=2, steps=1000)
-    assert names(report) == {"learner: truncation", "P6 truncation"}
+    assert names(report) == {"learner: bootstrap", "learner: truncation", "P6 truncation"}
 
 
 @pytest.mark.slow
