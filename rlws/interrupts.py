@@ -15,6 +15,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 30.0  # seconds a computation or an environment may take to return after a signal
 
 
+def in_main_thread() -> bool:
+    """Returns whether this is the thread that alone may say who handles a signal."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """After it, signals are handled by whom they were before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS} if in_main_thread() else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked for the end of the run."""
 
@@ -74,7 +90,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         # Only the main thread of a process may; in a notebook's or a test's thread nothing changes.
-        self._active = threading.current_thread() is threading.main_thread()
+        self._active = in_main_thread()
         if self._active:
             self._done = threading.Event()
             read, self._write = socket.socketpair()
@@ -108,8 +124,7 @@ def finishing(error: BaseException) -> Iterator[None]:
 
     An exception would not do: Python drops what is raised in callbacks of its garbage collector.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not (main and isinstance(error, Interrupted)):
+    if not isinstance(error, Interrupted):
         yield
         return
 
@@ -117,12 +132,11 @@ def finishing(error: BaseException) -> Iterator[None]:
         tell(f"interrupted; {error.remedy}")
         os._exit(error.status)
 
-    before = {number: signal.signal(number, leave) for number in SIGNALS}
-    try:
+    with handlers_kept():
+        if in_main_thread():
+            for number in SIGNALS:
+                signal.signal(number, leave)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(read: socket.socket, done: threading.Event, saving: Callable[[], bool]) -> None:

@@ -2,18 +2,15 @@
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from rlws.environments import registry
+from rlws.interrupts import handlers_kept
 from rlws.settings import SettingError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def imported() -> Any:
@@ -80,7 +77,8 @@ def connected(address: str | None, workers: int, dashboard: bool) -> Iterator[An
     if address is None:
         # Cores are the operating system's to share here; Ray only has to let all workers begin.
         here = dict(num_cpus=max(os.cpu_count() or 1, workers + 2), include_dashboard=dashboard)
-    with _signals_kept(), warnings.catch_warnings():
+    # Ray takes SIGTERM for itself, and would end the process without saving.
+    with handlers_kept(), warnings.catch_warnings():
         # Ray's processes begin with a fork, of which JAX warns; they do nothing before they exec.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         try:
@@ -90,19 +88,5 @@ def connected(address: str | None, workers: int, dashboard: bool) -> Iterator[An
     try:
         yield ray
     finally:
-        with _signals_kept():
+        with handlers_kept():
             ray.shutdown()
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    # Ray takes SIGTERM for itself, and would end the process without saving.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -80,12 +80,14 @@ class Workers:
         self._all = [_Worker(task, at) for task, at in zip(tasks, saved, strict=True)]
         self.arrived: list[deque[Block]] = [deque() for _ in tasks]
         self.restarts = 0
-        for worker in self._all:
-            self._make(worker)
+        for index in range(len(self._all)):
+            self._make(index)
 
     def send(self, index: int, params: Any, learned: bool, version: int) -> None:
         """Asks a worker for one more block, by these parameters (a reference to them)."""
-        self._ask(self._all[index], params, learned, version)
+        worker = self._all[index]
+        result = worker.handle.play.remote(params, learned)
+        worker.calls.append(Call(params, learned, version, result))
 
     def in_flight(self) -> list[int]:
         """Returns the versions of parameters that are being acted by, or are to be."""
@@ -125,17 +127,14 @@ class Workers:
         for worker in self._all:
             self._ray.kill(worker.handle)
 
-    def _ask(self, worker: _Worker, params: Any, learned: bool, version: int) -> None:
-        result = worker.handle.play.remote(params, learned)
-        worker.calls.append(Call(params, learned, version, result))
-
-    def _make(self, worker: _Worker) -> None:
+    def _make(self, index: int) -> None:
+        worker = self._all[index]
         worker.handle = self._remote.remote(worker.task, worker.saved, self._registered)
         worker.heard, worker.since = None, time.monotonic()
         worker.asking = None
         calls, worker.calls = worker.calls, deque()
         for call in calls:
-            self._ask(worker, *call[:3])
+            self.send(index, *call[:3])
 
     def _receive(self, index: int) -> None:
         """Takes what has come from a worker."""
@@ -187,7 +186,7 @@ class Workers:
             raise error
         self.restarts += 1
         self._ray.kill(worker.handle)
-        self._make(worker)
+        self._make(index)
 
     def _watch(self, index: int, worker: _Worker) -> None:
         """Looks whether a worker that lets us wait does anything."""
