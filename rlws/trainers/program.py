@@ -194,44 +194,38 @@ class Program(NamedTuple):
             carry = jax.lax.while_loop(more, body, carry)
         t, run, log, rows, added = carry
         # Of a population, one that is done plays on with the others; that does not count.
+        counts = (jnp.arange(length) < added)[:, None]
         after = jax.tree.map(partial(_following, t), rows.timestep, run.timestep)
-        sound = self._sound(rows, after, added)
-        find = lambda: self._wrong(begun, rows, after, added)
-        wrong = jax.lax.cond(self._any(log.sound & ~sound), find, lambda: log.wrong)
-        wrong = cycle.select(log.sound & ~sound, wrong, log.wrong)
-        return run, log._replace(sound=log.sound & sound, wrong=wrong), rows, added
-
-    def _sound(self, rows, after, added):
-        """Returns whether a block breaks no rule. As cheap as can be: it is asked of each."""
-        spec = self.environment.spec()
-        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
-        counts = (jnp.arange(len(after.step_type)) < added)[:, None]
+        actions, step_type = self.environment.spec().actions, rows.timestep.step_type
+        found = rules.rules(actions, rows.action, step_type, after, jnp)
         whole = lambda bad: bad.reshape(*bad.shape[:2], -1).any(-1)
-        return ~jnp.stack([(whole(rule.broken) & counts).any() for rule in found]).any()
+        broken = jnp.stack([whole(rule.broken) & counts for rule in found], 1)  # [T, rules, B]
+        wrong = log.sound & broken.any()
+        find = lambda: self._first_wrong(begun, rows.timestep.last() & counts, found, broken)
+        first = jax.lax.cond(self._any(wrong), find, lambda: log.wrong)
+        log = log._replace(sound=log.sound & ~wrong, wrong=cycle.select(wrong, first, log.wrong))
+        return run, log, rows, added
 
-    def _wrong(self, begun, rows, after, added):
-        """Returns the first rule that a block breaks, and where."""
-        spec, last = self.environment.spec(), rows.timestep.last()
-        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
-        length, count = last.shape
-        flat = lambda x: x.reshape(length, count, -1)
-        places = [jnp.argmax(flat(rule.broken), -1, keepdims=True) for rule in found]
-        pairs = list(zip(found, places, strict=True))
-        pick = lambda x, place: jnp.take_along_axis(flat(x), place, -1)[..., 0]
-        broken = jnp.stack([pick(rule.broken, place) for rule, place in pairs], 1)
-        values = jnp.stack([pick(rule.x, place).astype(jnp.float32) for rule, place in pairs], 1)
-        index = jnp.arange(length)
-        broken &= (index < added)[:, None, None]  # [T, rules, B]
-        first = jnp.argmax(broken.reshape(-1))
-        t, rule, i = jnp.unravel_index(first, broken.shape)
+    def _first_wrong(self, begun, ended, found, broken):
+        """Returns the first of the rules found that a block breaks, and where.
+
+        `begun` is the run before it, `ended` [T, B] says which of its rows end an episode.
+        """
+        t, rule, i = jnp.unravel_index(jnp.argmax(broken), broken.shape)
+
+        def value(rule):
+            x, bad = rule.x[t, i].reshape(-1), rule.broken[t, i].reshape(-1)
+            return x[jnp.argmax(bad)].astype(jnp.float32)
+
         # Row t leads to timestep t + 1. After each LAST, a new episode.
-        ends = last[:, i] & (index < added)
-        before = jnp.where(ends & (index <= t), index, -1).max()
-        step = jnp.where(before < 0, begun.episode_length[i] + t + 1, t - before)
-        episode = begun.episode[i] + (ends & (index <= t)).sum()
+        index = jnp.arange(len(ended))
+        ends = ended[:, i] & (index <= t)
+        last = jnp.where(ends, index, -1).max()
+        step = jnp.where(last < 0, begun.episode_length[i] + t + 1, t - last)
         number = lambda x: x.astype(jnp.int32)
-        value = values.reshape(-1)[first]
-        return Wrong(number(rule), number(self.first + i), number(episode), number(step), value)
+        episode = number(begun.episode[i] + ends.sum())
+        chosen = jnp.stack([value(one) for one in found])[rule]
+        return Wrong(number(rule), number(self.first + i), episode, number(step), chosen)
 
     def step(self, run: Run, params: Params) -> tuple[Run, Row, Array]:
         """Acts once in every environment.
