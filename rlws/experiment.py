@@ -28,7 +28,7 @@ from rlws.settings import (
 from rlws.sweep import members, run_all
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker, make_sinks
 from rlws.trainers import HostTrainer, Member, Progress, Trainer
-from rlws.trainers.deadline import TIMEOUT, watched
+from rlws.trainers.deadline import watched
 from rlws.trainers.trainer import limits
 
 REPORTS = 200  # rows of metrics in a run of so many steps
@@ -115,8 +115,7 @@ class Experiment(Settings):
         limits(self.steps, self.episodes)
         members(self)
         self.trainer.check(self.environment)
-        timeout = getattr(self.trainer, "environment_timeout", TIMEOUT)
-        with watched(timeout) as asked, contextlib.ExitStack() as stack:
+        with watched(self.trainer.timeout) as asked, contextlib.ExitStack() as stack:
             asked.now = "environment 0, when it is made,", 0
             environment = resolve.host(self.environment, self.seed, 0, render=self.video)
             stack.callback(environment.close)

@@ -15,7 +15,6 @@ from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
 from rlws.tracking.files import COUNTERS
 from rlws.trainers import Progress
-from rlws.trainers.deadline import TIMEOUT
 
 if TYPE_CHECKING:
     from rlws.experiment import Experiment
@@ -168,9 +167,12 @@ class Recorder:
         name = f"videos/steps_{report.steps:09d}.mp4"
         path = self.run.directory / name
         experiment = self.experiment
-        timeout = getattr(experiment.trainer, "environment_timeout", TIMEOUT)
         frames, rate = evaluation.film(
-            report.agent, report.params, experiment.environment, experiment.seed, timeout
+            report.agent,
+            report.params,
+            experiment.environment,
+            experiment.seed,
+            experiment.trainer.timeout,
         )
         try:
             path.parent.mkdir(exist_ok=True)

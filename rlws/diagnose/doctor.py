@@ -79,6 +79,7 @@ def diagnose(
             checks.append(check)
 
     only = tuple(only)
+    no_mask = "continuous actions" if continuous else _no_mask(config)
     asked = [p for p in parts.PARTS if not only or any(start.startswith(p) for start in only)]
     if asked:
         progress("parts: actor, adder, learner")
@@ -88,12 +89,12 @@ def diagnose(
         spec = Tabular(blank(), continuous).spec()
         for check in parts.check_all(whole.make(spec), spec, asked, gamma):
             add(check)
-        if "actor" in asked and not continuous and not _no_mask(config):
+        if "actor" in asked and not no_mask:
             spec = Tabular(blank(), masked=True).spec()
             add(check_mask(config.make(spec), spec))
     agent = config.make(Tabular(blank(), continuous).spec())
     probes = [probe for probe in all_probes() if wanted(probe.name)]
-    reasons = {probe.name: _not_for(probe, config, agent, continuous, gamma) for probe in probes}
+    reasons = {probe.name: _not_for(probe, agent, continuous, gamma, no_mask) for probe in probes}
     fit = [probe for probe in probes if not reasons[probe.name]]
     found: dict[str, ladder.Found] = {}
     if fit:
@@ -135,17 +136,17 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
 
 
 def _not_for(
-    probe: Probe, config: AgentConfig, agent: Agent, continuous: bool, gamma: float | None
+    probe: Probe, agent: Agent, continuous: bool, gamma: float | None, no_mask: str
 ) -> str:
     """Returns why a probe does not apply, "" where it does."""
     if probe.needs == "memory" and not agent.learner.network.recurrent:
         return "no recurrent core"
     if probe.needs == "continuous" and not continuous:
         return "discrete actions"
-    if probe.needs in ("discrete", "exploration", "mask") and continuous:
+    if probe.needs in ("discrete", "exploration") and continuous:
         return "continuous actions"
     if probe.needs == "mask":
-        return _no_mask(config)
+        return no_mask
     if probe.values is None:
         return ""
     if not ladder.has_values(agent):

@@ -83,9 +83,8 @@ class Block:
             try:
                 self._write(i, timestep)
             except Exception:
-                check_timestep(
-                    self._spec, timestep, self._who(self.length, i)
-                )  # says what is wrong
+                # Which says what is wrong.
+                check_timestep(self._spec, timestep, self._who(self.length, i))
                 arrays = jax.tree.map(np.asarray, timestep.observation)
                 self._write(i, timestep._replace(observation=arrays))
         t = self.length

@@ -13,6 +13,7 @@ from rlws.distributed.joining import Joined, join
 from rlws.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, SettingError
 from rlws.trainers import cycle
 from rlws.trainers.acting import read_params
+from rlws.trainers.deadline import TIMEOUT
 from rlws.trainers.learning import Learning
 from rlws.trainers.rollout import Ends
 from rlws.trainers.trainer import Progress, Snapshot, Trainer, limits, never, next_multiple
@@ -46,7 +47,7 @@ class DistributedTrainer(Trainer):
     address: str | None = None  # of a running Ray cluster, or "auto"; none: this machine
     cpus_per_actor: NonNegative = 1.0  # of the cluster's, that Ray keeps for each actor
     dashboard: bool = False  # Ray's, where it is begun here
-    environment_timeout: Positive = 600.0  # seconds an environment may take for a step
+    environment_timeout: Positive = TIMEOUT  # seconds an environment may take for a step
 
     @property
     def columns(self):

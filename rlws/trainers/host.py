@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from rlws.settings import Positive
-from rlws.trainers.deadline import deadline
+from rlws.trainers.deadline import TIMEOUT, deadline
 from rlws.trainers.learning import Learning
 from rlws.trainers.players import Players, make_players
 from rlws.trainers.rollout import Ends, Rollout
@@ -27,7 +27,7 @@ class HostTrainer(Trainer):
     vectorization: Literal["serial", "sync", "async", "native", "envpool"] = "serial"
     # Learn while the next block is played, by the parameters from before the last one.
     overlap: bool = False
-    environment_timeout: Positive = 600.0  # seconds an environment may take for a step
+    environment_timeout: Positive = TIMEOUT  # seconds an environment may take for a step
 
     def exact(self, environment):
         # An episode can be played again where its number decides what is random in it. Whether

@@ -66,6 +66,11 @@ class Trainer(Settings):
         """How many environments the adder sees side by side."""
         return self.num_envs
 
+    @property
+    def timeout(self) -> float:
+        """Seconds an environment on a host may take to answer, wherever a run asks it."""
+        return getattr(self, "environment_timeout", TIMEOUT)
+
     def check(self, environment: Any) -> None:
         """Raises a SettingError if this trainer cannot run `environment`."""
 
@@ -83,8 +88,7 @@ class Trainer(Settings):
         """
         from rlws import evaluation  # which imports trainers
 
-        timeout = getattr(self, "environment_timeout", TIMEOUT)
-        evaluate = evaluation.evaluator(agent, environment, episodes, timeout)
+        evaluate = evaluation.evaluator(agent, environment, episodes, self.timeout)
 
         def begin(params, seed):
             found = evaluate(params, seed)
