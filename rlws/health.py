@@ -33,7 +33,8 @@ class Health:
 
     def __init__(self) -> None:
         self._updates = 0
-        self._entropy: float | None = None
+        self._entropy: float | None = None  # at first
+        self._spread: float | None = None  # of actions, at first
         self._gradients: deque[float] = deque(maxlen=100)
         self._lasted: dict[str, int] = {}  # rows in a row, by metric
         self._given = set[str]()
@@ -43,6 +44,7 @@ class Health:
         return {
             "updates": self._updates,
             "entropy": self._entropy,
+            "spread": self._spread,
             "gradients": list(self._gradients),
             "lasted": dict(self._lasted),
             "given": sorted(self._given),
@@ -51,6 +53,7 @@ class Health:
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Goes on from what `save` returned."""
         self._updates, self._entropy = facts["updates"], facts["entropy"]
+        self._spread = facts.get("spread")  # runs begun before there was one go on, too
         self._gradients.extend(facts["gradients"])
         self._lasted |= facts["lasted"]
         self._given |= set(facts["given"])
@@ -91,6 +94,16 @@ class Health:
                 "entropy",
                 f"the policy hardly explores any more: entropy fell from {self._entropy:.2g} to "
                 f"{entropy:.2g}; raise entropy_cost or lower learning_rate",
+            )
+        spread = get("action_spread")
+        if self._spread is None and np.isfinite(spread):
+            self._spread = spread
+        if self._lasts(row, "action_spread", lambda x: x < 0.02 * (self._spread or 0.0)):
+            yield (
+                "spread",
+                f"the policy does nearly the same in all states: action_spread fell from "
+                f"{self._spread:.2g} to {spread:.2g} for {LASTING} rows; see whether actions stay "
+                "at a bound, lower learning_rate, or scale rewards",
             )
         usual = statistics.median(self._gradients) if len(self._gradients) >= EARLY else 0.0
         if usual and gradient > SPIKE * usual:

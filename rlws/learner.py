@@ -83,17 +83,27 @@ class Learner(Settings):
     ) -> tuple[LearnerState, Metrics]:
         """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
         ignored = jnp.mean(batch.weight == 0)
+        batch, kept, terms = self.prepare(state, batch)
+        learned, metrics = self.update(state, batch, key)
+        # What an update is called is one `update`, however many gradient steps it takes.
+        return learned._replace(
+            params=learned.params | kept, updates=state.updates + 1, terms=terms
+        ), metrics | {"weight_0_fraction": ignored}
+
+    def prepare(
+        self, state: LearnerState, batch: Trajectory
+    ) -> tuple[Trajectory, dict[str, Any], tuple]:
+        """Returns what the update sees of a batch: without padding, as the terms change it.
+
+        And the entries of the parameters that terms keep themselves, and the terms' next states.
+        """
         batch = batch.masked()
         kept, states = dict[str, Any](), []
         for term, own in zip(self.terms, state.terms, strict=True):
             batch, entries, own = term.prepare(state.params, own, batch)
             kept |= entries
             states.append(own)
-        learned, metrics = self.update(state, batch, key)
-        # What an update is called is one `update`, however many gradient steps it takes.
-        return learned._replace(
-            params=learned.params | kept, updates=state.updates + 1, terms=tuple(states)
-        ), metrics | {"weight_0_fraction": ignored}
+        return batch, kept, tuple(states)
 
     def update(
         self, state: LearnerState, batch: Trajectory, key: Key

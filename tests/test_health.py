@@ -53,6 +53,7 @@ def test_each_warning_is_given_once_and_not_before(usual, bad, text):
 
 LASTING_ROWS = {
     "value": ({"explained_variance": 0.0}, {"explained_variance": -0.3}, "explained_variance -0.3"),
+    "spread": ({"action_spread": 0.5}, {"action_spread": 0.009}, "fell from 0.5 to 0.009"),
     "padding": ({"weight_0_fraction": 0.9}, {"weight_0_fraction": 0.96}, "96% of each batch"),
 }
 
@@ -61,7 +62,7 @@ LASTING_ROWS = {
 def test_what_may_pass_is_told_only_if_it_lasts(fine, bad, text):
     health = Health()
     told = lambda row: health.warnings({"steps": 1200, **row})
-    for row in [bad] * (LASTING - 1) + [fine] + [bad] * (LASTING - 1):
+    for row in [fine] + [bad] * (LASTING - 1) + [fine] + [bad] * (LASTING - 1):
         assert told(row) == []
         saved = json.loads(json.dumps(health.save()))
         health = Health()

@@ -122,13 +122,13 @@ def check_log_prob(agent: Agent, state: LearnerState, batches: list[Trajectory])
         return
 
     def miss(trajectory):
-        observation = beliefs.observed(agent.learner, state, trajectory.observation)
-        outputs = network.unroll(state.params, trajectory._replace(observation=observation))
+        outputs = network.unroll(state.params, trajectory)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
         apart = jnp.abs(policy.log_prob(trajectory.action) - trajectory.extras["log_prob"])
         return jnp.where(trajectory.weight > 0, apart, 0.0).max()
 
-    worst = max(float(jax.jit(jax.vmap(miss))(batch).max()) for batch in batches)
+    worst_of = jax.jit(lambda batch: jax.vmap(miss)(agent.learner.prepare(state, batch)[0]).max())
+    worst = max(float(worst_of(batch)) for batch in batches)
     yield Check(
         name,
         isolates,
