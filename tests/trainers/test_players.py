@@ -11,7 +11,8 @@ from agents_zoo import ppo
 from rlws import checkpoint, networks
 from rlws.actor import Actor
 from rlws.environments.checks import AgentFault, EnvironmentFault
-from rlws.trainers import HostTrainer, Snapshot, players
+from rlws.trainers import HostTrainer, Snapshot
+from rlws.trainers.players import serial
 
 SMALL = ppo.Config(networks.MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
 
@@ -101,8 +102,9 @@ def _acting(answer):
     return Acting(SMALL.backbone, unroll_length=8, minibatches=1, epochs=1, answer=answer)
 
 
+@pytest.mark.slow
 def test_no_log_is_kept_of_an_episode_that_is_too_long(monkeypatch):
-    monkeypatch.setattr(players, "LONG", 6)
+    monkeypatch.setattr(serial, "LONG", 6)
     make = lambda seed, index: Count(DISCRETE)
     *_, last = HostTrainer().train(SMALL, make, steps=10)
     saved = checkpoint.flatten(last.snapshot().arrays)
@@ -153,6 +155,7 @@ def test_environments_stepped_together_are_told_apart():
         list(trainer.train(SMALL, vector(wrong=1), steps=40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", range(20, 28, 2))  # wherever an episode is
 def test_environments_stepped_together_go_on_with_new_episodes(steps):
     trainer = HostTrainer(num_envs=2, vectorization="sync")

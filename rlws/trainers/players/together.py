@@ -1,0 +1,83 @@
+"""Environments that are stepped together."""
+
+from typing import Any
+
+import dm_env
+import jax
+import numpy as np
+
+from rlws import checkpoint, environments
+from rlws.environments import rules
+from rlws.environments.actions import bounded
+from rlws.environments.checks import blame, check_rules
+from rlws.environments.vector import VectorEnvironment
+from rlws.trainers.players.players import Players, check_actions
+
+LAST = dm_env.StepType.LAST
+
+
+class Vector(Players):
+    """Environments that are stepped together."""
+
+    def __init__(self, envs: VectorEnvironment):
+        super().__init__(envs.num_envs)
+        self._envs, self.spec = envs, envs.spec
+        self.timesteps = envs.reset()
+        self._return = np.zeros(self.num_envs)
+        self.episode, self.length = np.zeros((2, self.num_envs), np.int64)
+        first = jax.tree.map(lambda x: x[None], self.timesteps)
+        check_rules(rules.of_timesteps(first), lambda t, i: self.who(i))
+        self._clip = bounded(self.spec.actions)
+        self._last = np.zeros(self.num_envs, bool)
+        self._anew: Any = None  # the first timesteps of a resumed run, to come next
+        self._asked = False
+
+    def asked(self):
+        text = f"one of the {self.num_envs} environments, stepped together,"
+        return (text, self.steps) if self._asked else None
+
+    def close(self):
+        self._envs.close()
+
+    def restore(self, arrays, facts):
+        super().restore(arrays, facts)
+        self.episode, self.length = np.array([facts["episode"], facts["length"]])
+        saved = checkpoint.restore(self.timesteps, arrays, "environments/timestep")
+        self.anew += int((saved.step_type != LAST).sum())
+        last = np.full(self.num_envs, LAST, np.int32)
+        self.timesteps, self._anew = saved._replace(step_type=last), self.timesteps
+        self._last[:] = True
+
+    def step(self, actions):
+        chosen = actions
+        if self._clip:
+            actions = environments.clip_actions(self.spec.actions, actions)
+        anew, self._anew = self._anew, None
+        self._asked = True
+        try:
+            self.timesteps = self._envs.step(actions) if anew is None else anew
+        except (Exception, SystemExit) as error:
+            check_actions(self, chosen)
+            i = self._envs.culprit(error)
+            who = f"one of the {self.num_envs} environments"
+            if i is not None:
+                who = self.who(i, 1) if not self._last[i] else f"environment {i}, at a reset"
+            blame(error, who, f", after {self.steps:,} steps of all")
+            raise
+        self._asked = False
+        step_type, reward, *_ = self.timesteps
+        returns, lengths = self._return, self.length
+        returns += reward
+        lengths += 1
+        if any_last := self._last.any():  # those have just begun anew
+            returns[self._last], lengths[self._last] = 0.0, 0
+            self.episode[self._last] += 1
+        self.steps += self.num_envs - (int(self._last.sum()) if any_last else 0)
+        self._last = last = step_type == LAST
+        ends = int(last.sum())
+        if ends:
+            self.ended.extend(zip(returns[last].tolist(), lengths[last].tolist(), strict=True))
+            self.episodes += ends
+        if self.episode_limit < np.inf:
+            ends += int(((lengths == self.episode_limit) & ~last).sum())
+        return ends
