@@ -166,6 +166,7 @@ def case(request, tmp_path_factory):
     return Case(folder, str(error.value), dict(states), good, count, *found)
 
 
+@pytest.mark.slow
 def test_the_error_says_what_where_and_what_to_do(case):
     assert case.error.startswith(
         f"update {case.good // case.count * case.count + case.count:,}, at"
@@ -184,6 +185,7 @@ def test_the_state_is_exactly_that_before(case):
         equal(case.update.learner, case.states[case.good], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_batch_and_key_are_those_of_the_update(case):
     # What was planted spoils the loss only, so the state after it can be compared.
     learner, _ = case.update.take()
@@ -252,6 +254,7 @@ def test_the_remedy_of_a_resumed_run_is_the_same(tmp_path):
     assert int(capsule.read(tmp_path / "capsule")[0].learner.updates) == 3
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_there_is_no_capsule_and_that_is_said(tmp_path, monkeypatch):
     def full(*args):
         raise checkpoint.StorageError(28, "No space left on device")
@@ -266,6 +269,7 @@ def test_without_a_checkpoint_there_is_no_capsule_and_that_is_said(tmp_path, mon
         capsule.read(tmp_path / "capsule")
 
 
+@pytest.mark.slow
 def test_a_capsule_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch):
     save = checkpoint.save
 
@@ -336,6 +340,7 @@ def changed(agent=UNROLLS, params=None, batch=None):
     return capsule.Update(made, learner, sampled, cycle.seed_key())
 
 
+@pytest.mark.slow
 def test_not_finite_names_the_first_in_the_order_of_the_update():
     spoil = lambda x: x.at[(1,) * x.ndim].set(jnp.inf)
     (first, *_) = capsule.not_finite(changed(batch=spoil))

@@ -184,6 +184,7 @@ def test_cli_unwritable_directory(default, capfd, folder):
     assert [*folder.iterdir()] == [folder / "results"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
@@ -372,6 +373,7 @@ def test_experiments_run_as_module_and_by_path(command, place, folder):
     assert "evaluation_return_mean" in json.loads((folder / "run" / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_real_ctrl_c_ends_with_130(folder):
     # A shell that runs the tests in the background has their processes ignore Ctrl-C.
     listen = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"

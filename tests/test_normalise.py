@@ -343,6 +343,7 @@ AGENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", AGENTS.values(), ids=AGENTS)
 def test_normalise_and_scale_any_agent(config):
     spec = spec_of(NESTED["x"])

@@ -116,6 +116,7 @@ def test_load_at_a_step_takes_the_newest_until_then(folders):
         assert all(same) == (step == 400)
 
 
+@pytest.mark.slow
 def test_recurrent_policy_remembers_until_it_is_reset(folders):
     policy = rlws.load(folders("recurrent"))
     seen = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)

@@ -364,6 +364,7 @@ EACH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", EACH)
 def test_terms_add_their_gradients_to_those_of_any_agent(config):
     agent, state, batch = agent_and_batch(config)
@@ -418,6 +419,7 @@ def test_terms_add_their_gradients_to_those_of_any_agent(config):
     assert metrics["l2_init_loss"] == approx(0.3 * metrics["l2_init_distance"] ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", EACH)
 def test_terms_train_with_the_optimizer_of_any_agent(config):
     agent, state, batch = agent_and_batch(config)
@@ -432,6 +434,7 @@ def test_terms_train_with_the_optimizer_of_any_agent(config):
     assert after.updates == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [dqn.Config(), td3.Config()])
 def test_entropy_names_agents_whose_policy_has_none(config):
     agent = config.make(spec_for(config))

@@ -122,6 +122,7 @@ def test_every_agent_logs_its_vital_signs(config, own):
     assert state.totals.metrics.keys() & known == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [config for config, own in AGENTS.values() if own >= VALUE], ids=lambda x: ""
 )

@@ -272,6 +272,7 @@ def tight_buffers(monkeypatch):
 SHAPES = [(1, 1, 1), (3, 4, 1), (1, 5, 2), (4, 3, 2), (5, 4, 3), (2, 6, 4), (9, 2, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlong", [False, True])
 @pytest.mark.parametrize(("count", "max_length", "num_envs"), SHAPES)
 def test_episodes_match_the_reference_on_random_streams(count, max_length, num_envs, overlong):

@@ -201,6 +201,7 @@ RINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_envs", "settings"), RINGS.values(), ids=RINGS)
 def test_prioritised_priorities_stay_with_their_trajectories(num_envs, settings):
     adder = PrioritisedReplay(min_size=1, exponent=0.7, **settings)

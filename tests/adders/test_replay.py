@@ -161,6 +161,7 @@ RINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_envs", "settings"), RINGS.values(), ids=RINGS)
 def test_replay_holds_what_the_ring_holds_after_every_block(num_envs, settings):
     adder = Replay(batch_size=4, min_size=1, **settings)
@@ -464,6 +465,7 @@ def test_replay_settings_are_checked(settings, message):
         Replay(**{"capacity": 10, "batch_size": 4, "min_size": 1} | settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Replay, PrioritisedReplay])
 def test_replay_under_vmap_is_each_alone(kind):
     adder = kind(capacity=12, batch_size=5, min_size=3, period=4, n_step=2, discount=0.9)

@@ -50,6 +50,7 @@ def test_a2c_gradient_by_hand():
     np.testing.assert_array_equal(grads["l"][3], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
     [MLP((16,)), pytest.param(GRU(MLP((8,)), 8), marks=pytest.mark.slow)],

@@ -167,6 +167,7 @@ def test_impala_actor_records_the_log_prob_of_its_action():
     np.testing.assert_allclose(extras["log_prob"], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_impala_host_and_device_agree():
     config, last = impala.Config(MLP((16,)), unroll_length=5), []
     for trainer in (HostTrainer(num_envs=3), DeviceTrainer(num_envs=3)):

@@ -139,6 +139,7 @@ def _collect(program, run):
     return run, program.agent.adder.sample(adder, KEY)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [MLP(), GRU(MLP((8,)), 8)], ids=["feed-forward", "recurrent"])
 @pytest.mark.parametrize("normalise", [False, True])
 def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
@@ -199,6 +200,7 @@ def test_ppo_anneals_to_nothing():
     jax.tree.map(np.testing.assert_array_equal, still.params, state.params)
 
 
+@pytest.mark.slow
 def test_ppo_stops_at_the_target_divergence():
     config = small(unroll_length=16, epochs=8, learning_rate=0.01)
     agent, state, batch = real_batch(config)
@@ -243,6 +245,7 @@ def test_ppo_acts_in_continuous_spaces_within_the_bounds():
         small().make(spec._replace(actions=specs.BoundedArray((2, 2), np.float32, -1, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
     [MLP((16,)), pytest.param(GRU(MLP((8,)), 8), marks=pytest.mark.slow)],
@@ -287,6 +290,7 @@ def test_ppo_advantages_are_standardised_over_real_steps_only():
     np.testing.assert_allclose(np.asarray(found)[weight > 0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ppo_ratio_is_one_before_the_first_gradient_of_continuous_actions():
     place = Tabular(jax.tree.map(jnp.asarray, probes.match()), continuous=True)
     agent, state, batch = real_batch(small(unroll_length=16), environment=place)

@@ -207,6 +207,7 @@ BY_HAND = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["plain", "jitted", "vmapped"])
 @pytest.mark.parametrize("case", BY_HAND.values(), ids=BY_HAND)
 def test_reinforce_loss_equals_hand_worked_numbers(case, how):
@@ -344,6 +345,7 @@ def compute(learner, batch, state=None):
     return jax.device_get(value(state.params, batch.masked(), KEY, state))
 
 
+@pytest.mark.slow
 def test_reinforce_ignores_padding():
     learner = make(baseline="value", normalise_advantages=True, entropy_cost=0.1, discount=0.9)
     (loss, metrics), grads = compute(learner, batch_of([1.0, 2, -1], [4, 1, 3]))
@@ -453,6 +455,7 @@ def test_reinforce_float_settings_change_the_update(sweep, name):
     assert differs(*(jax.tree.map(lambda x, i=i: x[i], sweep) for i in (0, index)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [1, 3])
 def test_reinforce_swept_update_is_its_own_single_update(sweep, index):
     changed = [{}, *({name: value} for name, value in FLOATS.items())][index]
@@ -462,6 +465,7 @@ def test_reinforce_swept_update_is_its_own_single_update(sweep, index):
     jax.tree.map(close, member, single)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["discounted_gradient", "baseline", "normalise_advantages"])
 def test_reinforce_choices_change_the_update(sweep, name):
     config = dataclasses.replace(SMALL, **{name: OTHERS[name]})

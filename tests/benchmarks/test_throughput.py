@@ -48,6 +48,7 @@ def test_loss_of_the_reference_is_that_worked_by_hand():
     np.testing.assert_allclose(reference_ppo.loss(params, batch), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_reference_learns_cartpole_a_bit():
     settings = reference_ppo.Settings()
     state = jax.jit(lambda key: reference_ppo.init(settings, key))(jax.random.key(0))

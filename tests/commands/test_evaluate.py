@@ -14,6 +14,7 @@ def result(folder):
     return json.loads((folder / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_evaluate_equals_the_last_evaluation_of_the_run(copy, rlws):
     summary = json.loads((copy / "summary.json").read_text())
     found = rlws("evaluate", copy, "--episodes", "6")

@@ -7,6 +7,7 @@ import pytest
 from tests.commands.toys import arrays, rows, run_toy, steps, tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 2])
 def test_fork_without_a_change_is_its_parent_bit_for_bit(which, toy, copy, rlws):
     step = steps(toy)[which]
@@ -24,6 +25,7 @@ def test_fork_without_a_change_is_its_parent_bit_for_bit(which, toy, copy, rlws)
     assert tree(copy) == before
 
 
+@pytest.mark.slow
 def test_fork_with_a_change_begins_alike_and_ends_apart(toy, copy, rlws):
     step = steps(toy)[2]
     flags = ("--agent.learning-rate", "1e-2", "--name", "fast")

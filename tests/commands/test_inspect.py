@@ -44,6 +44,7 @@ def test_inspect_says_what_there_is_and_changes_nothing(copy, inspected):
     assert tree(copy) == before
 
 
+@pytest.mark.slow
 def test_equal_runs_have_equal_hashes_and_others_have_not(toy, inspected, tmp_path):
     again, other = run_toy(tmp_path / "again"), run_toy(tmp_path / "other", seed=1)
     assert hashes(inspected(again)) == hashes(inspected(toy))
@@ -57,6 +58,7 @@ def test_inspect_at_a_step(toy, inspected):
     assert not set(hashes(first).values()) & set(hashes(last).values())
 
 
+@pytest.mark.slow
 def test_random_state_on_a_host_is_that_of_a_seed(inspected, tmp_path):
     made = dict(trainer=HostTrainer(), steps=0)
     runs = [run_toy(tmp_path / str(seed), **made, seed=seed) for seed in (0, 1)]

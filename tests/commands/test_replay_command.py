@@ -101,6 +101,7 @@ def test_replay_names_the_operation_and_its_line(kept, capsys):
     assert not any(text.startswith("  replay.py") for text in told)
 
 
+@pytest.mark.slow
 def test_replay_on_a_terminal_steps_through_the_update_uncompiled(kept, capsys, monkeypatch):
     _, folder = kept
     taken = []

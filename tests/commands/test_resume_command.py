@@ -16,6 +16,7 @@ def cut(run, step):
     (run / "summary.json").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 2, -2])
 def test_resume_comes_to_what_the_run_did(which, toy, copy, rlws):
     cut(copy, steps(toy)[which])
@@ -39,6 +40,7 @@ def test_resume_of_a_finished_run_does_nothing(copy, rlws):
     assert tree(copy) == before
 
 
+@pytest.mark.slow
 def test_resume_with_a_larger_budget_comes_to_what_one_long_run_does(copy, tmp_path, rlws):
     assert rlws("resume", copy, "--steps", "600").status == 0
     long = run_toy(tmp_path / "long", steps=600)

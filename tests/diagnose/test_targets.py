@@ -42,6 +42,7 @@ def planted(fault):
     return agent, state.learner, jax.tree.map(jnp.asarray, batches[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_fault_fails_the_check_that_is_about_it(fault):
     checks = {check.name: check for check in check_targets(*planted(fault), gamma=0.9)}

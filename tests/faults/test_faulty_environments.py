@@ -18,6 +18,7 @@ def wrong(fault, says, quick=False):
     return pytest.param(fault, says, marks=[pytest.mark.slow] * (not quick), id=fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -67,6 +68,7 @@ def test_a_wrong_timestep_ends_the_run_and_is_named(fault, says, tmp_path, capfd
     assert (told if not late else "environment 0, episode") in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [" at 0", "", " at 10"])
 def test_no_checkpoint_holds_nan_and_a_mended_environment_goes_on(
     at, tmp_path, capfd, monkeypatch, in_peace
@@ -80,6 +82,7 @@ def test_no_checkpoint_holds_nan_and_a_mended_environment_goes_on(
     assert left(tmp_path) == in_peace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["", " at 0", " at 10"])
 def test_an_environment_that_raises_is_named_and_the_run_resumes(
     at, tmp_path, monkeypatch, in_peace
@@ -149,6 +152,7 @@ class Fragile(gymnasium.Env):
         return np.float32([self.time]), 1.0, self.time == 10, False, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium tells, too
 def test_one_of_several_that_raises_ends_the_run_with_its_error(vectorization, tmp_path):

@@ -52,6 +52,7 @@ def test_what_was_reported_before_is_not_mistaken_for_what_is_now():
         next(reports)
 
 
+@pytest.mark.slow
 def test_a_loaded_policy_names_what_it_cannot_act_on(tmp_path):
     dataclasses.replace(RUN, environment="gym:CartPole-v1", directory=str(tmp_path / "run")).run()
     act = rlws.load(tmp_path / "run")

@@ -35,6 +35,7 @@ def full_from(patch, count):
     patch.setattr(os, "fsync", flush)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count", [1, 6, *(pytest.param(x, marks=pytest.mark.slow) for x in (4, 5, 7, 8, 50))]
 )

@@ -165,6 +165,7 @@ def test_a_policy_is_blamed_for_what_is_no_action(continuous, bad, says):
     assert re.search(place, device)[0] == re.search(place, host)[0]
 
 
+@pytest.mark.slow
 def test_healthy_runs_with_all_of_this_within_reach_go_on():
     *_, last = DeviceTrainer(num_envs=3).train(PPO, Unlucky(), steps=500)
     assert last.steps >= 500

@@ -88,6 +88,7 @@ def test_parameters_agree_after_twenty_updates(host, device):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), host[3], device[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [HostTrainer(), DeviceTrainer()], ids=["host", "device"])
 def test_same_seed_twice_is_bitwise_equal(trainer, request):
     before = request.getfixturevalue(type(trainer).__name__.removesuffix("Trainer").lower())
@@ -96,6 +97,7 @@ def test_same_seed_twice_is_bitwise_equal(trainer, request):
     assert before[1] == again[1]
 
 
+@pytest.mark.slow
 def test_two_seeds_differ_in_parameters_actions_and_episodes(device):
     other = run(DeviceTrainer(), seed=1)
     for mine, its in zip(jax.tree.leaves(device[2]), jax.tree.leaves(other[2]), strict=True):

@@ -53,6 +53,7 @@ def same(ours, alone):
     return max(jax.tree.leaves(difference))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_envs"),
     [

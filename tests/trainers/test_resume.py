@@ -92,11 +92,13 @@ def test_stopped_and_resumed_is_bitwise_the_same(case, trainer):
     np.testing.assert_equal(found[2], reports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [HOST, DEVICE], ids=["host", "device"])
 def test_reports_change_nothing(trainer):
     assert played(trainer, "ppo", (5, 2), 13)[:2] == played(trainer, "ppo")[:2]
 
 
+@pytest.mark.slow
 def test_a_run_whose_keys_are_not_resumed_is_another():
     # What the equalities above would not notice if no action were random.
     digest, *_ = played(HOST, "ppo")

@@ -64,6 +64,7 @@ def test_wrong_budget_is_named(trainer, budget):
         train(trainer, **budget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS, ids=IDS)
 def test_reports_change_nothing(trainer):
     last = [train(trainer, steps=150, report_period=period)[-1] for period in (7, 1000)]
@@ -71,6 +72,7 @@ def test_reports_change_nothing(trainer):
     assert last[0].steps == last[1].steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
 def test_metrics_are_means_over_the_updates_since_the_last_report(trainer):
     each = train(trainer, episodes=9, report_period=1)
@@ -131,12 +133,14 @@ class Poisoned(Catch):
         return state, timestep._replace(observation=observation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS, ids=IDS)
 def test_nan_observation_stops_the_run_before_it_is_learned_from(trainer):
     with pytest.raises(SettingError, match=r"(environment|Poisoned).*finite, got"):
         train(trainer, environment=Poisoned(), steps=500)
 
 
+@pytest.mark.slow
 def test_nan_after_the_last_row_of_a_block_is_not_learned_from_either():
     config = a2c.Config(networks.MLP((4,)), unroll_length=5)
     with pytest.raises(SettingError, match=r"Poisoned.*finite, got"):
@@ -202,6 +206,7 @@ class Nested(dm_env.Environment):
         return specs.DiscreteArray(3)
 
 
+@pytest.mark.slow
 def test_nested_observations_train_on_the_host():
     last = train(HostTrainer(num_envs=2), SMALL, lambda seed, index: Nested(), episodes=9)[-1]
     assert last.updates > 0
@@ -317,6 +322,7 @@ def test_acting_takes_only_what_the_actor_reads():
     assert (action.tolist(), state, extras, int(step)) == ([0, 1], (), {}, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_device_environments_restart_with_new_episodes(num_envs):
     reports = train(DeviceTrainer(num_envs=num_envs), environment=CartPole(), steps=400 * num_envs)
