@@ -87,7 +87,7 @@ def diagnose(
         fields = {field.name for field in dataclasses.fields(config)}
         whole = change(config, {k: v for k, v in once.items() if k in fields})
         spec = Tabular(blank(), continuous).spec()
-        for check in parts.check_all(whole.make(spec), spec, asked, gamma):
+        for check in parts.check_all(whole, spec, asked, gamma):
             add(check)
         if "actor" in asked and not no_mask:
             spec = Tabular(blank(), masked=True).spec()

@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterator
 
 import jax
 
-from rlws.agent import Agent
+from rlws.agent import AgentConfig
 from rlws.diagnose.actors import check_actor, check_log_prob
 from rlws.diagnose.adders import collect
 from rlws.diagnose.check import Check
 from rlws.diagnose.keys import check_keys
 from rlws.diagnose.learners import check_learner
+from rlws.diagnose.spreads import check_spreads
 from rlws.diagnose.stream import NUM_ENVS, make_stream
 from rlws.trainers import cycle
 from rlws.types import EnvironmentSpec
@@ -19,15 +20,17 @@ LEARNED = 5  # updates
 
 
 def check_all(
-    agent: Agent,
+    config: AgentConfig,
     spec: EnvironmentSpec,
     parts: Collection[str] = PARTS,
     gamma: float | None = None,
 ) -> Iterator[Check]:
     """Yields the checks of some parts.
 
-    `agent` learns from whole batches at once, in any order; `gamma` is its discount, if known.
+    The agent of `config` learns from whole batches at once, in any order; `gamma` is its discount,
+    if known.
     """
+    agent = config.make(spec)
     state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
     stream = make_stream(agent, spec, state)
     if "actor" in parts:
@@ -42,5 +45,6 @@ def check_all(
         yield from check_log_prob(agent, learner, collect(agent, state, stream)[0])
     if batches and "learner" in parts:
         yield from check_learner(agent, state.learner, batches, gamma)
+        yield from check_spreads(config, spec, state.learner, batches[0])
     if batches:
         yield from check_keys(agent, spec, state, batches[0])

@@ -72,10 +72,9 @@ BUGS = [
         "- config.entropy_cost * entropy",
         "+ config.entropy_cost * entropy",
         "agents_zoo.ppo",
-        ("entropy_cost=0.01",),
+        (),
         "tests/agents_zoo/test_ppo.py::test_ppo_entropy_bonus",
-        None,
-        "it looks at agents without a bonus, whose values are of rewards alone",
+        "learner: entropy",
     ),
     Bug(
         "ppo_ratio_to_itself",
@@ -309,8 +308,7 @@ BUGS = [
         "agents_zoo.sac",
         (),
         "tests/agents_zoo/test_sac.py::test_sac_temperature_follows_the_entropy",
-        None,
-        "values go wrong as it runs off (P3, P6, P7 fail), but no check is of the temperature",
+        "learner: temperature",
     ),
     Bug(
         "sac_critics_learn_from_the_policy_loss",
