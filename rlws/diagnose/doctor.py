@@ -78,6 +78,9 @@ def diagnose(
         if wanted(check.name):
             checks.append(check)
 
+    spec = Tabular(blank(), continuous).spec()
+    if broken := parts.check_compiles(config.make(spec), spec):  # nothing else can be asked
+        return Report(name, settings, [broken], time.perf_counter() - began)
     only = tuple(only)
     no_mask = "continuous actions" if continuous else _no_mask(config)
     asked = [p for p in parts.PARTS if not only or any(start.startswith(p) for start in only)]
@@ -86,13 +89,12 @@ def diagnose(
         once = {"epochs": 1, "minibatches": 1}  # one gradient, of the whole batch
         fields = {field.name for field in dataclasses.fields(config)}
         whole = change(config, {k: v for k, v in once.items() if k in fields})
-        spec = Tabular(blank(), continuous).spec()
         for check in parts.check_all(whole, spec, asked, gamma):
             add(check)
         if "actor" in asked and not no_mask:
-            spec = Tabular(blank(), masked=True).spec()
-            add(check_mask(config.make(spec), spec))
-    agent = config.make(Tabular(blank(), continuous).spec())
+            with_mask = Tabular(blank(), masked=True).spec()
+            add(check_mask(config.make(with_mask), with_mask))
+    agent = config.make(spec)
     probes = [probe for probe in all_probes() if wanted(probe.name)]
     reasons = {probe.name: _not_for(probe, agent, continuous, gamma, no_mask) for probe in probes}
     fit = [probe for probe in probes if not reasons[probe.name]]

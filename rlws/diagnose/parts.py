@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 import jax
 
-from rlws.agent import AgentConfig
+from rlws.agent import Agent, AgentConfig
 from rlws.diagnose.actors import check_actor, check_log_prob
 from rlws.diagnose.adders import collect
 from rlws.diagnose.check import Check
@@ -12,11 +12,27 @@ from rlws.diagnose.keys import check_keys
 from rlws.diagnose.learners import check_learner
 from rlws.diagnose.spreads import check_spreads
 from rlws.diagnose.stream import NUM_ENVS, make_stream
+from rlws.places import place_of
+from rlws.settings import SettingError
 from rlws.trainers import cycle
 from rlws.types import EnvironmentSpec
 
 PARTS = ("actor", "adder", "learner")
 LEARNED = 5  # updates
+
+
+def check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
+    """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
+    try:
+        jax.eval_shape(lambda: cycle.init(agent, spec, 0, NUM_ENVS))
+    except SettingError:  # which says what to do
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+        isolates = "what actor and learner compute can be compiled"
+        place = place_of(error)
+        return Check("agent: shapes", isolates, "no error", "an error", "fail", place, text)
+    return None
 
 
 def check_all(

@@ -15,6 +15,7 @@ from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
 from rlws.environments.checks import check_actions
 from rlws.learner import LearnerState
+from rlws.places import stepped_through
 from rlws.streams import Stream
 from rlws.types import Action, Array, EnvironmentSpec, Key, Metrics, Params, Row
 
@@ -108,7 +109,8 @@ def act(
     act_in_all = jax.vmap(act_in_one, axes, axis_name=ENVIRONMENTS)
     # Nothing varies along this axis: a sum over it takes other workers to be as far as this one.
     among = jax.vmap(act_in_all, None, None, axis_name=WORKERS, axis_size=workers)
-    return among(index, step, timestep, state)
+    with stepped_through("the actor"):
+        return among(index, step, timestep, state)
 
 
 def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State:
@@ -147,7 +149,8 @@ def update(
     """Returns the states after one update, its metrics, and the priorities for the adder."""
     sample_key, learn_key = jax.random.split(key)
     adder, batch = agent.adder.sample(adder, sample_key)
-    learner, metrics = agent.learner.learn(learner, batch, learn_key)
+    with stepped_through("an update"):
+        learner, metrics = agent.learner.learn(learner, batch, learn_key)
     priority = metrics.pop("priority", None)
     return learner, adder, metrics, priority
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,12 @@ class FrozenTarget(dqn.DQN):
     def update(self, state, batch, key):
         after, metrics = super().update(state, batch, key)
         return after._replace(extra=state.extra), metrics
+
+
+class Misshapen(ppo.PPO):
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        return loss @ jnp.ones(3), metrics
 
 
 def planted(module, learner):
@@ -105,6 +112,15 @@ def test_a_healthy_agent_passes_and_says_what_does_not_apply():
     assert verdicts["P1 one state"] == "pass"
     assert verdicts["P8 memory"] == verdicts["P9 bound"] == "skip"
     assert verdicts["actor: frequencies"] == "pass"
+
+
+def test_what_cannot_be_compiled_is_one_line_with_its_place():
+    report = diagnose(planted(ppo, Misshapen))
+    (check,) = report.checks
+    assert (check.name, check.verdict) == ("agent: shapes", "fail")
+    assert re.fullmatch(r"diagnose/test_doctor\.py:\d+ loss", check.component)
+    assert check.advice.startswith("TypeError: ")
+    assert "\n" not in check.advice
 
 
 def test_an_agent_without_values_is_not_asked_for_them():
