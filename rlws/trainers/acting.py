@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from rlws.agent import Agent
+from rlws.sequential import sequential
 from rlws.trainers import cycle
 from rlws.types import Array, Key, Params, Row
 
@@ -74,7 +75,7 @@ def compile_acting(
         timestep = timestep_read.fill(read_timestep)
         return *act(params_read.fill(read_params), step, timestep, state), step + 1
 
-    return Acting(jax.jit(program), params_read, timestep_read)
+    return Acting(sequential(program), params_read, timestep_read)
 
 
 def read_params(agent: Agent, params: Params, row: Row, num_envs: int) -> Reads:

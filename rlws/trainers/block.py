@@ -122,6 +122,15 @@ class Block:
             buffer[t] = leaf
         return self._action_tree.unflatten(leaves)
 
+    def follow(self, action: Any, begun: tuple[Sequence[int], Sequence[int]]) -> None:
+        """Begins anew, in the same memory, with the timestep begun last and the answer to it."""
+        if self.length:
+            for x in self._leaves:
+                x[0] = x[1]
+        for buffer, leaf in zip(self._actions, jax.tree.leaves(action), strict=True):
+            buffer[0] = leaf
+        self.begun, self.length = begun, 1
+
     def check(self) -> None:
         """Checks the rows and the timestep that was begun after them.
 

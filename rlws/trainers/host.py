@@ -9,10 +9,9 @@ import numpy as np
 
 from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
-from rlws.trainers.learning import Learning
 from rlws.trainers.players import Players, make_players
-from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.trainer import Progress, Snapshot, Trainer, limits, never, next_multiple
+from rlws.trainers.turns import InBlocks, RowByRow, Turns
 
 
 class HostTrainer(Trainer):
@@ -73,15 +72,13 @@ class HostTrainer(Trainer):
 
 def _run(agent, play, seed, budget, overlap, stack, report_period, resume, stop, max_updates):
     last_step, last_episode = budget
-    arrays, facts = (None, {}) if resume is None else resume
-    learning = Learning(agent, play.spec, seed, play.num_envs, overlap, arrays, max_updates)
-    stack.enter_context(learning)
-    ends = Ends.of(agent, play.num_envs)
-    rollout = Rollout(agent, play, learning.params, seed, ends)
-    params, next_report = rollout.read(learning.params), 0
-    if resume is not None:
-        rollout.restore(arrays, facts)
-        next_report = facts["next_report"]
+    turns: Turns
+    if agent.adder.schedule(play.num_envs).block_length == 1 and not overlap:
+        turns = RowByRow(agent, play, seed, resume, max_updates)
+    else:
+        turns = InBlocks(agent, play, seed, overlap, resume, max_updates)
+    stack.enter_context(turns)
+    next_report = 0 if resume is None else resume.facts["next_report"]
 
     def spent():
         return play.steps >= last_step or play.episodes >= last_episode
@@ -90,33 +87,25 @@ def _run(agent, play, seed, budget, overlap, stack, report_period, resume, stop,
         return spent() or play.steps >= next_report or stop()
 
     def snapshot(totals):
-        saved = learning.save()
+        saved, facts = turns.save(ended)
         saved["state"] = saved["state"]._replace(totals=totals)
-        own, known = rollout.save(ended)
-        known |= {"next_report": next_report, "updates": int(before.learner.updates)}
-        return Snapshot({**saved, **own}, known)
+        facts |= {"next_report": next_report, "updates": int(before.learner.updates)}
+        return Snapshot(saved, facts)
 
     look = due()
     while True:
         if look:
-            rollout.block.begin(play.timesteps)
-            rollout.block.check()
-            stopped = not (spent() or learning.halted or play.steps >= next_report)
-            before = learning.save()["state"]
+            turns.check()
+            stopped = not (spent() or turns.halted or play.steps >= next_report)
+            before = turns.state()
             ended = list(play.ended)
-            state, metrics = (before, {}) if stopped else learning.read()
+            state, metrics = (before, {}) if stopped else turns.read()
             save = partial(snapshot, before.totals)
-            yield _progress(agent, play, state, metrics, spent(), save, learning.halted, stopped)
-            if spent() or learning.halted or stopped:
+            yield _progress(agent, play, state, metrics, spent(), save, turns.halted, stopped)
+            if spent() or turns.halted or stopped:
                 return
             next_report = next_multiple(play.steps, report_period)
-        look = True
-        if rollout.advance(params, due):
-            learned = learning.take(rollout.block.rows, rollout.block.length, rollout.following())
-            if learned:
-                params = rollout.read(learning.params)
-            rollout.renew(learned)
-            look = learning.halted or due()
+        look = turns.advance(due)
 
 
 def _progress(agent, play, state, metrics, spent, save, halted, stopped):
