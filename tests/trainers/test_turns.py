@@ -1,0 +1,139 @@
+"""An update after every row, in one dispatch, is what blocks of one row would be."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_device_faults import Unlucky, said
+
+from agents_zoo import dqn, sac
+from rlws import checkpoint, networks, sequential
+from rlws.environments.checks import AgentFault
+from rlws.trainers import HostTrainer, Snapshot, block, host, turns
+
+REPLAY = dict(capacity=200, min_size=50, batch_size=8, period=1)
+SMALL = networks.MLP((8,))
+CASES = {
+    "dqn": (dqn.Config(SMALL, prioritised=True, **REPLAY), "gym:CartPole-v1"),
+    "gru": (
+        dqn.Config(networks.GRU(size=8), sequence_length=4, burn_in=2, **REPLAY),
+        "gym:CartPole-v1",
+    ),
+    "sac": (sac.Config(SMALL, random_steps=50, **REPLAY), "gym:Pendulum-v1"),
+}
+
+
+def in_blocks(agent, play, seed, resume, max_updates):
+    return turns.InBlocks(agent, play, seed, False, resume, max_updates)
+
+
+def played(trainer, case, monkeypatch, parts=("row by row",), steps=300, **how):
+    """Returns the arrays at the end, returns and counters of a run in parts, played so."""
+    config, environment = CASES[case]
+    saved = None
+    for i, part in enumerate(parts, 1):
+        made = {"row by row": turns.RowByRow, "in blocks": in_blocks}[part]
+        monkeypatch.setattr(host, "RowByRow", made)
+        until = steps * i // len(parts)
+        how |= {"steps": until, "resume": saved}
+        returns = []  # a snapshot brings those that its last report had
+        for progress in trainer.train(config, environment, seed=3, report_period=10**6, **how):
+            returns += progress.returns.tolist()
+        snapshot = progress.snapshot()
+        facts = json.loads(json.dumps(snapshot.facts))
+        saved = Snapshot(checkpoint.flatten(snapshot.arrays), facts)
+    arrays = {k: x for k, x in saved.arrays.items() if "ended" not in k}
+    return arrays, returns, progress[:3], saved.facts
+
+
+def assert_same(one, other):
+    assert one[2] == other[2] and one[2][2] > 50  # updates
+    np.testing.assert_allclose(one[1], other[1], rtol=1e-5)
+    assert one[0].keys() == other[0].keys()
+    for name, x in one[0].items():
+        assert x.shape == other[0][name].shape and x.dtype == other[0][name].dtype
+        np.testing.assert_allclose(x, other[0][name], rtol=1e-3, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("case", "num_envs"),
+    [
+        ("dqn", 1),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("gru", 2), ("sac", 1), ("sac", 3))),
+    ],
+)
+def test_row_by_row_and_in_blocks_are_one_run(case, num_envs, monkeypatch):
+    trainer = HostTrainer(num_envs=num_envs)
+    row_by_row = played(trainer, case, monkeypatch)
+    assert_same(row_by_row, played(trainer, case, monkeypatch, ("in blocks",)))
+    assert row_by_row[3] == played(trainer, case, monkeypatch, ("in blocks",))[3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [("row by row", "in blocks"), ("in blocks", "row by row")])
+@pytest.mark.parametrize("case", CASES)
+def test_one_goes_on_where_the_other_stopped(case, parts, monkeypatch):
+    whole = played(HostTrainer(num_envs=2), case, monkeypatch)
+    assert_same(whole, played(HostTrainer(num_envs=2), case, monkeypatch, parts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectorization", ["sync", "native"])
+def test_environments_stepped_together(vectorization, monkeypatch):
+    trainer = HostTrainer(num_envs=2, vectorization=vectorization)
+    whole = played(trainer, "dqn", monkeypatch)
+    assert_same(whole, played(trainer, "dqn", monkeypatch, ("in blocks",)))
+
+
+def test_it_halts_in_place_of_an_update(monkeypatch):
+    updates = played(HostTrainer(), "dqn", monkeypatch, max_updates=60)[2][2]
+    assert updates == 60
+
+
+DQN = dqn.Config(SMALL, min_size=32, capacity=64, batch_size=4, period=1)
+SAC = sac.Config(SMALL, min_size=32, capacity=64, batch_size=4, random_steps=0)
+
+
+@pytest.mark.parametrize(
+    "fault", ["nan", *(pytest.param(x, marks=pytest.mark.slow) for x in ("discount", "first"))]
+)
+def test_what_is_wrong_is_named_as_in_blocks(fault, monkeypatch):
+    found = said(HostTrainer(num_envs=3), DQN, Unlucky(fault))
+    monkeypatch.setattr(host, "RowByRow", in_blocks)
+    assert found == said(HostTrainer(num_envs=3), DQN, Unlucky(fault))
+    assert "environment" in found and "step 3" in found
+
+
+@pytest.mark.slow
+def test_an_action_of_nan_is_the_policys_fault(monkeypatch):
+    bad = lambda self, params, timestep, state, key: (jnp.float32([jnp.nan]), state, {})
+    monkeypatch.setattr(sac.SACActor, "select_action", bad)
+    text = said(HostTrainer(), SAC, Unlucky(continuous=True), AgentFault)
+    assert text.startswith("policy in environment 0, episode 0, step 1: action must be finite")
+
+
+def test_a_block_in_one_memory_counts_steps(monkeypatch):
+    """Rows are looked at only where one is wrong, so the place that is then named must be right."""
+    followed = []
+    follow = block.Block.follow
+
+    def noted(self, action, begun):
+        follow(self, action, begun)
+        followed.append((self._who(1, 0), *self._rows.timestep.observation[0, 0].tolist()))
+
+    monkeypatch.setattr(block.Block, "follow", noted)
+    played(HostTrainer(), "dqn", monkeypatch, steps=40)
+    names = [name for name, *_ in followed]
+    assert names[:2] == [f"environment 0, episode 0, step {i}" for i in (1, 2)]
+    assert any(name == "environment 0, episode 1, step 1" for name in names)
+    assert len({tuple(x) for _, *x in followed}) > 35
+
+
+def test_an_unknown_option_of_the_compiler_is_left_out(monkeypatch):
+    sequential._options.cache_clear()
+    monkeypatch.setattr(sequential, "_IN_ORDER", {"xla_of_another_time": "true"})
+    assert float(sequential.sequential(lambda x: x + 1)(1.0)) == 2.0
+    sequential._options.cache_clear()
+    monkeypatch.undo()
+    assert sequential._options() in (None, sequential._IN_ORDER)
