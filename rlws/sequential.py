@@ -1,4 +1,4 @@
-"""Compiling small programs, of which the host calls one per step, so that they run in one thread."""
+"""Compiling small programs, of which the host calls one a step, so that they run in one thread."""
 
 import functools
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-# XLA has independent operations computed by several threads at once. Of some microseconds each, on a
-# CPU, they take longer to hand over than to compute; in order of memory there is no more than one.
+# XLA has independent operations computed by several threads at once. Of some microseconds each, on
+# a CPU, they take longer to hand over than to compute; scheduled to save memory, they take turns.
 _IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 

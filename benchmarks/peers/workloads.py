@@ -77,6 +77,8 @@ class Workload(NamedTuple):
 # CleanRL's network and batch. SBX takes the first size for both layers.
 HOST_DQN = Replay(hidden=(120, 84), batch=128, capacity=10_000)
 HOST_DQN_8 = HOST_DQN._replace(period=8, updates=8)
+# The network that SB3, SBX and rejax have by default.
+HOST_DQN_64 = HOST_DQN._replace(hidden=(64, 64))
 DEVICE_DQN = Replay(hidden=(64, 64), batch=128, capacity=10_000)
 # rejax updates after every vector step, so that ten steps an update take ten environments.
 DEVICE_DQN_10 = DEVICE_DQN._replace(num_envs=10, period=10)
@@ -94,6 +96,7 @@ CPU_WORKLOADS = {
     "host_ppo_64": Workload("host", "ppo", PPO(64), 8192),
     "host_dqn_1": Workload("host", "dqn", HOST_DQN, 400),
     "host_dqn_8": Workload("host", "dqn", HOST_DQN_8, 400),
+    "host_dqn_64": Workload("host", "dqn", HOST_DQN_64, 400),
     "host_sac": Workload("host", "sac", SAC, 50),
 }
 # The network is that of Young and Tian, 2019, "MinAtar". Eight environments are for trying it out.

@@ -77,7 +77,7 @@ def _run(agent, play, seed, budget, overlap, stack, report_period, resume, stop,
         turns = RowByRow(agent, play, seed, resume, max_updates)
     else:
         turns = InBlocks(agent, play, seed, overlap, resume, max_updates)
-    stack.enter_context(turns)
+    stack.callback(turns.close)
     next_report = 0 if resume is None else resume.facts["next_report"]
 
     def spent():

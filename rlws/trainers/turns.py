@@ -1,7 +1,7 @@
 """What a host does between two reports: in blocks, or with an update after every row."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
@@ -12,6 +12,7 @@ from rlws import checkpoint, streams
 from rlws.agent import Agent
 from rlws.environments import rules
 from rlws.sequential import sequential
+from rlws.settings import SettingError
 from rlws.streams import Stream
 from rlws.trainers import cycle
 from rlws.trainers.block import Block
@@ -22,44 +23,41 @@ from rlws.trainers.trainer import Snapshot
 from rlws.types import Array, Row
 
 
-class Turns(Protocol):
-    """Plays and learns.
+class Turns:
+    """Plays and learns."""
 
-    Attributes:
-      halted: whether an update came to NaN, or `max_updates` is reached.
-    """
-
-    halted: bool
+    @property
+    def halted(self) -> bool:
+        """Whether an update came to NaN, or `max_updates` is reached."""
+        raise NotImplementedError
 
     def advance(self, due: Callable[[], bool]) -> bool:
         """Plays at least a step; returns whether there is something to look at, as `due` says."""
-        ...
+        raise NotImplementedError
 
     def check(self) -> None:
-        """Checks whatever has been played, as `Block.check` does."""
-        ...
+        """Checks what has been played, as `Block.check` does, as far as that was not done yet."""
 
     def state(self) -> cycle.State:
         """Returns the state of the agent."""
-        ...
+        raise NotImplementedError
 
     def read(self) -> tuple[cycle.State, dict[str, float]]:
         """Returns the state and the means of the metrics since the last call."""
-        ...
+        raise NotImplementedError
 
     def save(self, ended: list[tuple[float, int]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns all that decides how it goes on, arrays and facts; `ended` are returns, lengths.
 
         It is the same whoever plays.
         """
-        ...
+        raise NotImplementedError
 
-    def __enter__(self) -> Self: ...
+    def close(self) -> None:
+        """Ends threads, if there are any."""
 
-    def __exit__(self, *_: object) -> None: ...
 
-
-class InBlocks:
+class InBlocks(Turns):
     """Plays a block, then learns from it if there is a batch."""
 
     def __init__(
@@ -73,7 +71,9 @@ class InBlocks:
     ):
         arrays, facts = (None, {}) if resume is None else resume
         self._play = play
-        self._learning = Learning(agent, play.spec, seed, play.num_envs, overlap, arrays, max_updates)
+        self._learning = Learning(
+            agent, play.spec, seed, play.num_envs, overlap, arrays, max_updates
+        )
         ends = Ends.of(agent, play.num_envs)
         self._rollout = Rollout(agent, play, self._learning.params, seed, ends)
         self._params = self._rollout.read(self._learning.params)
@@ -81,8 +81,7 @@ class InBlocks:
             self._rollout.restore(arrays, facts)
 
     @property
-    def halted(self) -> bool:
-        """Whether an update came to NaN, or `max_updates` is reached."""
+    def halted(self):
         return self._learning.halted
 
     def advance(self, due):
@@ -93,7 +92,7 @@ class InBlocks:
         if learned:
             self._params = rollout.read(learning.params)
         rollout.renew(learned)
-        return learning.halted or due()
+        return self.halted or due()
 
     def check(self):
         self._rollout.block.begin(self._play.timesteps)
@@ -109,11 +108,8 @@ class InBlocks:
         own, facts = self._rollout.save(ended)
         return {**self._learning.save(), **own}, facts
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._learning.__exit__(*error)
+    def close(self):
+        self._learning.__exit__()
 
 
 class Carry(NamedTuple):
@@ -127,7 +123,7 @@ class Carry(NamedTuple):
     step: Array  # rows answered so far
 
 
-class RowByRow:
+class RowByRow(Turns):
     """Adds a row, learns and acts again, all in one dispatch: where every row may bring a batch.
 
     A dispatch costs more than a small network's update. So rows stay where the learner is, are
@@ -143,7 +139,7 @@ class RowByRow:
         max_updates: int | None,
     ):
         play.episode_limit = agent.adder.episode_limit
-        self._play, self.halted = play, False
+        self._play, self._halted = play, False
         count, spec = play.num_envs, play.spec
         act_key, learn_key = (streams.key(seed, x) for x in (Stream.ACT, Stream.LEARN))
         _, updates = agent.adder.schedule(count)
@@ -153,8 +149,8 @@ class RowByRow:
             state = cycle.init(agent, spec, seed, count)
             row = cycle.example_row(agent, spec, state.learner.params)
             row = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), row)
-            actors = (cycle.initial_actor_state(agent.actor, count) for _ in range(2))
-            return Carry(state, row, jnp.bool_(False), *actors, jnp.uint32(0))
+            before, actor = (cycle.initial_actor_state(agent.actor, count) for _ in range(2))
+            return Carry(state, row, jnp.bool_(False), before, actor, jnp.uint32(0))
 
         def turn(carry: Carry, timestep: dm_env.TimeStep):
             state, row, begun, _, actor, step = carry
@@ -175,19 +171,25 @@ class RowByRow:
             carry = Carry(state, row, jnp.bool_(True), actor, following, step + 1)
             return carry, (action, jnp.stack([wrong, state.halted | reached]))
 
-        first = jax.jit(initial)
-        if resume is None:
-            self._carry = first()
-        else:
-            self._carry = _restored(jax.eval_shape(first), resume)
-            play.restore(*resume)
-        self._turn = sequential(turn, donate_argnums=0)
+        self._turn, first = sequential(turn, donate_argnums=0), jax.jit(initial)
+        self._carry = first() if resume is None else _restored(jax.eval_shape(first), resume)
         row = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), self._carry.row)
-        read = [True] * len(jax.tree.leaves(row.timestep))
-        # One memory for all of them: until an action is there, all of it has been read.
-        self._block = Block(row, 1, count, read, spec, play.begun())
         self._seen = jax.tree.structure(row.timestep)
+        if resume is not None:
+            if held := resume.facts["held"]:
+                raise SettingError(
+                    f"the run stands {held} rows into a block, and by its settings there are no "
+                    "blocks now; use the settings it was saved with"
+                )
+            play.restore(*resume)
+        # One memory for all of them: until an action is there, all of it has been read.
+        read = [True] * self._seen.num_leaves
+        self._block = Block(row, 1, count, read, spec, play.begun())
         self._actions: Any = None
+
+    @property
+    def halted(self):
+        return self._halted
 
     def advance(self, due):
         if self._actions is None:
@@ -202,16 +204,13 @@ class RowByRow:
         play, block = self._play, self._block
         timestep = self._seen.unflatten(block.begin(play.timesteps))
         self._carry, (action, flags) = self._turn(self._carry, timestep)
-        wrong, self.halted = np.asarray(flags).tolist()
+        wrong, self._halted = np.asarray(flags).tolist()
         if wrong:
             block.check()
             raise RuntimeError("a rule is broken on the device that NumPy finds kept")
         # Memory of its own: the next turn overwrites that of the device.
         self._actions = jax.tree.map(np.array, action)
         block.follow(self._actions, play.begun())
-
-    def check(self):
-        pass
 
     def state(self):
         return self._carry.state
@@ -230,12 +229,6 @@ class RowByRow:
         facts |= {"rows": int(carry.step) - begun, "held": 0, "now": 0, "ends": 0, "look": False}
         facts["begun"] = [[int(n) for n in numbers] for numbers in self._play.begun()]
         return {**arrays, "rows": rows, "environments": own}, facts
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
 
 
 def _restored(like: Carry, saved: Snapshot) -> Carry:
