@@ -26,6 +26,7 @@ PATHS = {
         "experiments/cartpole_ppo.py",
         *LEARNING,
         "rlws/trainers/host.py",
+        "rlws/trainers/turns.py",
         "rlws/trainers/rollout.py",
         "rlws/trainers/learning.py",
         "rlws/trainers/cycle.py",

@@ -10,8 +10,9 @@ import numpy as np
 from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
 from rlws.trainers.players import Players, make_players
+from rlws.trainers.row_by_row import RowByRow
 from rlws.trainers.trainer import Progress, Snapshot, Trainer, limits, never, next_multiple
-from rlws.trainers.turns import InBlocks, RowByRow, Turns
+from rlws.trainers.turns import InBlocks, Turns
 
 
 class HostTrainer(Trainer):

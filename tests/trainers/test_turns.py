@@ -12,7 +12,7 @@ from agents_zoo import dqn, sac
 from rlws import checkpoint, networks, sequential
 from rlws.environments.checks import AgentFault
 from rlws.settings import SettingError
-from rlws.trainers import HostTrainer, Snapshot, block, host, turns
+from rlws.trainers import HostTrainer, Snapshot, block, host, row_by_row, turns
 
 REPLAY = dict(capacity=200, min_size=50, batch_size=8, period=1)
 SMALL = networks.MLP((8,))
@@ -35,7 +35,7 @@ def played(trainer, case, monkeypatch, parts=("row by row",), steps=300, **how):
     config, environment = CASES[case]
     saved = None
     for i, part in enumerate(parts, 1):
-        made = {"row by row": turns.RowByRow, "in blocks": in_blocks}[part]
+        made = {"row by row": row_by_row.RowByRow, "in blocks": in_blocks}[part]
         monkeypatch.setattr(host, "RowByRow", made)
         until = steps * i // len(parts)
         how |= {"steps": until, "resume": saved}
