@@ -27,6 +27,7 @@ CASES = {
         MLP, prioritised=True, capacity=200, min_size=50, batch_size=8, period=8, updates=2
     ),
     "impala": impala.Config(MLP),
+    "row by row": dqn.Config(MLP, capacity=200, min_size=50, batch_size=8, period=1),
 }
 
 
@@ -77,7 +78,9 @@ def assert_same(one, other, exact=True):
 def test_one_actor_is_bitwise_the_host_trainer(case):
     host = played(HostTrainer(num_envs=2), case)
     assert host[2][2] > 3  # updates
-    assert_same(played(DistributedTrainer(num_envs=2, num_actors=1), case), host)
+    # Learning and acting as one program, or as two, are the same to rounding.
+    exact = case != "row by row"
+    assert_same(played(DistributedTrainer(num_envs=2, num_actors=1), case), host, exact)
 
 
 @pytest.mark.slow
