@@ -141,6 +141,16 @@ def test_a_block_in_one_memory_counts_steps(monkeypatch):
     assert len({tuple(x) for _, *x in followed}) > 35
 
 
+def test_what_a_program_returns_is_never_memory_of_its_numpy_arguments():
+    """On which `RowByRow` relies: it writes the next timestep where the last one was."""
+    raw = np.zeros(2**16 + 64, np.uint8)
+    begin = -raw.ctypes.data % 64  # so that JAX may borrow it
+    x = raw[begin : begin + 2**16].view(np.float32)
+    kept, _ = sequential.sequential(lambda x, y: (x, y + 1), donate_argnums=1)(x, jnp.zeros(3))
+    x[:] = 1.0
+    assert float(kept.sum()) == 0.0
+
+
 def test_an_unknown_option_of_the_compiler_is_left_out(monkeypatch):
     sequential._options.cache_clear()
     monkeypatch.setattr(sequential, "_IN_ORDER", {"xla_of_another_time": "true"})
