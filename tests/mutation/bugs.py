@@ -695,6 +695,17 @@ BUGS = [
         NEVER_RESUMED,
     ),
     Bug(
+        "resume_forgets_what_the_actor_remembers_row_by_row",
+        "rlws/trainers/row_by_row.py",
+        'actor = checkpoint.restore(like.actor, arrays, "actor")',
+        "actor = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like.actor)",
+        "agents_zoo.dqn",
+        (),
+        "tests/trainers/test_resume.py::test_stopped_and_resumed_is_bitwise_the_same",
+        None,
+        NEVER_RESUMED,
+    ),
+    Bug(
         "half_a_block_is_lost_where_the_budget_ends",
         "rlws/trainers/program.py",
         "            if length > 1:\n                after, log = _whole",

@@ -20,6 +20,7 @@ CASES = {
     "ppo": (ppo.Config(backbone=MLP, **UNROLLS), "jax:CartPole-v1"),
     "gru": (ppo.Config(**GRU, **UNROLLS), "jax:CartPole-v1"),
     "dqn": (dqn.Config(prioritised=True, **REPLAY), "jax:CartPole-v1"),
+    "dqn in blocks": (dqn.Config(period=4, **REPLAY), "jax:CartPole-v1"),
     "sac": (sac.Config(random_steps=50, **REPLAY), "gym:Pendulum-v1"),
 }
 HOST, DEVICE = HostTrainer(num_envs=2), DeviceTrainer(num_envs=2)
@@ -76,7 +77,8 @@ def digest_of(progress):
 @pytest.mark.parametrize(
     ("case", "trainer"),
     [
-        *(("reinforce", HOST), ("dqn", HOST), ("ppo", DEVICE), ("dqn", DEVICE)),
+        *(("reinforce", HOST), ("dqn", HOST), ("dqn in blocks", HOST)),
+        *(("ppo", DEVICE), ("dqn", DEVICE)),
         *(pytest.param(case, HOST, marks=pytest.mark.slow) for case in ("ppo", "gru", "sac")),
         *(pytest.param(case, DEVICE, marks=pytest.mark.slow) for case in ("reinforce", "gru")),
         pytest.param("dqn", HostTrainer(), marks=pytest.mark.slow),
