@@ -22,8 +22,8 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner, standardise
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
-from rlws.optimizers import clipped_adam
-from rlws.returns import generalised_advantages
+from rlws.numerics.optimizers import clipped_adam
+from rlws.numerics.returns import generalised_advantages
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
 
 

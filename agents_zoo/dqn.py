@@ -28,8 +28,8 @@ from rlws.adders import PrioritisedReplay, Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone, Network
-from rlws.optimizers import clipped_adam
-from rlws.returns import n_step_returns
+from rlws.numerics.optimizers import clipped_adam
+from rlws.numerics.returns import n_step_returns
 from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
 
 

@@ -27,7 +27,7 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
-from rlws.optimizers import clipped_adam
+from rlws.numerics.optimizers import clipped_adam
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
 
 

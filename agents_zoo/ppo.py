@@ -25,12 +25,12 @@ from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner, standardise
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
-from rlws.optimizers import clipped_adam
-from rlws.packing import pack
-from rlws.permutation import permutation
-from rlws.returns import generalised_advantages
+from rlws.numerics.optimizers import clipped_adam
+from rlws.numerics.packing import pack
+from rlws.numerics.permutation import permutation
+from rlws.numerics.returns import generalised_advantages
+from rlws.numerics.vitals import explained_variance
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
-from rlws.vitals import explained_variance
 
 
 class Config(AgentConfig):

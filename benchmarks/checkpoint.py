@@ -13,8 +13,8 @@ from functools import partial
 
 from agents_zoo import dqn, ppo
 from benchmarks.measure import alternate
-from rlws import checkpoint
-from rlws.keeper import SECONDS, SHARE
+from rlws.numerics import checkpoint
+from rlws.runs.checkpointer import SECONDS, SHARE
 from rlws.trainers import HostTrainer, Snapshot
 
 ENVIRONMENT = "gym:CartPole-v1"

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 
 from agents_zoo import a2c, impala
 from rlws import networks
-from rlws.distributed import cluster
-from rlws.statistics import interquartile_mean
+from rlws.analysis.statistics import interquartile_mean
 from rlws.trainers import DistributedTrainer, HostTrainer, Trainer
+from rlws.trainers.distributed import cluster
 
 SECONDS = 0.005  # that a step of the slow environment takes
 
@@ -135,7 +135,7 @@ def startup() -> None:
         "from agents_zoo import impala\n"
         "from rlws.trainers import DistributedTrainer, HostTrainer\n"
         "imported = time.perf_counter()\n"
-        "from rlws.cache import enable_cache; enable_cache()\n"
+        "from rlws.numerics.cache import enable_cache; enable_cache()\n"
         "import sys\n"
         "trainer = eval(sys.argv[1])\n"
         "runs = trainer.train(impala.Config(), 'gym:CartPole-v1', steps=10**6, report_period=1)\n"

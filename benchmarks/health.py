@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from agents_zoo import dqn, ppo
 from benchmarks.measure import alternate, report, stepping
-from rlws import vitals
-from rlws.health import Health
+from rlws.numerics import vitals
+from rlws.runs.health import Health
 from rlws.trainers import HostTrainer, cycle
 
 LEVELS = ("nothing", "finite check", "and vital signs", "and Health")

@@ -27,14 +27,15 @@ import jax
 import numpy as np
 
 from benchmarks.rows import ROWS, Row
-from rlws import evaluation, statistics
-from rlws.experiment import Experiment
-from rlws.health import halted_text
+from rlws.analysis import statistics
+from rlws.analysis.statistics import interquartile_mean, interval
+from rlws.runs.experiment import Experiment
+from rlws.runs.health import halted_text
+from rlws.runs.launch import check
+from rlws.runs.sweep import parse_value
 from rlws.settings import SettingError, change, describe
-from rlws.statistics import interquartile_mean, interval
-from rlws.sweep import parse_value
 from rlws.tracking.figures import BLUE, GREY, VERMILLION
-from rlws.trainers import Member
+from rlws.trainers import Member, evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -361,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     row = row._replace(agent=change(row.agent, changes))
     # Mistakes come to light here, not after training, nor as crashes of all seeds.
     peer = _peer_scores(args.peer, row) if args.peer else None
-    Experiment(args.row, row.environment, row.agent, row.trainer, row.steps).check()
+    check(Experiment(args.row, row.environment, row.agent, row.trainer, row.steps))
     args.output.mkdir(parents=True, exist_ok=True)
     results, began = [], time.perf_counter()
     for result in run(row, seeds):

@@ -5,12 +5,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
 
+import rlws
 from agents_zoo import dqn
-from rlws.cli import main
-from rlws.experiment import Experiment
 from rlws.trainers import HostTrainer
 
-experiment = Experiment(
+experiment = rlws.Experiment(
     name="cartpole_dqn",
     environment="gym:CartPole-v1",
     agent=dqn.Config(learning_rate=1e-4, n_step=3, period=10, epsilon_steps=100_000),
@@ -19,4 +18,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment)
+    rlws.main(experiment)

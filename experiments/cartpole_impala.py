@@ -5,12 +5,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
 
+import rlws
 from agents_zoo import impala
-from rlws.cli import main
-from rlws.experiment import Experiment
 from rlws.trainers import DistributedTrainer
 
-experiment = Experiment(
+experiment = rlws.Experiment(
     name="cartpole_impala",
     environment="gym:CartPole-v1",
     agent=impala.Config(),
@@ -19,4 +18,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment)
+    rlws.main(experiment)

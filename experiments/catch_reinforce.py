@@ -5,12 +5,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
 
+import rlws
 from agents_zoo import reinforce
-from rlws.cli import main
-from rlws.experiment import Experiment
 from rlws.trainers import DeviceTrainer
 
-experiment = Experiment(
+experiment = rlws.Experiment(
     name="catch_reinforce",
     environment="jax:Catch",
     agent=reinforce.Config(),
@@ -19,4 +18,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment)
+    rlws.main(experiment)

@@ -5,13 +5,12 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
 
+import rlws
 from agents_zoo import ppo
-from rlws.cli import main
-from rlws.experiment import Experiment
 from rlws.networks import GRU
 from rlws.trainers import DeviceTrainer
 
-experiment = Experiment(
+experiment = rlws.Experiment(
     name="memory_ppo",
     environment="jax:Memory",
     agent=ppo.Config(backbone=GRU(), unroll_length=32, minibatches=4, epochs=4),
@@ -20,4 +19,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment)
+    rlws.main(experiment)

@@ -5,12 +5,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # runs by its path, also uninstalled
 
+import rlws
 from agents_zoo import td3
-from rlws.cli import main
-from rlws.experiment import Experiment
 from rlws.trainers import HostTrainer
 
-experiment = Experiment(
+experiment = rlws.Experiment(
     name="pendulum_td3",
     environment="gym:Pendulum-v1",
     agent=td3.Config(learning_rate=1e-3, critic_learning_rate=1e-3),
@@ -19,4 +18,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment)
+    rlws.main(experiment)

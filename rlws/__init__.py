@@ -1,16 +1,21 @@
 """RL Workshop: write a reinforcement learning algorithm once, run it everywhere JAX does."""
 
+import importlib
 from typing import Any
+
+# What scripts and notebooks use; nothing heavy is imported until it is asked for.
+_WHERE = {
+    "Evaluation": "runs.experiment",
+    "Experiment": "runs.experiment",
+    "diagnose": "diagnose.doctor",
+    "load": "runs.policy",
+    "main": "commands.cli",
+    "run": "runs.launch",
+}
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    # Nothing heavy until it is asked for.
-    if name == "diagnose":
-        from rlws.diagnose import diagnose
-
-        return diagnose
-    if name == "load":
-        from rlws.policy import load
-
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"rlws.{_WHERE[name]}"), name)

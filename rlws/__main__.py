@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlws.stderr import tell
+from rlws.tracking.stderr import tell
 
 VERBS = {
     "run": "run an experiment",
@@ -26,7 +26,7 @@ VERBS = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs a verb; returns the exit status: 0, 1 (it found something), else see `rlws.cli.say`."""
+    """Runs a verb; returns the status: 0, 1 (it found something), else see `commands.cli.say`."""
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet
@@ -35,7 +35,10 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return module.run(found)
     except BaseException as error:
-        from rlws.cli import known, say  # with all of JAX, which verbs that only read do not need
+        from rlws.commands.cli import (  # with all of JAX, which verbs that only read do not need
+            known,
+            say,
+        )
 
         if not known(error, ours=args is None):
             raise

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlws import vitals
-from rlws.flat import flat_products
 from rlws.networks import Network
+from rlws.numerics import vitals
+from rlws.numerics.flat import flat_products
 from rlws.settings import SettingError, Settings
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory

@@ -16,11 +16,11 @@ from rlws.actor import PolicyActor
 from rlws.adders import Unrolls
 from rlws.agent import Agent
 from rlws.environments import CartPole
-from rlws.evaluation import evaluator
 from rlws.learner import Learner
 from rlws.normalise import STATISTICS, normalise_observations, scale_rewards
 from rlws.terms.moments import Moments
 from rlws.trainers import cycle
+from rlws.trainers.evaluation import evaluator
 from rlws.types import EnvironmentSpec, Row
 
 F, M, L = StepType.FIRST, StepType.MID, StepType.LAST

@@ -8,10 +8,10 @@ import shlex
 
 import pytest
 
-from rlws import cli
 from rlws.__main__ import VERBS
-from rlws.experiment import Experiment
-from rlws.flags import parse
+from rlws.commands import cli
+from rlws.commands.flags import parse
+from rlws.runs import launch
 from rlws.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -59,10 +59,10 @@ def test_readme_command_exists(command, monkeypatch):
         assert args[0] in VERBS
         return
     parsed = []
-    monkeypatch.setattr(Experiment, "run", lambda experiment: parsed.append(experiment))
+    monkeypatch.setattr(launch, "run", parsed.append)
     cli.main(module.experiment, args)
     try:
-        parsed[0].check()
+        launch.check(parsed[0])
     except SettingError as error:
         if requirement != "." and f"pip install 'rlws{requirement[1:]}'" in str(error):
             pytest.skip(str(error))

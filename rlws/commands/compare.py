@@ -5,8 +5,8 @@ import datetime
 import pathlib
 import shlex
 
-from rlws.comparison.sides import make_sides, scores
-from rlws.results import SCORE
+from rlws.analysis.comparison.sides import make_sides, scores
+from rlws.analysis.results import SCORE
 from rlws.settings import SettingError
 
 EPILOG = """A and B are folders of runs or sweeps: `rlws compare A B`. Of several for each side,
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     """Compares, prints and writes; returns 0."""
     from rich.console import Console
 
-    from rlws.comparison.measures import Comparison
-    from rlws.comparison.more_seeds import check_plan, until_decided
-    from rlws.comparison.sequential import Look
-    from rlws.comparison.show import new_folder, show, write
-    from rlws.comparison.verdict import judge
+    from rlws.analysis.comparison.measures import Comparison
+    from rlws.analysis.comparison.more_seeds import check_plan, until_decided
+    from rlws.analysis.comparison.sequential import Look
+    from rlws.analysis.comparison.show import new_folder, show, write
+    from rlws.analysis.comparison.verdict import judge
 
     plan = (args.batch, args.max_seeds) if args.until_decided else None
     if plan:

@@ -4,11 +4,11 @@ import argparse
 
 from rich.console import Console
 
-from rlws.cache import enable_cache
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose, show
 from rlws.diagnose.doctor import STEPS
 from rlws.diagnose.ladder import SEEDS
+from rlws.numerics.cache import enable_cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 
-from rlws.cache import enable_cache
-from rlws.evaluation import evaluator
-from rlws.policy import load
+from rlws.analysis.statistics import interquartile_mean, interval
+from rlws.numerics.cache import enable_cache
+from rlws.runs.policy import load
 from rlws.settings import SettingError
-from rlws.statistics import interquartile_mean, interval
 from rlws.tracking.files import write_json
+from rlws.trainers.evaluation import evaluator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

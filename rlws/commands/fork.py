@@ -8,13 +8,14 @@ import sys
 
 import jax
 
-from rlws import checkpoint
-from rlws.experiment import Experiment
-from rlws.flags import parse
-from rlws.policy import made
-from rlws.runs import experiment_of
+from rlws.commands.flags import parse
+from rlws.numerics import checkpoint
+from rlws.runs import launch
+from rlws.runs.experiment import Experiment
+from rlws.runs.folders import experiment_of
+from rlws.runs.policy import made
+from rlws.runs.sweep import members
 from rlws.settings import SettingError, describe
-from rlws.sweep import members
 from rlws.tracking.files import write_json
 from rlws.trainers import cycle
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    variant.run()
+    launch.run(variant)
     return 0
 
 
@@ -79,7 +80,7 @@ def _source(found: checkpoint.Checkpoint, at: int | None) -> str:
 
 def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint) -> None:
     """Raises a SettingError unless the variant can go on from the checkpoint of its parent."""
-    variant.check()
+    launch.check(variant)
     for name in ("directory", "resume", "seed"):
         if getattr(variant, name) != getattr(parent, name):
             raise SettingError(

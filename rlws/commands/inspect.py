@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
-from rlws import checkpoint
-from rlws.runs import configuration
+from rlws.numerics import checkpoint
+from rlws.runs.folders import configuration
 from rlws.settings import SettingError
 
 # By path of the array. What is drawn depends on these counters, the seed and nothing else.

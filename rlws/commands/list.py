@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlws import catalogue
-from rlws.results import SCORE, Result, gather, read
+from rlws.analysis.results import SCORE, Result, gather, read
+from rlws.analysis.statistics import interquartile_mean
+from rlws.commands import catalogue
 from rlws.settings import SettingError, choose
-from rlws.statistics import interquartile_mean
 from rlws.tracking.progress import number
 
 KINDS = ("agents", "experiments", "environments", "runs")

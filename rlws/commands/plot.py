@@ -4,7 +4,7 @@ import argparse
 import datetime
 import pathlib
 
-from rlws.results import column, gather, grouped
+from rlws.analysis.results import column, gather, grouped
 from rlws.settings import SettingError
 
 METRIC = "episode_return"
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Draws the figure and says where it is; returns 0."""
     path = picture_path(args.output)
     groups, notes = grouped(gather(args.directories))
-    from rlws.tracking.curves import aligned, curves_figure, seeds
+    from rlws.analysis.curves import aligned, curves_figure, seeds
 
     curves = [
         aligned(group.label, [column(result, args.metric) for result in group.results])

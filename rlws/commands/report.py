@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import shlex
 
-from rlws.results import gather, grouped
+from rlws.analysis.results import gather, grouped
 from rlws.settings import SettingError
 
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     if output.suffix.lower() not in (".html", ".htm"):
         raise SettingError(f"--output must end in .html, got {args.output!r}; try report.html")
     groups, notes = grouped(gather(args.directories))
-    from rlws.report import report, write
+    from rlws.analysis.report import report, write
 
     words = ["rlws", "report", *args.directories, "--output", args.output]
     command = shlex.join(words + ["--no-videos"] * args.no_videos)

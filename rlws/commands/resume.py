@@ -3,8 +3,9 @@
 import argparse
 import dataclasses
 
-from rlws.flags import parse
-from rlws.runs import experiment_of
+from rlws.commands.flags import parse
+from rlws.runs import launch
+from rlws.runs.folders import experiment_of
 from rlws.settings import SettingError
 
 PASSES_ON = True  # flags that are the experiment's
@@ -22,5 +23,5 @@ def run(args: argparse.Namespace) -> int:
     found = parse(here, args.rest)
     if (found.directory, found.resume) != (here.directory, True):
         raise SettingError("--directory and --resume must not be given: that is what DIR says")
-    found.run()
+    launch.run(found)
     return 0

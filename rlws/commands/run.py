@@ -2,10 +2,11 @@
 
 import argparse
 
-from rlws import catalogue
+from rlws.commands import catalogue
+from rlws.commands.flags import parse
 from rlws.commands.target import load_module
-from rlws.experiment import Experiment
-from rlws.flags import parse
+from rlws.runs import launch
+from rlws.runs.experiment import Experiment
 from rlws.settings import SettingError, choose
 
 PASSES_ON = True  # flags that are the experiment's
@@ -25,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
     experiment = getattr(found, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise SettingError(f"{name} must hold an Experiment called experiment; see `rlws list`")
-    parse(experiment, args.rest).run()
+    launch.run(parse(experiment, args.rest))
     return 0

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from rlws.agent import AgentConfig
-from rlws.flags import BACKBONES
+from rlws.commands.flags import BACKBONES
+from rlws.runs.sweep import parse_value
 from rlws.settings import SettingError, change, choose
-from rlws.sweep import parse_value
 
 
 def agent_config(target: str, settings: list[str]) -> AgentConfig:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rlws import evaluation
-from rlws.policy import Policy, load
+from rlws.runs.policy import Policy, load
 from rlws.settings import SettingError
 from rlws.tracking import write_video
+from rlws.trainers import evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

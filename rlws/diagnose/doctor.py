@@ -17,7 +17,7 @@ from rlws.diagnose.probes import ladder as all_probes
 from rlws.diagnose.small import small
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.settings import SettingError, change
-from rlws.stderr import line_of
+from rlws.tracking.stderr import line_of
 from rlws.trainers import cycle
 
 STEPS = 6_000

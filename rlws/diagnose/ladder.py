@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws import evaluation
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import beliefs
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import FEATURES, Tabular, blank
+from rlws.trainers import evaluation
 from rlws.trainers.population import AXIS
 from rlws.trainers.program import Budget, Program
 

@@ -12,9 +12,9 @@ from rlws.diagnose.keys import check_keys
 from rlws.diagnose.learners import check_learner
 from rlws.diagnose.spreads import check_spreads
 from rlws.diagnose.stream import NUM_ENVS, make_stream
-from rlws.places import place_of
 from rlws.settings import SettingError
 from rlws.trainers import cycle
+from rlws.trainers.tracebacks import place_of
 from rlws.types import EnvironmentSpec
 
 PARTS = ("actor", "adder", "learner")

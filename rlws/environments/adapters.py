@@ -8,8 +8,8 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import streams
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.numerics import streams
 from rlws.types import Action, Array, Key
 
 

@@ -14,8 +14,8 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from rlws import streams
 from rlws.environments.names import unknown
+from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action
 

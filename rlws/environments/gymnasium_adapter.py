@@ -9,9 +9,9 @@ import dm_env
 import gymnasium
 import numpy as np
 
-from rlws import streams
 from rlws.environments import gymnasium_spaces as spaces
 from rlws.environments.names import unknown
+from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action
 

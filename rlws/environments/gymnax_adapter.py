@@ -15,9 +15,9 @@ import numpy as np
 from dm_env import specs
 from gymnax.environments import spaces
 
-from rlws import streams
 from rlws.environments import jax_environment
 from rlws.environments.names import unknown
+from rlws.numerics import streams
 from rlws.settings import PositiveInt, SettingError
 from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
 

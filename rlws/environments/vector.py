@@ -16,11 +16,11 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from rlws import streams
 from rlws.environments import registry
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.names import unknown
+from rlws.numerics import streams
 from rlws.settings import SettingError, choose
 from rlws.types import Action, EnvironmentSpec
 

@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rlws.stderr import tell
 from rlws.tracking.sink import Row, Run, Sink
+from rlws.tracking.stderr import tell
 
 COUNTERS = ("steps", "episodes", "updates", "seconds", "steps_per_second")
 

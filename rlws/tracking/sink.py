@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from rlws.stderr import tell
+from rlws.tracking.stderr import tell
 
 Row = Mapping[str, float]
 OnFailure = Literal["drop", "stop"]

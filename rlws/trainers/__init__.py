@@ -1,7 +1,7 @@
 """Trainers: what steps environments, and turns the cycle of acting, adding and learning."""
 
 from rlws.trainers.device import DeviceTrainer
-from rlws.trainers.distributed import DistributedTrainer
+from rlws.trainers.distributed.trainer import DistributedTrainer
 from rlws.trainers.host import HostTrainer
 from rlws.trainers.trainer import Member, Progress, Snapshot, Trainer
 

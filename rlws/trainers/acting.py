@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from rlws.agent import Agent
-from rlws.sequential import sequential
+from rlws.numerics.sequential import sequential
 from rlws.trainers import cycle
 from rlws.types import Array, Key, Params, Row
 

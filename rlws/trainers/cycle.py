@@ -10,13 +10,13 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
-from rlws import streams
 from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
 from rlws.environments.checks import check_actions
 from rlws.learner import LearnerState
-from rlws.places import stepped_through
-from rlws.streams import Stream
+from rlws.numerics import streams
+from rlws.numerics.streams import Stream
+from rlws.trainers.tracebacks import stepped_through
 from rlws.types import Action, Array, EnvironmentSpec, Key, Metrics, Params, Row
 
 

@@ -8,9 +8,9 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import checkpoint
 from rlws.environments import resolve, rules
 from rlws.environments.checks import check_rules, fault
+from rlws.numerics import checkpoint
 from rlws.settings import PositiveInt, SettingError
 from rlws.trainers.population import Population, Untraceable
 from rlws.trainers.program import Budget, Wrong

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws import checkpoint, streams
 from rlws.agent import Agent
-from rlws.streams import Stream
+from rlws.numerics import checkpoint, streams
+from rlws.numerics.streams import Stream
 from rlws.trainers import cycle
 from rlws.trainers.sharding import over_devices
 from rlws.types import EnvironmentSpec, Params, Row

@@ -7,10 +7,11 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
-from rlws import environments, streams
+from rlws import environments
 from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, rules
-from rlws.streams import Stream
+from rlws.numerics import streams
+from rlws.numerics.streams import Stream
 from rlws.trainers import cycle
 from rlws.types import Array, Key, Params, Row
 

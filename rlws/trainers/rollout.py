@@ -8,10 +8,10 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import checkpoint, streams
 from rlws.adders.episodes import MAX_BLOCK
 from rlws.agent import Agent
-from rlws.streams import Stream
+from rlws.numerics import checkpoint, streams
+from rlws.numerics.streams import Stream
 from rlws.trainers import cycle
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.block import Block

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws import checkpoint, streams
 from rlws.agent import Agent
 from rlws.environments import rules
-from rlws.sequential import sequential
+from rlws.numerics import checkpoint, streams
+from rlws.numerics.sequential import sequential
+from rlws.numerics.streams import Stream
 from rlws.settings import SettingError
-from rlws.streams import Stream
 from rlws.trainers import cycle
 from rlws.trainers.block import Block
 from rlws.trainers.players import Players

@@ -86,7 +86,7 @@ class Trainer(Settings):
         What that returns, and the arguments, are those of `evaluation.evaluator`; `config` is of
         the agent.
         """
-        from rlws import evaluation  # which imports trainers
+        from rlws.trainers import evaluation  # which imports trainers
 
         evaluate = evaluation.evaluator(agent, environment, episodes, self.timeout)
 

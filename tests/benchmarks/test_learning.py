@@ -11,9 +11,10 @@ from agents_zoo import reinforce
 from benchmarks import learning
 from benchmarks.learning import Result
 from benchmarks.rows import ROWS, Row
-from rlws.experiment import Experiment
+from rlws.analysis.statistics import interval, wilson_interval
+from rlws.runs import launch
+from rlws.runs.experiment import Experiment
 from rlws.settings import SettingError, describe
-from rlws.statistics import interval, wilson_interval
 from rlws.trainers import DeviceTrainer, Progress, Trainer
 
 RANDOM = -50.0
@@ -319,7 +320,7 @@ def test_rows_can_be_run(name):
     row = ROWS[name]
     if row.environment.startswith("gymnax:"):
         pytest.importorskip("gymnax")
-    Experiment(name, row.environment, row.agent, row.trainer, row.steps).check()
+    launch.check(Experiment(name, row.environment, row.agent, row.trainer, row.steps))
     assert set(row.references) <= {"match", "stretch"}
 
 

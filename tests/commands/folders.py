@@ -4,7 +4,7 @@ import csv
 import json
 
 CONFIG = {
-    "type": "rlws.experiment:Experiment",
+    "type": "rlws.runs.experiment:Experiment",
     "name": "toy",
     "environment": "jax:Catch",
     "agent": {

@@ -5,11 +5,11 @@ import shlex
 import numpy as np
 import pytest
 
-from rlws import statistics
 from rlws.__main__ import main
-from rlws.comparison import more_seeds
-from rlws.comparison.sides import make_sides, scores
-from rlws.runs import experiment_of
+from rlws.analysis import statistics
+from rlws.analysis.comparison import more_seeds
+from rlws.analysis.comparison.sides import make_sides, scores
+from rlws.runs.folders import experiment_of
 from rlws.settings import describe
 from tests.commands.folders import write_run, write_seeds
 

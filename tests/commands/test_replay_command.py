@@ -9,9 +9,10 @@ import pytest
 from agents_zoo import reinforce
 from rlws.__main__ import main
 from rlws.commands import replay
-from rlws.experiment import Experiment
-from rlws.health import NonFiniteError
 from rlws.networks import MLP
+from rlws.runs import launch
+from rlws.runs.experiment import Experiment
+from rlws.runs.health import NonFiniteError
 from rlws.trainers import DeviceTrainer, HostTrainer
 
 LINES = pathlib.Path(__file__).read_text().splitlines()
@@ -61,7 +62,7 @@ def kept(request, tmp_path_factory):
         quiet=True,
     )
     with pytest.raises(NonFiniteError, match=r"rlws replay .*capsule --eager"):
-        experiment.run()
+        launch.run(experiment)
     return request.param, folder
 
 

@@ -8,7 +8,7 @@ import pytest
 QUICK = ("--steps", "0", "--evaluation.episodes", "2", "--seed", "7", "--quiet")
 FILE = """
 from agents_zoo import reinforce
-from rlws.experiment import Experiment
+from rlws.runs.experiment import Experiment
 from rlws.networks import MLP
 from rlws.trainers import DeviceTrainer
 

@@ -4,10 +4,10 @@ import csv
 import dataclasses
 
 from agents_zoo import ppo
-from rlws import checkpoint
-from rlws.experiment import Evaluation, Experiment
-from rlws.keeper import Checkpoints
 from rlws.networks import MLP
+from rlws.numerics import checkpoint
+from rlws.runs import launch
+from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 from rlws.trainers import DeviceTrainer
 
 TOY = Experiment(
@@ -24,7 +24,7 @@ TOY = Experiment(
 
 def run_toy(folder, **changes):
     """Runs the toy, with changes, in a folder, which it returns."""
-    dataclasses.replace(TOY, directory=str(folder), **changes).run()
+    launch.run(dataclasses.replace(TOY, directory=str(folder), **changes))
     return folder
 
 

@@ -15,8 +15,10 @@ from absl.testing import absltest
 from dm_env import StepType, TimeStep, specs, test_utils
 
 from agents_zoo import ppo, sac
-from rlws import catalogue, checkpoint, environments, networks
+from rlws import environments, networks
+from rlws.commands import catalogue
 from rlws.environments import registry, resolve
+from rlws.numerics import checkpoint
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.trainer import Snapshot

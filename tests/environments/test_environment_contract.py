@@ -9,8 +9,9 @@ import pytest
 from absl.testing import absltest
 from dm_env import StepType, test_utils
 
-from rlws import environments, streams
+from rlws import environments
 from rlws.environments.gymnasium_adapter import GymEnvironment
+from rlws.numerics import streams
 
 MAKERS = {
     "gym": lambda seed=0, index=0: GymEnvironment("CartPole-v1", seed, index),

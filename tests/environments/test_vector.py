@@ -12,11 +12,12 @@ from dm_env import StepType
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from rlws import environments, streams
+from rlws import environments
 from rlws.environments.cartpole import State
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.environments.vector import make_vector
+from rlws.numerics import streams
 from rlws.settings import SettingError
 
 # So that processes get the classes of this module without importing it, and JAX with it.

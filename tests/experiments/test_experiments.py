@@ -7,7 +7,8 @@ import pytest
 
 import experiments
 from agents_zoo import reinforce
-from rlws.cli import main
+from rlws.commands.cli import main
+from rlws.runs import launch
 from rlws.settings import SettingError
 
 FAST = ("cartpole_reinforce", "cartpole_ppo_device", "pendulum_sac")
@@ -27,7 +28,7 @@ def test_experiment_runs_at_toy_size(name, tmp_path):
     experiment = module.experiment
     assert experiment.name == name
     try:
-        experiment.check()
+        launch.check(experiment)
     except SettingError as error:
         if "package that is missing" not in str(error):
             raise

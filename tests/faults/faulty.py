@@ -13,10 +13,10 @@ import numpy as np
 from dm_env import StepType, specs
 
 from agents_zoo import ppo
-from rlws import checkpoint, environments, networks, streams
-from rlws.cli import main
-from rlws.experiment import Evaluation, Experiment
-from rlws.keeper import Checkpoints
+from rlws import environments, networks
+from rlws.commands.cli import main
+from rlws.numerics import checkpoint, streams
+from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 
 LENGTH = 10  # steps of an episode
 AT = (0, 3, 5, LENGTH)  # steps at which faults happen; 3 by default, 5 begins a block

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from faulty import Faulty, fail, left, play, refused
 
-from rlws import checkpoint, environments
+from rlws import environments
+from rlws.numerics import checkpoint
 
 
 def wrong(fault, says, quick=False):

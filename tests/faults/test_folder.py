@@ -8,7 +8,7 @@ from faulty import experiment, left, play, refused
 from processes import done, end, outcome, run_of, start, tree
 
 from rlws.__main__ import main as rlws
-from rlws.cli import main
+from rlws.commands.cli import main
 
 
 @pytest.fixture(scope="module")

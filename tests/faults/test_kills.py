@@ -25,7 +25,7 @@ from processes import (
     wait_for_lines,
 )
 
-from rlws import checkpoint
+from rlws.numerics import checkpoint
 
 pytestmark = pytest.mark.slow
 STARTUP = 6.0  # seconds: import, compile, restore

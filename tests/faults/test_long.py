@@ -11,7 +11,7 @@ from dm_env import specs
 from faulty import experiment
 
 from rlws import environments
-from rlws.keeper import Checkpoints
+from rlws.runs.experiment import Checkpoints
 from rlws.tracking import Sink
 
 
@@ -65,7 +65,7 @@ class Endless(dm_env.Environment):
 
 @pytest.mark.slow
 def test_an_endless_episode_takes_no_more_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlws.recorder.Recorder._evaluation", lambda *_: dict)
+    monkeypatch.setattr("rlws.runs.recorder.Recorder._evaluation", lambda *_: dict)
     environments.register("faulty:endless", Endless)
     agent = dataclasses.replace(experiment.agent, unroll_length=500)
     kept = Checkpoints(period=20_000)

@@ -11,6 +11,7 @@ from faulty import experiment
 
 import rlws
 from rlws import environments
+from rlws.runs import launch
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer
 
@@ -24,7 +25,7 @@ def test_runs_of_two_threads_are_two_runs_and_a_third_in_their_folder_is_refused
 
     def run(name, folder):
         try:
-            summary = dataclasses.replace(RUN, directory=str(tmp_path / folder)).run()
+            summary = launch.run(dataclasses.replace(RUN, directory=str(tmp_path / folder)))
             found[name] = tuple(summary[counter] for counter in COUNTERS)
         except SettingError as error:
             found[name] = error
@@ -54,7 +55,9 @@ def test_what_was_reported_before_is_not_mistaken_for_what_is_now():
 
 @pytest.mark.slow
 def test_a_loaded_policy_names_what_it_cannot_act_on(tmp_path):
-    dataclasses.replace(RUN, environment="gym:CartPole-v1", directory=str(tmp_path / "run")).run()
+    launch.run(
+        dataclasses.replace(RUN, environment="gym:CartPole-v1", directory=str(tmp_path / "run"))
+    )
     act = rlws.load(tmp_path / "run")
     assert act(np.zeros(4, np.float32)) in (0, 1)
     for wrong in (np.zeros(3), np.zeros((2, 4)), "left"):

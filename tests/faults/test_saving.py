@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from processes import end, program
 
-from rlws import checkpoint
+from rlws.numerics import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ CALLS = ("mkdir", "openat", "write", "fsync", "rename", "unlinkat", "rmdir")
 SAVE = """
 import pathlib, sys
 import numpy as np
-from rlws import checkpoint
+from rlws.numerics import checkpoint
 print("begins", flush=True)
 checkpoint.save(pathlib.Path(sys.argv[1]), f"{3:012d}", {"x": np.full(5, 3)}, {"step": 3})
 """

@@ -9,7 +9,8 @@ import pytest
 from faulty import LENGTH, Faulty, left, play, refused
 from processes import end, program, wait_for_lines
 
-from rlws import checkpoint, keeper, recorder
+from rlws.numerics import checkpoint
+from rlws.runs import checkpointer, recorder
 from rlws.tracking import files
 from rlws.trainers import learning, rollout
 
@@ -28,7 +29,7 @@ PHASES = {
     "pruning": (checkpoint, "_remove", 2),
     "logging": (files, "append", 6),
     "evaluating": (recorder.Recorder, "_evaluation", 1),
-    "the last report": (keeper.Keeper, "save", 13),
+    "the last report": (checkpointer.Checkpointer, "save", 13),
 }
 
 
@@ -77,7 +78,7 @@ def test_any_signal_saves_and_leaves_no_trace(name, tmp_path, capfd, in_peace):
 
 BLOCKED = """
 import sys
-from rlws import interrupts
+from rlws.tracking import interrupts
 from rlws.__main__ import main
 interrupts.GRACE = 1.0
 sys.exit(main())

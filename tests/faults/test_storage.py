@@ -14,8 +14,8 @@ import pytest
 from faulty import MEASURED, left, play, refused
 from processes import done, end, outcome, program, run_of
 
-from rlws import checkpoint
 from rlws.__main__ import main
+from rlws.numerics import checkpoint
 from rlws.tracking import files
 
 

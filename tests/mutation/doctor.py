@@ -10,9 +10,9 @@ from tests.mutation import plugin  # before anything of rlws
 import json
 import sys
 
-from rlws.cache import enable_cache
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose
+from rlws.numerics.cache import enable_cache
 
 SEEDS = 4
 

@@ -10,8 +10,9 @@ import pytest
 from dm_env import specs
 
 from agents_zoo import ppo
-from rlws import checkpoint, networks
+from rlws import networks
 from rlws.environments.checks import EnvironmentFault
+from rlws.numerics import checkpoint
 from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.deadline import deadline
 

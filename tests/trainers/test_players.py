@@ -8,9 +8,10 @@ import pytest
 from dm_env import specs
 
 from agents_zoo import ppo
-from rlws import checkpoint, networks
+from rlws import networks
 from rlws.actor import Actor
 from rlws.environments.checks import AgentFault, EnvironmentFault
+from rlws.numerics import checkpoint
 from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.players import serial
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agents_zoo import dqn, ppo, reinforce, sac
-from rlws import checkpoint, networks
+from rlws import networks
+from rlws.numerics import checkpoint
 from rlws.trainers import DeviceTrainer, HostTrainer, Member, Snapshot, device
 
 MLP = networks.MLP((8,))

@@ -9,8 +9,9 @@ import pytest
 from test_device_faults import Unlucky, said
 
 from agents_zoo import dqn, sac
-from rlws import checkpoint, networks, sequential
+from rlws import networks
 from rlws.environments.checks import AgentFault
+from rlws.numerics import checkpoint, sequential
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer, Snapshot, block, host, row_by_row, turns
 

@@ -7,7 +7,7 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import checkpoint, environments
+from rlws import environments
 from rlws.environments.checks import (
     EnvironmentFault,
     blame,
@@ -17,6 +17,7 @@ from rlws.environments.checks import (
     filled,
     named,
 )
+from rlws.numerics import checkpoint
 from rlws.trainers.players.players import Players, check_actions, splitter
 from rlws.types import Action
 

@@ -6,11 +6,12 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import checkpoint, environments
+from rlws import environments
 from rlws.environments import rules
 from rlws.environments.actions import bounded
 from rlws.environments.checks import blame, check_rules
 from rlws.environments.vector import VectorEnvironment
+from rlws.numerics import checkpoint
 from rlws.trainers.players.players import Players, check_actions
 
 LAST = dm_env.StepType.LAST

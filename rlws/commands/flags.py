@@ -1,0 +1,115 @@
+"""From an experiment to flags, and from flags back to an experiment."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import itertools
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import tyro
+
+from rlws.networks import CNN, GRU, LSTM, MLP
+from rlws.runs.experiment import Experiment
+from rlws.settings import SettingError, change, choose, describe
+from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer
+
+TRAINERS = {"host": HostTrainer, "device": DeviceTrainer, "distributed": DistributedTrainer}
+BACKBONES = {"mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
+
+
+def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
+    """Returns `experiment` with the changes the arguments ask for; prints help and exits on --help.
+
+    Raises:
+      SettingError: what the arguments ask for cannot be; one line says why.
+    """
+    args = list(args)
+    for value in _take("--trainer", args):
+        choose("--trainer", value, TRAINERS)
+        if TRAINERS[value] is not type(experiment.trainer):
+            trainer = TRAINERS[value](num_envs=experiment.trainer.num_envs)
+            experiment = dataclasses.replace(experiment, trainer=trainer)
+    for value in _take("--agent.backbone", args):
+        choose("--agent.backbone", value, BACKBONES)
+        agent = change(experiment.agent, {"backbone": BACKBONES[value]()})
+        experiment = dataclasses.replace(experiment, agent=agent)
+    sweep = (*experiment.sweep, *_take("--sweep", args))
+    track = (*experiment.track, *_take("--track", args))
+    return _parse(dataclasses.replace(experiment, sweep=sweep, track=track), args)
+
+
+def _take(flag: str, args: list[str]) -> list[str]:
+    """Takes a flag out of the arguments; returns its values.
+
+    These decide which other flags there are, or may be given more than once.
+    """
+    values = []
+    while found := [i for i, arg in enumerate(args) if arg.partition("=")[0] == flag]:
+        _, equals, value = args.pop(found[0]).partition("=")
+        if not equals:
+            value = args.pop(found[0]) if found[0] < len(args) else ""
+        values.append(value)
+    return values
+
+
+def _parse(experiment, args):
+    program = sys.modules["__main__"]
+    spec = program.__spec__  # where it runs as a module
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(
+                type(experiment),
+                prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
+                description=f"{program.__doc__ or ''}\n\n"
+                f"--trainer {{{','.join(TRAINERS)}}} and --agent.backbone "
+                f"{{{','.join(BACKBONES)}}} choose the kind; their options are below.",
+                default=experiment,
+                args=args,
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise SettingError(_one_line(boxed.getvalue(), _flags(describe(experiment)))) from None
+
+
+def _flags(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    yield "--trainer"
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flags(value, f"{prefix}{name}.")
+        elif name != "type":  # of the settings, which `describe` adds
+            yield (prefix + name).replace("_", "-")
+
+
+def _one_line(box: str, flags: Iterable[str]) -> str:
+    """Returns what tyro says in a box (a message, and help under a rule) as our errors say it."""
+    rows = [row.strip("│╭╮╰╯ ") for row in re.sub("\x1b.*?m", "", box).splitlines()]
+    # Where a terminal is ASCII, the title stands over a rule, and not in it.
+    rows = [row for row in rows[1:2] if row.strip("-")] + rows[2:]
+    rule = lambda row: not row.strip("─-")
+    message = " ".join(itertools.takewhile(lambda row: not rule(row), rows))
+    usages = [
+        row for row in rows if row.startswith("--") and not rule(row)
+    ]  # in the help, such as "--seed INT"
+    if found := re.match(r"Unrecognized options: ([^,=]+)", message):
+        near = difflib.get_close_matches(found[1], flags, 1)
+        remedy = f"did you mean {near[0]}?" if near else "--help lists all"
+        return f"unknown option {found[1]}; {remedy}"
+    if found := re.match(r"Missing value for argument '(.+?)'", message):
+        return f"{found[1]} needs a value, got none; --help says which"
+    if found := re.match(
+        r"invalid choice '(.*)' for argument '(.+?)'. Expected one of (.*)", message
+    ):
+        choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
+    if found := re.match(r"Error parsing (--\S+): .*?'(.*)'", message):
+        kind = usages[0].partition(" ")[2] if usages else "another kind of value"
+        return f"{found[1]} takes {kind}, got '{found[2]}'"
+    if found := re.match(r"Error parsing (\S+): \w+\.(\w+) (must be .*)", message):
+        owner = "" if found[1] == Experiment.__name__ else f"{found[1]}."
+        return f"--{owner}{found[2].replace('_', '-')} {found[3]}"
+    return message

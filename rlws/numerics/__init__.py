@@ -1,0 +1,1 @@
+"""What makes XLA fast or exact; nothing here knows of agents."""

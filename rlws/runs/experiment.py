@@ -1,0 +1,61 @@
+"""An experiment: which agent in which environment, for how long, and what to keep of it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from rlws.agent import AgentConfig
+from rlws.settings import NonNegativeInt, PositiveInt, Range, Seed, Settings
+from rlws.tracking import Sink, make_sinks
+from rlws.trainers import HostTrainer, Member, Progress, Trainer
+
+REPORTS = 200  # rows of metrics in a run of so many steps
+Budget = Annotated[int, Range(0, 10**15)]  # more, a float of a row would not hold exactly
+
+
+class Evaluation(Settings):
+    """Episodes of the evaluator, from initial states that are the same each time."""
+
+    episodes: PositiveInt = 100  # per evaluation
+    period: NonNegativeInt = 0  # environment steps between evaluations; 0: at the end only
+
+
+class Checkpoints(Settings):
+    """When the state of a run is saved; whether and when changes nothing about the run."""
+
+    # Environment steps between; 0: at the first report after a minute, for 1 % of the time at most.
+    period: NonNegativeInt = 0
+    keep: PositiveInt = 2  # the newest are kept
+    on_error: Literal["stop", "continue"] = "stop"  # where one cannot be written
+
+
+class Experiment(Settings):
+    """What `rlws.run` runs; replace any field to make another."""
+
+    name: str  # of the experiment, and of its folder in results/
+    environment: str  # such as gym:CartPole-v1 or jax:Catch
+    agent: AgentConfig
+    trainer: Trainer = HostTrainer()
+    steps: Budget | None = 100_000  # budget in environment steps
+    episodes: Budget | None = None  # budget in episodes, if it is used up first
+    seed: Seed = 0  # decides everything random
+    evaluation: Evaluation = Evaluation()
+    directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
+    video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
+    track: tuple[str, ...] = ()  # jsonl, tensorboard, wandb, mlflow: besides; repeat the flag
+    on_track_failure: Literal["drop", "stop"] = "drop"  # what a full disk or silent service ends
+    quiet: bool = False  # print the summary only
+    sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
+    resume: bool = False  # go on with the run in the directory, or begin it
+    checkpoint: Checkpoints = Checkpoints()
+
+    def sinks(self) -> tuple[Sink, ...]:
+        """Returns new sinks of the kinds to track with, besides those that every run has."""
+        return make_sinks(self.track, self.on_track_failure)
+
+    def train_all(self, runs: list[Member], **control: Any) -> Iterator[dict[int, Progress]]:
+        """Trains several runs of this experiment; `control` is that of `Trainer.train_all`."""
+        period = 1000 if self.steps is None else max(1, self.steps // REPORTS)
+        budget: dict[str, Any] = dict(
+            steps=self.steps, episodes=self.episodes, report_period=period
+        )
+        return self.trainer.train_all(self.agent, self.environment, runs, **budget, **control)

@@ -1,0 +1,128 @@
+"""Run folders: what a run left behind, read again."""
+
+import contextlib
+import csv
+import json
+import pathlib
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from rlws.runs.differences import KEPT, differing
+from rlws.settings import SettingError, revive
+
+if TYPE_CHECKING:
+    from rlws.runs.experiment import Experiment
+
+# What may change when a run goes on: how long, and what is kept of it.
+FREE = KEPT | {"steps", "episodes", "evaluation"}
+PACKAGES = (
+    *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
+    *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
+)
+
+
+def experiment_of(directory: str | pathlib.Path) -> "Experiment":
+    """Returns the experiment whose run the folder holds, as its config.json says.
+
+    Raises:
+      SettingError: there is no run in it, or its classes are not to be found from here.
+    """
+    from rlws.runs.experiment import Experiment  # with all of JAX
+
+    found = revive(configuration(directory), "config.json")
+    if not isinstance(found, Experiment):
+        path = pathlib.Path(directory) / "config.json"
+        raise SettingError(f"{path} must describe an Experiment, got {type(found).__name__}")
+    return found
+
+
+def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
+    """Returns the described settings of the run in a folder, without importing its classes.
+
+    Raises:
+      SettingError: there is no run in it.
+    """
+    return _json(pathlib.Path(directory), "config.json")
+
+
+def summary(directory: str | pathlib.Path) -> dict[str, Any]:
+    """Returns what the run in a folder came to; empty while it has not ended."""
+    path = pathlib.Path(directory)
+    return _json(path, "summary.json") if (path / "summary.json").exists() else {}
+
+
+def members(directory: str | pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders of the runs below a folder: its own, or those of a sweep's members."""
+    path = pathlib.Path(directory)
+    table = path / "members.csv"
+    if not table.exists():
+        return [path]
+    with open(table, encoding="utf-8", newline="") as file:
+        return [path / row["member"] for row in csv.DictReader(file)]
+
+
+def finished(
+    directory: pathlib.Path, steps: int | None, episodes: int | None
+) -> dict[str, Any] | None:
+    """Returns the summary of the run in a folder if it has spent such a budget, else None."""
+    found = summary(directory)
+    if not found or "ended_by" in found:
+        return None
+    budget = {"steps": steps, "episodes": episodes}
+    count = found.get("members", 1)
+    spent = [found.get(k, 0) >= n * count for k, n in budget.items() if n is not None]
+    return found if any(spent) else None
+
+
+def check_same(described: dict[str, Any], directory: pathlib.Path) -> None:
+    """Raises a SettingError that lists what differs, unless the run in the folder is the same."""
+    known = _first(directory)
+    if known is None:
+        return
+    differences = differing(known, described)
+    several = described["sweep"] or described["trainer"].get("num_seeds", 1) > 1
+    # Of several, those that ended before are no longer at hand.
+    free = FREE - {"steps", "episodes"} if several else FREE
+    fixed = lambda name: not free & {name, name.partition(".")[0]}
+    if found := [text for name, text in differences.items() if fixed(name)]:
+        raise SettingError(
+            f"{directory} holds a run of other settings (saved, now): {'; '.join(found)}; use "
+            f"those, or make a variant: rlws fork{' of one of the runs in it' * bool(several)}"
+        )
+
+
+def _first(directory):
+    """Returns the settings with which the run in a folder was begun, None where it hardly was."""
+    if (directory / "config.json").stat().st_size:
+        return configuration(directory)
+    from rlws.numerics import checkpoint  # with all of JAX
+
+    # Killed as soon as it had the folder; or the file was lost, and what was saved knows.
+    found = checkpoint.newest(directory / "checkpoints", lambda warning: None)
+    return None if found is None else found.facts["experiment"]
+
+
+def _json(directory, name):
+    path = directory / name
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingError(
+            f"{directory} must be the folder of a run, got one without {name}; results are in "
+            "results/EXPERIMENT/RUN"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{path} cannot be read: {error}; restore it") from None
+    if not isinstance(found, dict):
+        raise SettingError(f"{path} must hold a JSON object, got {type(found).__name__}")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions a run depends on bit for bit, of what is installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,147 @@
+"""Runs an experiment: checks it, takes its folder, trains and evaluates."""
+
+import contextlib
+import datetime
+import itertools
+import pathlib
+from typing import Any
+
+from rlws import environments
+from rlws.environments import resolve
+from rlws.environments.repeats import repeats
+from rlws.numerics.cache import enable_cache
+from rlws.runs.checkpointer import Checkpointer
+from rlws.runs.experiment import Experiment
+from rlws.runs.folders import check_same, finished
+from rlws.runs.recorder import Recorder
+from rlws.runs.session import finished_by, follow
+from rlws.runs.sweep import members, run_all
+from rlws.settings import SettingError, describe
+from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
+from rlws.trainers.deadline import watched
+from rlws.trainers.trainer import limits
+
+CLASSES = {
+    True: "exact: resumed, it goes on as if it had never stopped",
+    False: "bounded loss: resumed, it begins unfinished episodes anew",
+}
+
+
+def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
+    """Trains and evaluates the agent, keeps everything in the run's directory.
+
+    Args:
+      sinks: follow the run elsewhere, besides terminal, metrics.csv, JSON files and plots.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      SettingError: something about the experiment cannot be; nothing was written or compiled.
+      Interrupted: a signal; the run is saved.
+    """
+    exact = check(experiment)
+    sinks = (*experiment.sinks(), *sinks)
+    enable_cache()
+    runs = members(experiment)
+    directory = _claimed(experiment)
+    facts = {"experiment": describe(experiment), "exact": exact, "members": len(runs)}
+    with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
+        if experiment.resume and (
+            found := finished(directory, experiment.steps, experiment.episodes)
+        ):
+            way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
+            print(f"finished already: {directory}; to go on give {way}")
+            return found
+        if len(runs) > 1:
+            return run_all(experiment, runs, checkpointer, sinks)
+        return _run(experiment, runs, checkpointer, exact, sinks)
+
+
+def _run(experiment, runs, checkpointer, exact, sinks):
+    unit = "episodes" if experiment.steps is None else "steps"
+    config, budget = describe(experiment), getattr(experiment, unit)
+    run = Run(
+        experiment.name, checkpointer.directory, config, budget, unit, checkpointer.resumed_steps(0)
+    )
+    tracker = Tracker((Terminal(experiment.quiet), Csv(), Json(), Plots(), *sinks))
+    recorder = Recorder(experiment, run, tracker)
+    with finished_by([recorder], lambda: tracker.finish(recorder.summary)):
+        tracker.start(run)
+        tracker.note(CLASSES[exact])
+        follow(experiment, runs, [recorder], checkpointer)
+    return recorder.summary
+
+
+def check(experiment: Experiment) -> bool:
+    """Raises a SettingError unless environment, agent, trainer and budget fit each other.
+
+    Returns:
+      Whether the run can be resumed exactly; else unfinished episodes are lost.
+    """
+    limits(experiment.steps, experiment.episodes)
+    members(experiment)
+    experiment.trainer.check(experiment.environment)
+    with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
+        asked.now = "environment 0, when it is made,", 0
+        environment = resolve.host(
+            experiment.environment, experiment.seed, 0, render=experiment.video
+        )
+        stack.callback(environment.close)
+        spec = environments.spec(environment)
+        asked.now = None
+        experiment.trainer.check_agent(experiment.agent.make(spec))
+        asked.now = "environment 0, when it is tried,", 1
+        if experiment.video:
+            _check_pictures(experiment, environment)
+        return experiment.trainer.exact(environment) and repeats(environment)
+
+
+def _check_pictures(experiment, environment):
+    try:
+        environment.reset()
+        environment.render()
+    except Exception as error:  # whatever a renderer lacks
+        raise SettingError(
+            f"--video needs pictures, and {experiment.environment} gives none: {error}; "
+            "leave out --video"
+        ) from error
+
+
+def _claimed(experiment) -> pathlib.Path:
+    """Returns the directory of the run, new or, to be resumed, checked to be of the same."""
+    if not experiment.resume:
+        return _new_directory(experiment)
+    if experiment.directory is None:
+        raise SettingError("resume needs the folder of a run, got none; add --directory DIR")
+    directory = pathlib.Path(experiment.directory)
+    if not (directory / "config.json").exists():  # not begun
+        return _new_directory(experiment)
+    check_same(describe(experiment), directory)
+    return directory
+
+
+def _new_directory(experiment) -> pathlib.Path:
+    now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{experiment.seed}"
+    root = pathlib.Path("results") / experiment.name
+    fresh = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
+    for directory in (
+        fresh if experiment.directory is None else [pathlib.Path(experiment.directory)]
+    ):
+        try:
+            if not directory.is_dir() or not any(directory.iterdir()):
+                directory.mkdir(parents=True, exist_ok=True)
+                # Fails here rather than after training; and of two runs at once one goes on.
+                (directory / "config.json").touch(exist_ok=False)
+                return directory
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise SettingError(
+                f"directory must be writable, got {str(directory)!r}: {error.strerror}; "
+                "choose another with --directory"
+            ) from error
+    raise SettingError(
+        f"directory must be new or empty, got {experiment.directory!r}, which holds files; "
+        "choose another with --directory, remove it, or go on with it by --resume"
+    )

@@ -1,0 +1,122 @@
+"""A trained agent, loaded from the folder of its run, to act with in a notebook or elsewhere."""
+
+import contextlib
+import pathlib
+import sys
+from typing import Any
+
+import dm_env
+import jax
+import numpy as np
+
+from rlws import environments
+from rlws.agent import Agent
+from rlws.environments import resolve
+from rlws.numerics import checkpoint, streams
+from rlws.numerics.streams import Stream
+from rlws.runs.experiment import Experiment
+from rlws.runs.folders import experiment_of
+from rlws.settings import SettingError
+from rlws.trainers import cycle
+from rlws.types import EnvironmentSpec, Params
+
+
+def load(directory: str | pathlib.Path, at: int | None = None) -> "Policy":
+    """Returns the policy of a run, as evaluation plays it.
+
+    Args:
+      directory: of the run, or of a member of a sweep.
+      at: the newest checkpoint not beyond this step; by default the newest.
+
+    Raises:
+      SettingError: there is no run, or no whole checkpoint of it.
+    """
+    path = pathlib.Path(directory)
+    experiment = experiment_of(path)
+    warn = lambda text: print("warning:", text, file=sys.stderr)
+    found = checkpoint.newest(path / "checkpoints", warn, at)
+    if found is None:
+        raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
+    agent, spec = made(experiment)
+    like = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
+    params = checkpoint.restore(like, found.arrays, _params_path(found, path))
+    return Policy(agent, jax.tree.map(jax.numpy.asarray, params), spec, experiment, found)
+
+
+def made(experiment: Experiment) -> tuple[Agent, EnvironmentSpec]:
+    """Returns the agent of an experiment, and what it was made for."""
+    found = resolve.host(experiment.environment, experiment.seed, 0)
+    with contextlib.closing(found) as environment:
+        spec = environments.spec(environment)
+    return experiment.agent.make(spec), spec
+
+
+def _params_path(found: checkpoint.Checkpoint, path: pathlib.Path) -> str:
+    for place in ("state/learner/params", "run/state/learner/params"):
+        if checkpoint.below(found.arrays, place):
+            if found.facts.get("members", 1) > 1:
+                raise SettingError(
+                    f"{path} holds {found.facts['members']} runs; name one of the folders in it"
+                )
+            return place
+    raise SettingError(f"{found.path} holds no parameters of a learner")
+
+
+class Policy:
+    """Acts on observations, one environment at a time.
+
+        policy = rlws.load("results/cartpole_ppo/run")
+        action = policy(observation)
+
+    Attributes:
+      agent, params, spec, experiment: what was loaded.
+      checkpoint: from where.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        params: Params,
+        spec: EnvironmentSpec,
+        experiment: Any,
+        found: checkpoint.Checkpoint,
+    ):
+        self.agent, self.params, self.spec, self.experiment = agent, params, spec, experiment
+        self.checkpoint = found
+        own_seed = streams.host_seed(experiment.seed, Stream.EVALUATION)
+        self._key = streams.key(own_seed, Stream.ACT)
+        act = lambda *args: cycle.act(agent.evaluator, *args)[:2]
+        self._act = jax.jit(act)
+        self._episode = self._step = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what a recurrent policy remembers: call it when an episode begins."""
+        self._state = cycle.initial_actor_state(self.agent.evaluator, 1)
+        # What a policy that is not greedy draws is another in each episode.
+        self._episode, self._step = self._episode + (self._step > 0), 0
+
+    def __call__(self, observation: Any) -> Any:
+        """Returns the action for one observation, both as the specs have them.
+
+        Raises:
+          SettingError: the observation is not one of the spec's.
+        """
+        zero = self.spec.zero_observation()
+        if jax.tree.structure(observation) != jax.tree.structure(zero):
+            raise SettingError(f"an observation must be nested like {self.spec.observations}")
+        for x, like in zip(jax.tree.leaves(observation), jax.tree.leaves(zero), strict=True):
+            if np.shape(x) != like.shape:
+                raise SettingError(
+                    f"an observation must have shape {like.shape}, got {np.shape(x)}; "
+                    "one environment's, without a batch axis"
+                )
+        one = jax.tree.map(lambda x, y: np.asarray(x, y.dtype)[None], observation, zero)
+        step_type = dm_env.StepType.MID if self._step else dm_env.StepType.FIRST
+        ones = np.ones(1, np.float32)
+        timestep = dm_env.TimeStep(np.full(1, step_type, np.int32), 0 * ones, ones, one)
+        counters = np.int32(self._step), timestep, self._state, np.full(1, self._episode, np.int32)
+        action, self._state = self._act(self.params, self._key, *counters)
+        self._step += 1
+        action = jax.tree.map(lambda x: np.asarray(x)[0], action)
+        return environments.clip_actions(self.spec.actions, action)

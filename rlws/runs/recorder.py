@@ -1,0 +1,179 @@
+"""From a trainer's reports to rows of metrics, evaluations, videos and a summary."""
+
+import contextlib
+import resource
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rlws.runs.experiment import Experiment
+from rlws.runs.health import Health, halted_text
+from rlws.settings import describe
+from rlws.tracking import Run, Tracker, write_video
+from rlws.tracking.files import COUNTERS
+from rlws.trainers import Progress, evaluation
+
+LAST_EPISODES = 100  # of training, in the summary
+
+
+class Recorder:
+    """Follows one run. It reads parameters and nothing else, so it cannot change the run."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Run,
+        tracker: Tracker,
+        evaluators: dict[str, Any] | None = None,
+    ):
+        """Follows the run of an experiment; runs of equal agents may share their `evaluators`."""
+        self.experiment, self.run, self.tracker = experiment, run, tracker
+        self.summary: dict[str, Any] = {"experiment": experiment.name, "seed": experiment.seed}
+        self.summary |= dict.fromkeys(COUNTERS, 0)
+        self._returns: deque[float] = deque(maxlen=LAST_EPISODES)
+        self._steps: int | None = None  # at the last report
+        self._seconds = self._fraction = 0.0
+        self._evaluators = {} if evaluators is None else evaluators
+        self._health = Health()
+        self._held: dict[str, float] | None = None  # a row that waits for its evaluation
+        self._result: Callable[[], dict[str, float]] = dict
+
+    def save(self) -> dict[str, Any]:
+        """Returns all that taking the next report depends on, JSON-able."""
+        self._log_held()
+        return {
+            "summary": dict(self.summary),
+            "returns": list(self._returns),
+            "steps": self._steps,
+            "seconds": self._seconds,
+            "fraction": self._fraction,
+            "health": self._health.save(),
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Goes on from what `save` returned."""
+        self.summary |= facts["summary"]
+        self._returns.extend(facts["returns"])
+        self._steps, self._seconds = facts["steps"], facts["seconds"]
+        self._fraction = facts["fraction"]
+        self._health.restore(facts["health"])
+
+    def end(self, error: BaseException) -> None:
+        """Notes what ended the run before its budget was spent."""
+        with contextlib.suppress(Exception):  # an evaluation that may not come any more
+            self._log_held()
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        self.summary["ended_by"] = " ".join(reason.split())
+
+    def take(self, report: Progress, seconds: float) -> None:
+        """Logs a report that was made `seconds` of training after the start.
+
+        Where evaluation goes on beside training, one with an evaluation is logged with the next.
+        """
+        self._log_held()
+        row = self._row(report, seconds)
+        if not report.halted:
+            row |= self._health.measure(report)
+        said = [f"warning at {report.steps:,} steps: {text}" for text in report.warnings]
+        for warning in (*said, *self._health.warnings(row)):
+            self.summary.setdefault("warnings", []).append(warning)
+            self.tracker.note(warning)
+        period, before = self.experiment.evaluation.period, self._steps
+        spent = report.spent
+        if spent or (period and (before is None or report.steps // period > before // period)):
+            self._result = self._evaluation(report)
+        self._held = row
+        if spent or not self.experiment.trainer.evaluates_apart:
+            self._log_held()
+        fraction = self.run.fraction(row)
+        if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
+            self._film(report)
+        if spent and report.steps and not report.updates:
+            text = f"the learner never ran: {report.steps:,} steps were not enough for a batch"
+            self.summary.setdefault("warnings", []).append(text)
+            self.tracker.note(text)
+        if report.halted:
+            self.summary["ended_by"] = halted_text(report)
+            self.tracker.note(f"{self.run.directory.name}: {halted_text(report)}")
+        self._steps, self._seconds, self._fraction = report.steps, seconds, fraction
+
+    def _log_held(self) -> None:
+        """Logs the row that was not logged yet, if there is one."""
+        row, self._held = self._held, None
+        if row is None:
+            return
+        result, self._result = self._result, dict
+        self.tracker.log(row | result())
+
+    def _evaluation(self, report: Progress) -> Callable[[], dict[str, float]]:
+        """Begins an evaluation; returns what waits for the mean and deviation of its returns."""
+        experiment, settings = self.experiment, self.experiment.evaluation
+        name = repr(describe(experiment.agent))
+        if name not in self._evaluators:
+            made = experiment.agent, report.agent, experiment.environment, settings.episodes
+            self._evaluators[name] = experiment.trainer.evaluator(*made)
+        waiting = self._evaluators[name](report.params, experiment.seed)
+
+        def result():
+            returns, _ = waiting()
+            found = {
+                "evaluation_return_mean": float(np.mean(returns)),
+                "evaluation_return_std": float(np.std(returns)),
+            }
+            mean, deviation = found.values()
+            self.tracker.note(
+                f"evaluation at {report.steps:,} steps: return {mean:.1f} ± {deviation:.1f} "
+                f"over {settings.episodes} episodes"
+            )
+            if report.spent:
+                self.summary |= found
+            return found
+
+        return result
+
+    def _row(self, report: Progress, seconds: float) -> dict[str, float]:
+        before, elapsed = self._steps, seconds - self._seconds
+        rate = 0.0 if before is None else (report.steps - before) / elapsed
+        row: dict[str, float] = {
+            "steps": report.steps,
+            "episodes": report.episodes,
+            "updates": report.updates,
+            "seconds": seconds,
+            "steps_per_second": rate,
+        }
+        if len(report.returns):
+            row |= {
+                "episode_return": float(np.mean(report.returns)),
+                "episode_return_min": float(np.min(report.returns)),
+                "episode_return_max": float(np.max(report.returns)),
+                "episode_length": float(np.mean(report.lengths)),
+            }
+        self._returns.extend(report.returns)
+        self.summary |= {name: row[name] for name in ("steps", "episodes", "updates", "seconds")}
+        self.summary["steps_per_second"] = report.steps / seconds
+        if self._returns:
+            self.summary[f"training_return_last_{LAST_EPISODES}"] = float(np.mean(self._returns))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.summary["peak_memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
+        return row | report.metrics
+
+    def _film(self, report: Progress) -> None:
+        name = f"videos/steps_{report.steps:09d}.mp4"
+        path = self.run.directory / name
+        experiment = self.experiment
+        frames, rate = evaluation.film(
+            report.agent,
+            report.params,
+            experiment.environment,
+            experiment.seed,
+            experiment.trainer.timeout,
+        )
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_video(path, frames, rate)
+            self.tracker.note(f"video of a greedy episode: {name}")
+        except OSError as error:
+            self.tracker.note(f"no video at {report.steps:,} steps: {error}")

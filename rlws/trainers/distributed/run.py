@@ -1,0 +1,248 @@
+"""A distributed run: which blocks make a batch, what is learned when, and where all stand."""
+
+from collections import deque
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rlws.numerics import checkpoint
+from rlws.trainers import cycle
+from rlws.trainers.acting import read_params
+from rlws.trainers.distributed.joining import Joined, join
+from rlws.trainers.distributed.sources import Task, spec_of
+from rlws.trainers.distributed.workers import Workers
+from rlws.trainers.learning import Learning
+from rlws.trainers.rollout import Ends
+from rlws.trainers.trainer import Progress, Snapshot, next_multiple
+
+BLOCK = 64  # rows of a block where the adder has no wish and several workers play
+COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
+
+
+class Run:
+    """A run: workers, the learner, and where both stand."""
+
+    def __init__(self, trainer, ray, stack, config, environment, seed, resume, max_updates):
+        self._trainer, self._ray = trainer, ray
+        count, envs = trainer.num_actors, trainer.num_envs
+        arrays, facts = (None, None) if resume is None else resume
+        shared = seed, envs, 0, count, trainer.vectorization
+        task = Task(config, environment, *shared, Ends(BLOCK, np.inf))
+        self._spec = spec_of(task)
+        self._agent = agent = config.make(self._spec)
+        trainer.check_agent(agent)
+        ends = self._ends(agent)
+        tasks = [task._replace(first=i * envs, ends=ends) for i in range(count)]
+        self._consumed: list[Snapshot | None] = [None] * count
+        if facts is not None:
+            self._consumed = [_saved(arrays, known, i) for i, known in enumerate(facts["workers"])]
+        own = trainer.environment_timeout, trainer.cpus_per_actor
+        self._workers = Workers(ray, tasks, self._consumed, *own)
+        stack.callback(self._workers.close)
+        learning = Learning(
+            *(agent, self._spec, seed, trainer.columns, False, arrays, max_updates),
+            num_devices=trainer.num_devices,
+        )
+        self._learning = stack.enter_context(learning)
+        example = cycle.example_row(agent, self._spec, learning.params)
+        self._read = read_params(agent, learning.params, example, envs).take
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self._ended: list[np.ndarray] = []  # returns and lengths since the last report
+        self._cut_ended = 0
+        self._version = 0
+        self._lags: list[int] = []
+        self._waiting: list[int] = []
+        self._warnings: list[str] = []
+        # By which parameters the blocks are played that nobody took yet, oldest first, and whether
+        # there had been a batch before. All workers have the same calls, where all are waited for.
+        self._rounds: deque[tuple[Any, bool]] = deque()
+        self._next_report = 0
+        if facts is not None:
+            self.counts |= {name: facts[name] for name in COUNTS[:2]}
+            self._ended = [resume.arrays["ended"]]
+            self._next_report = facts["next_report"]
+        self._begin(arrays, facts)
+
+    def _ends(self, agent) -> Ends:
+        """Returns when a block ends."""
+        if self._trainer.num_actors == 1 and self._trainer.vectorization != "device":
+            ends = Ends.of(agent, self._trainer.num_envs)
+            # One that plays ahead does not know whether there was a batch.
+            return ends if not self._trainer.lookahead else ends._replace(episodes=np.inf)
+        block_length = agent.adder.schedule(self._trainer.columns).block_length
+        return Ends(block_length or BLOCK, np.inf)
+
+    def _begin(self, arrays, facts) -> None:
+        """Has each worker play as far ahead as it may."""
+        now = self._acting()
+        for ahead in range(1 + self._trainer.lookahead):
+            params, learned = now, True
+            if facts is not None and facts["learned"]:
+                learned = facts["learned"][ahead]
+                if ahead < self._trainer.lookahead:
+                    params = checkpoint.restore(now, arrays, f"acting/{ahead}")
+            self._send(range(self._trainer.num_actors), params, learned)
+
+    def _acting(self) -> list[np.ndarray]:
+        """Returns what is read of the learner's parameters; a copy, as it updates them in place."""
+        return [np.array(x) for x in self._read(self._learning.params)]
+
+    def _send(self, workers, params, learned: bool) -> None:
+        reference = self._ray.put(params)
+        if self._trainer.wait_for == "all":
+            self._rounds.append((params, learned))
+        for index in workers:
+            self._workers.send(index, reference, learned, self._version)
+
+    def reports(self, budget, report_period, stop):
+        """Yields the progress of the run."""
+        while True:
+            steps, episodes = self.counts["steps"], self.counts["episodes"]
+            spent = steps >= budget[0] or episodes >= budget[1]
+            halted = self._learning.halted
+            due = spent or halted or steps >= self._next_report
+            blocks = None if due else self._gather(stop)
+            if blocks is None:
+                yield self._progress(spent, halted, not due)
+                if spent or halted or not due:
+                    return
+                self._next_report = next_multiple(steps, report_period)
+                continue
+            joined = join([block.played for block in blocks])
+            if not self._cut(joined, budget):
+                self._take(blocks, joined)
+
+    def _gather(self, stop):
+        """Returns the blocks of the next batch; None: the run shall stop where it is."""
+        workers, trainer = self._workers, self._trainer
+        while not stop():
+            if trainer.wait_for == "all":
+                if all(workers.arrived):
+                    self._waiting.append(sum(map(len, workers.arrived)) - len(workers.arrived))
+                    return [blocks.popleft() for blocks in workers.arrived]
+            elif self._fresh_enough():
+                self._waiting.append(sum(map(len, workers.arrived)) - trainer.batch_blocks)
+                oldest = lambda: min(filter(None, workers.arrived), key=lambda x: x[0].version)
+                return [oldest().popleft() for _ in range(trainer.batch_blocks)]
+            workers.collect()
+        return None
+
+    def _fresh_enough(self) -> bool:
+        """Returns whether there is a batch, and learning from it leaves no other one too old.
+
+        Else whoever still acts by parameters of long ago has to be waited for.
+        """
+        count, limit = self._trainer.batch_blocks, self._trainer.lag_limit
+        arrived = sorted(block.version for blocks in self._workers.arrived for block in blocks)
+        if len(arrived) < count:
+            return False
+        # In the order, and with the versions, in which they will be learned from at best.
+        left = enumerate(sorted(arrived[count:] + self._workers.in_flight()))
+        return all(self._version + 1 + i // count - version <= limit for i, version in left)
+
+    def _cut(self, joined: Joined, budget) -> bool:
+        """Ends the run within a block, where its budget is spent there: nothing of it is learned.
+
+        The run stands before that block, and a resumed one with a larger budget plays it again.
+        """
+        counts = self.counts
+        ends = np.bincount(joined.ended[:, 0].astype(int), minlength=joined.length)
+        spent = (counts["steps"] + joined.done >= budget[0]) | (
+            counts["episodes"] + np.cumsum(ends) >= budget[1]
+        )
+        if not spent[:-1].any():
+            return False
+        row = int(np.argmax(spent))
+        kept = joined.ended[joined.ended[:, 0] <= row]
+        self._ended.append(kept[:, 1:])
+        self._cut_ended = len(kept)
+        counts["cut_steps"], counts["cut_episodes"] = int(joined.done[row]), len(kept)
+        counts["steps"] += counts["cut_steps"]
+        counts["episodes"] += counts["cut_episodes"]
+        return True
+
+    def _take(self, blocks, joined: Joined) -> None:
+        """Learns from the blocks, and asks those who played them for the next."""
+        learned = self._learning.take(joined.rows, joined.length, joined.timestep)
+        self.counts["steps"] += int(joined.done[-1])
+        self.counts["episodes"] += len(joined.ended)
+        self._ended.append(joined.ended[:, 1:])
+        for block in blocks:
+            self._consumed[block.worker] = block.played.after
+            self._lags.append(self._version - block.version)
+            who = f"worker {block.worker}"
+            self._warnings += [f"{who}: {text}" for text in block.played.warnings]
+        self._version += 1
+        params = self._rounds[-1][0] if self._rounds and not learned else None
+        if params is None:
+            params = self._acting()
+        if self._rounds:
+            self._rounds.popleft()
+        self._send([block.worker for block in blocks], params, learned)
+
+    def _progress(self, spent, halted, stopped) -> Progress:
+        before = self._learning.save()["state"]
+        state, metrics = (before, {}) if stopped else self._learning.read()
+        ended = np.concatenate([np.zeros((0, 2)), *self._ended])
+        save = partial(self._snapshot, before.totals, ended)
+        warnings = tuple(self._warnings)
+        if not stopped:
+            self._ended, self._warnings = [], []
+            if metrics:
+                metrics |= self._metrics()
+        return Progress(
+            self.counts["steps"],
+            self.counts["episodes"],
+            int(before.learner.updates),
+            ended[:, 0],
+            ended[:, 1],
+            metrics,
+            self._agent,
+            state.learner.params,
+            spent,
+            save,
+            halted,
+            stopped,
+            warnings,
+        )
+
+    def _metrics(self) -> dict[str, float]:
+        lags, waiting = self._lags or [0], self._waiting or [0]
+        found = {
+            "parameter_lag": float(np.mean(lags)),
+            "parameter_lag_max": float(max(lags)),
+            "blocks_waiting": float(np.mean(waiting)),
+        }
+        self._lags, self._waiting = [], []
+        return found | self._workers.metrics()
+
+    def _snapshot(self, totals, ended) -> Snapshot:
+        state = self._learning.save()["state"]._replace(totals=totals)
+        counts = self.counts
+        # Before the block that the budget cut short.
+        known: dict[str, Any] = {
+            "steps": counts["steps"] - counts["cut_steps"],
+            "episodes": counts["episodes"] - counts["cut_episodes"],
+            "next_report": self._next_report,
+            "updates": int(state.learner.updates),
+            "learned": [learned for _, learned in self._rounds],
+            "workers": [None if s is None else s.facts for s in self._consumed],
+        }
+        older = [*self._rounds][:-1]
+        arrays = {
+            "state": state,
+            "ended": ended[: len(ended) - self._cut_ended],
+            "acting": {str(i): params for i, (params, _) in enumerate(older)},
+            "worker": {str(i): s.arrays for i, s in enumerate(self._consumed) if s is not None},
+        }
+        return Snapshot(arrays, known)
+
+
+def _saved(arrays, facts, index: int) -> Snapshot | None:
+    """Returns where a worker was saved; None: before its first block."""
+    if facts is None:
+        return None
+    place = f"worker/{index}/"
+    own = {name[len(place) :]: x for name, x in arrays.items() if name.startswith(place)}
+    return Snapshot(own, facts)

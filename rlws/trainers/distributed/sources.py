@@ -1,0 +1,179 @@
+"""What a worker does: plays blocks in environments of its own, by parameters it is sent."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import numpy as np
+
+from rlws import environments
+from rlws.agent import AgentConfig
+from rlws.environments import resolve, rules
+from rlws.environments.checks import check_rules
+from rlws.numerics import checkpoint
+from rlws.numerics.cache import enable_cache
+from rlws.trainers import cycle
+from rlws.trainers.acting import read_params
+from rlws.trainers.players import make_players
+from rlws.trainers.program import Program, Run
+from rlws.trainers.rollout import Ends, Rollout
+from rlws.trainers.trainer import Snapshot
+from rlws.types import Array, EnvironmentSpec, Row
+
+
+class Task(NamedTuple):
+    """What a worker is to play; all of it can be sent to another process."""
+
+    config: AgentConfig
+    environment: Any  # as for `Trainer.train`
+    seed: int  # of the run
+    num_envs: int  # environments of this worker
+    first: int  # the number of the first of them among those of the run
+    workers: int  # of the run
+    vectorization: str  # as of `HostTrainer`, or "device"
+    ends: Ends  # of a block
+
+
+class Played(NamedTuple):
+    """A block of experience, and where the worker stands after it."""
+
+    rows: Row  # leaves [capacity, B, ...], NumPy
+    length: int  # of them are filled
+    timestep: dm_env.TimeStep  # that follows, leaves [B, ...]
+    ended: np.ndarray  # [n, 2], returns and lengths of episodes, in the order of their ends
+    after: Snapshot  # a worker that goes on from it goes on as this one would
+    seconds: float = 0.0  # that playing it took
+    warnings: tuple[str, ...] = ()  # as of `Players`
+
+
+class Source:
+    """Plays blocks. Everything random is a function of the run's seed and counters."""
+
+    spec: EnvironmentSpec
+
+    def play(self, params: list[Array], learned: bool) -> Played:
+        """Returns the next block.
+
+        Args:
+          params: to act by, those leaves which the actor reads.
+          learned: whether there was a batch after the block before.
+        """
+        raise NotImplementedError
+
+    def asked(self) -> tuple[str, int] | None:
+        """Returns which environment is being stepped, and how far it is; None: none is."""
+        return None
+
+    def close(self) -> None:
+        """Closes the environments."""
+
+
+def make_source(task: Task, saved: Snapshot | None = None) -> Source:
+    """Returns the source of a task, at its beginning or where one was saved."""
+    enable_cache()
+    kind = DeviceSource if task.vectorization == "device" else HostSource
+    return kind(task, saved)
+
+
+class HostSource(Source):
+    """Environments stepped from Python, as by the HostTrainer."""
+
+    def __init__(self, task: Task, saved: Snapshot | None):
+        begin = 0 if saved is None else saved.facts["rows"]
+        places = task.num_envs, task.vectorization, task.seed, begin, task.first
+        self._play = make_players(task.environment, *places)
+        self.spec = self._play.spec
+        agent = task.config.make(self.spec)
+        params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
+        own = task.seed, task.ends, task.first, task.workers
+        self._rollout = Rollout(agent, self._play, params, *own)
+        if saved is not None:
+            self._rollout.restore(*saved)
+        self._fresh = saved is None
+
+    def play(self, params, learned):
+        rollout = self._rollout
+        if not self._fresh:
+            rollout.renew(learned)
+        self._fresh = False
+        rollout.advance(params, lambda: False)
+        following, block = rollout.following(), rollout.block
+        ended = np.array(self._play.ended, np.float64).reshape(-1, 2)
+        warnings = tuple(self._play.warnings)
+        self._play.ended.clear()
+        self._play.warnings.clear()
+        arrays, facts = rollout.save([])
+        # The block itself is on its way already.
+        facts["held"] = 0
+        arrays["rows"] = jax.tree.map(lambda x: x[:0], arrays["rows"])
+        after = Snapshot(checkpoint.flatten(arrays), facts)
+        return Played(block.rows, block.length, following, ended, after, warnings=warnings)
+
+    def asked(self):
+        return self._play.asked()
+
+    def close(self):
+        self._play.close()
+
+
+class DeviceSource(Source):
+    """Environments written in JAX: a block is one compiled scan."""
+
+    def __init__(self, task: Task, saved: Snapshot | None):
+        environment = resolve.device(task.environment)
+        self.spec = environment.spec()
+        agent = task.config.make(self.spec)
+        self._first = task.first
+        own = task.first, task.workers
+        program = Program(agent, environment, task.num_envs, None, *own)
+        params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
+        example = cycle.example_row(agent, self.spec, params)
+        fill = read_params(agent, params, example, task.num_envs).fill
+
+        def play(run: Run, read: list[Array]):
+            def step(run, _):
+                run, row, ended = program.step(run, params)
+                return run, (row, ended)
+
+            params = fill(read)
+            run, (rows, ended) = jax.lax.scan(step, run, length=task.ends.length)
+            return run, rows, ended
+
+        self._advance = jax.jit(play, donate_argnums=0)
+        begin = jax.jit(partial(program.begin, task.seed))
+        self._run: Run = begin()
+        if saved is not None:
+            run = checkpoint.restore(self._run, saved.arrays, "run")
+            self._run = jax.tree.map(jax.numpy.array, run)
+
+    def play(self, params, learned):
+        self._run, rows, ended = self._advance(self._run, params)
+        rows, ended = jax.device_get((rows, ended))
+        timestep = jax.tree.map(np.array, self._run.timestep)
+        join = lambda x, last: np.concatenate([x[1:], last[None]])
+        after = jax.tree.map(join, rows.timestep, timestep)
+        found = rules.rules(self.spec.actions, rows.action, rows.timestep.step_type, after)
+        row = int(self._run.step) - len(after.reward)
+        check_rules(found, lambda t, i: f"environment {self._first + i}, row {row + t + 1}")
+        ended = ended.reshape(-1, 2)
+        after = Snapshot(checkpoint.flatten({"run": self._run}), {})
+        played = ended[ended[:, 1] > 0].astype(np.float64)
+        return Played(rows, len(rows.timestep.reward), timestep, played, after)
+
+
+def spec_of(task: Task) -> EnvironmentSpec:
+    """Returns the spec of the environments of a task; makes one to ask it."""
+    if task.vectorization == "device":
+        return resolve.device(task.environment).spec()
+    if task.vectorization == "serial":
+        environment = resolve.host(task.environment, task.seed, task.first)
+        try:
+            return environments.spec(environment)
+        finally:
+            environment.close()
+    play = make_players(task.environment, 1, task.vectorization, task.seed)
+    try:
+        return play.spec
+    finally:
+        play.close()
