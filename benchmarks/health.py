@@ -14,7 +14,7 @@ from agents_zoo import dqn, ppo
 from benchmarks.measure import alternate, report, stepping
 from rlws.numerics import vitals
 from rlws.runs.health import Health
-from rlws.trainers import HostTrainer, cycle
+from rlws.trainers import HostTrainer, core
 
 LEVELS = ("nothing", "finite check", "and vital signs", "and Health")
 # Name: settings, environments, steps a segment. Reports are as often as in a run of 500,000 steps.
@@ -37,7 +37,7 @@ def without(level):
     stack = contextlib.ExitStack()
     patch = lambda *args: stack.enter_context(mock.patch.object(*args))
     if level == "nothing":
-        patch(cycle, "_finite", lambda metrics: jnp.bool_(True))
+        patch(core, "_finite", lambda metrics: jnp.bool_(True))
     if level in LEVELS[:2]:
         patch(vitals, "signs", no_signs)
         patch(ppo, "explained_variance", lambda *_: jnp.float32(0))

@@ -29,14 +29,14 @@ PATHS = {
         "rlws/trainers/turns.py",
         "rlws/trainers/rollout.py",
         "rlws/trainers/learning.py",
-        "rlws/trainers/cycle.py",
+        "rlws/trainers/core.py",
     ),
     "PPO, device": (
         "experiments/cartpole_ppo_device.py",
         *LEARNING,
         "rlws/trainers/device.py",
         "rlws/trainers/program.py",
-        "rlws/trainers/cycle.py",
+        "rlws/trainers/core.py",
     ),
 }
 

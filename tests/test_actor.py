@@ -9,7 +9,7 @@ from dm_env import specs
 from rlws import networks
 from rlws.actor import Actor, PolicyActor, count_steps
 from rlws.networks import GRU, MLP, Categorical, Network
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import EnvironmentSpec
 
 
@@ -26,8 +26,8 @@ NETWORK = Network(
 def actions(actor, count=8192):
     zeros = jnp.zeros(count)
     timestep = dm_env.TimeStep(jnp.zeros(count, int), zeros, zeros, zeros)
-    state = cycle.initial_actor_state(actor, count)
-    return cycle.act(actor, {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, state)
+    state = core.initial_actor_state(actor, count)
+    return core.act(actor, {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, state)
 
 
 def test_policy_actor_draws_with_its_probabilities():
@@ -69,7 +69,7 @@ def test_count_steps_counts_those_of_all_environments_and_workers():
     timestep = dm_env.TimeStep(step_type, jnp.zeros(4), jnp.ones(4), jnp.zeros(4))
     states = jnp.arange(4)
     for workers in (1, 3):
-        _, after, extras = cycle.act(
+        _, after, extras = core.act(
             Counting(), {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, states, None, workers
         )
         np.testing.assert_array_equal(extras["total"], workers * 6)

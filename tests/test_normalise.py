@@ -19,7 +19,7 @@ from rlws.environments import CartPole
 from rlws.learner import Learner
 from rlws.normalise import STATISTICS, normalise_observations, scale_rewards
 from rlws.terms.moments import Moments
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.evaluation import evaluator
 from rlws.types import EnvironmentSpec, Row
 
@@ -124,9 +124,9 @@ def timesteps(rng, rows, num_envs, observe, longest=4):
 def play(agent, spec, timestep):
     """Yields (params before, metrics, state after) of each update of an agent fed this stream."""
     rows, num_envs = timestep.reward.shape
-    state = jax.jit(lambda: cycle.init(agent, spec, 0, num_envs))()
+    state = jax.jit(lambda: core.init(agent, spec, 0, num_envs))()
     key = jnp.zeros(2, jnp.uint32)
-    state = state.learner, state.adder, cycle.initial_actor_state(agent.actor, num_envs)
+    state = state.learner, state.adder, core.initial_actor_state(agent.actor, num_envs)
     length = agent.adder.schedule(num_envs).block_length or 1
 
     @jax.jit
@@ -135,7 +135,7 @@ def play(agent, spec, timestep):
 
         def act(actor, inputs):
             t, now = inputs
-            action, actor, extras = cycle.act(agent.actor, learner.params, key, t, now, actor)
+            action, actor, extras = core.act(agent.actor, learner.params, key, t, now, actor)
             return actor, Row(now, action, extras)
 
         block = jax.tree.map(lambda x: x[:length], timestep)

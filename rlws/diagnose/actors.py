@@ -14,7 +14,7 @@ from rlws.agent import Agent
 from rlws.diagnose import beliefs
 from rlws.diagnose.check import Check, is_real, locate
 from rlws.learner import LearnerState
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Trajectory
 
 
@@ -90,7 +90,7 @@ def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
 
     `spec` is that of observations {"action_mask": [2], "state": [n]}.
     """
-    state = jax.jit(lambda: agent.learner.init(cycle.seed_key()))()
+    state = jax.jit(lambda: agent.learner.init(core.seed_key()))()
     size = spec.observations["state"].shape
     keys, wrong = jax.random.split(jax.random.key(0), 512), 0
     for legal in range(2):

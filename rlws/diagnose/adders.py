@@ -9,12 +9,12 @@ from dm_env import StepType
 from rlws.agent import Agent
 from rlws.diagnose.check import Check, Verdict, locate
 from rlws.diagnose.stream import NUM_ENVS, ROWS, Stream
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import Trajectory
 
 
 def collect(
-    agent: Agent, state: cycle.State, stream: Stream
+    agent: Agent, state: core.State, stream: Stream
 ) -> tuple[list[Trajectory], list[Check]]:
     """Returns the batches an adder makes of the stream, and what is wrong with them."""
     length = agent.adder.schedule(NUM_ENVS).block_length or 8

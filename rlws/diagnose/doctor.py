@@ -18,7 +18,7 @@ from rlws.diagnose.small import small
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.settings import SettingError, change
 from rlws.tracking.stderr import line_of
-from rlws.trainers import cycle
+from rlws.trainers import core
 
 STEPS = 6_000
 ADVISORY = {"P10 deep sea", "P12 rewards / 1000", "P12 rewards x 1000"}
@@ -161,8 +161,8 @@ def _no_mask(config: AgentConfig) -> str:
     spec = Tabular(blank(), masked=True).spec()
     try:
         agent = config.make(spec)
-        params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
-        cycle.example_row(agent, spec, params)
+        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
+        core.example_row(agent, spec, params)
     except Exception as error:  # whatever a network makes of a dict
         return f"takes no action mask: {line_of(error)}"
     return ""

@@ -9,22 +9,22 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.diagnose.check import Check, locate
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Trajectory
 
 
 def check_keys(
-    agent: Agent, spec: EnvironmentSpec, state: cycle.State, batch: Trajectory
+    agent: Agent, spec: EnvironmentSpec, state: core.State, batch: Trajectory
 ) -> Iterator[Check]:
     """Yields whether any key is used twice, and whether seeds differ."""
     timestep = dm_env.TimeStep(
         jnp.int32(0), jnp.float32(0), jnp.float32(1), spec.zero_observation()
     )
     one = jax.tree.map(lambda x: x[None], timestep)
-    carried = cycle.initial_actor_state(agent.actor, 1)
+    carried = core.initial_actor_state(agent.actor, 1)
     raw, key = jnp.zeros(2, jnp.uint32), jax.random.key(0)
     batch = jax.tree.map(jnp.asarray, batch)
-    act = lambda raw: cycle.act(agent.actor, state.learner.params, raw, jnp.int32(0), one, carried)
+    act = lambda raw: core.act(agent.actor, state.learner.params, raw, jnp.int32(0), one, carried)
     learn = lambda key: agent.learner.learn(state.learner, batch, key)
     sample = lambda key: agent.adder.sample(state.adder, key)
     for name, function, given, where in (
@@ -47,7 +47,7 @@ def check_keys(
             where,
             "split the key: what is drawn twice from one key is not independent",
         )
-    params = [jax.jit(lambda s: cycle.init(agent, spec, s, 1).learner.params)(s) for s in (0, 1)]
+    params = [jax.jit(lambda s: core.init(agent, spec, s, 1).learner.params)(s) for s in (0, 1)]
     differ = lambda x, y: not np.array_equal(x, y)
     fine = any(jax.tree.leaves(jax.tree.map(differ, *params)))
     yield Check(

@@ -13,7 +13,7 @@ from rlws.diagnose.learners import check_learner
 from rlws.diagnose.spreads import check_spreads
 from rlws.diagnose.stream import NUM_ENVS, make_stream
 from rlws.settings import SettingError
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.tracebacks import place_of
 from rlws.types import EnvironmentSpec
 
@@ -24,7 +24,7 @@ LEARNED = 5  # updates
 def check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
     """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
     try:
-        jax.eval_shape(lambda: cycle.init(agent, spec, 0, NUM_ENVS))
+        jax.eval_shape(lambda: core.init(agent, spec, 0, NUM_ENVS))
     except SettingError:  # which says what to do
         raise
     except Exception as error:
@@ -47,7 +47,7 @@ def check_all(
     if known.
     """
     agent = config.make(spec)
-    state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
+    state = jax.jit(lambda: core.init(agent, spec, 0, NUM_ENVS))()
     stream = make_stream(agent, spec, state)
     if "actor" in parts:
         yield from check_actor(agent, spec, state.learner)

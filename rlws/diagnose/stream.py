@@ -10,7 +10,7 @@ import numpy as np
 from dm_env import StepType
 
 from rlws.agent import Agent
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Row
 
 NUM_ENVS = 2
@@ -27,7 +27,7 @@ class Stream(NamedTuple):
     terminated: np.ndarray  # bool [ROWS + 1, B]
 
 
-def make_stream(agent: Agent, spec: EnvironmentSpec, state: cycle.State) -> Stream:
+def make_stream(agent: Agent, spec: EnvironmentSpec, state: core.State) -> Stream:
     """Returns a stream of episodes of 1 to 7 steps, every other one truncated.
 
     Observations are (environment, episode, t, 1, noise ...) / 8, rewards random.
@@ -59,12 +59,12 @@ def make_stream(agent: Agent, spec: EnvironmentSpec, state: cycle.State) -> Stre
 
     def act(actor, inputs):
         step, now = inputs
-        found = cycle.act(
+        found = core.act(
             agent.actor, state.learner.params, jnp.zeros(2, jnp.uint32), step, now, actor
         )
         return found[1], Row(now, found[0], found[2])
 
     head, final = jax.tree.map(lambda x: x[:-1], timestep), jax.tree.map(lambda x: x[-1], timestep)
-    start = cycle.initial_actor_state(agent.actor, NUM_ENVS)
+    start = core.initial_actor_state(agent.actor, NUM_ENVS)
     rows = jax.jit(partial(jax.lax.scan, act))(start, (jnp.arange(ROWS), head))[1]
     return Stream(jax.device_get(rows), final, episode, t, terminated)

@@ -21,7 +21,7 @@ from rlws.runs.policy import made
 from rlws.settings import SettingError, describe, revive
 from rlws.tracking.progress import short
 from rlws.tracking.stderr import tell
-from rlws.trainers import Member, Progress, Snapshot, cycle
+from rlws.trainers import Member, Progress, Snapshot, core
 from rlws.types import Key, Metrics, Trajectory
 
 NAME = "capsule"
@@ -77,7 +77,7 @@ def keep(
     )
 
 
-def write(directory: pathlib.Path, state: cycle.State, facts: dict[str, Any]) -> str:
+def write(directory: pathlib.Path, state: core.State, facts: dict[str, Any]) -> str:
     """Writes a capsule into the folder of a run; returns what was not finite first.
 
     Args:
@@ -114,7 +114,7 @@ def not_finite(update: Update) -> Iterator[str]:
     yield from _bad("batch", update.batch)
     yield from _bad("parameters", update.learner.params)
     learner, metrics = jax.jit(update.agent.learner.learn)(*update[1:])
-    decisive = cycle.decisive(metrics)
+    decisive = core.decisive(metrics)
     yield from _bad("metrics", decisive)
     yield from _bad("metrics", {k: v for k, v in metrics.items() if k not in decisive})
     yield from _bad("updated parameters", learner.params)
@@ -135,17 +135,17 @@ def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
     experiment = revive(facts["experiment"], "config.json")
     seed = experiment.seed
     agent, spec = made(experiment)
-    like = jax.eval_shape(lambda: cycle.init(agent, spec, seed, experiment.trainer.columns))
+    like = jax.eval_shape(lambda: core.init(agent, spec, seed, experiment.trainer.columns))
     state = checkpoint.restore(like, arrays, "state")
     state = jax.tree.map(jax.numpy.asarray, state)
     learn_key = streams.key(seed, Stream.LEARN)
     learner, adder = state.learner, state.adder
-    take = jax.jit(partial(cycle.update, agent))
+    take = jax.jit(partial(core.update, agent))
     for _ in range(facts["updates"]):
-        key = cycle.update_key(learn_key, learner)
+        key = core.update_key(learn_key, learner)
         before = learner, adder
         learner, adder, metrics, priority = take(learner, adder, key)
-        if not all(np.isfinite(x) for x in cycle.decisive(metrics).values()):
+        if not all(np.isfinite(x) for x in core.decisive(metrics).values()):
             break
         if priority is not None:
             adder = agent.adder.feedback(adder, priority)

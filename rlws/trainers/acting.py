@@ -12,7 +12,7 @@ from jax.extend.core import Literal
 
 from rlws.agent import Agent
 from rlws.numerics.sequential import sequential
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import Array, Key, Params, Row
 
 
@@ -67,7 +67,7 @@ def compile_acting(
 
     def act(params, step, timestep, state):
         index = first + jnp.arange(num_envs)
-        return cycle.act(agent.actor, params, act_key, step, timestep, state, index, workers)
+        return core.act(agent.actor, params, act_key, step, timestep, state, index, workers)
 
     params_read, timestep_read = _reads(act, agent, params, row, num_envs)
 
@@ -80,7 +80,7 @@ def compile_acting(
 
 def read_params(agent: Agent, params: Params, row: Row, num_envs: int) -> Reads:
     """Returns which parameters acting reads; for the arguments, see `compile_acting`."""
-    act = lambda params, step, timestep, state: cycle.act(
+    act = lambda params, step, timestep, state: core.act(
         agent.actor, params, jnp.zeros(2, jnp.uint32), step, timestep, state
     )
     return _reads(act, agent, params, row, num_envs)[0]
@@ -89,7 +89,7 @@ def read_params(agent: Agent, params: Params, row: Row, num_envs: int) -> Reads:
 def _reads(act: Any, agent: Agent, params: Params, row: Row, num_envs: int) -> tuple[Reads, Reads]:
     repeat = lambda x: jax.ShapeDtypeStruct((num_envs, *jnp.shape(x)), x.dtype)
     timestep = jax.tree.map(repeat, row.timestep)
-    state = cycle.initial_actor_state(agent.actor, num_envs)
+    state = core.initial_actor_state(agent.actor, num_envs)
     shapes = jax.eval_shape(lambda: params), timestep
     (params_leaves, params_tree), (timestep_leaves, timestep_tree) = map(jax.tree.flatten, shapes)
     live = _live(jax.make_jaxpr(act)(*shapes[:1], jnp.uint32(0), timestep, state).jaxpr)

@@ -25,7 +25,7 @@ from rlws.environments.checks import (
 )
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.deadline import TIMEOUT, watched
 from rlws.trainers.players import splitter
 from rlws.types import Key, Params
@@ -82,7 +82,7 @@ def _keys(seed: int) -> tuple[Key, Key]:
 
 def _act(actor: Actor, params, act_key, episode, step, timestep, state):
     """Acts in B episodes, by number, at one step or each at its own; actions and actor states."""
-    return cycle.act(actor, params, act_key, step, timestep, state, episode)[:2]
+    return core.act(actor, params, act_key, step, timestep, state, episode)[:2]
 
 
 def device_play(agent: Agent, environment: JaxEnvironment, episodes: int) -> Callable:
@@ -134,7 +134,7 @@ def _device_play(agent, environment, episodes):
         state, timestep = jax.vmap(environment.reset)(keys)
         broken = _broken(rules.of_timesteps(_one(timestep), jnp))
         ended = jnp.where(broken == 0, timestep.step_type, dm_env.StepType.LAST)
-        actor_state = cycle.initial_actor_state(agent.evaluator, episodes)
+        actor_state = core.initial_actor_state(agent.evaluator, episodes)
         zeros = jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
         begun = timestep._replace(step_type=ended)
         carry = (state, begun, actor_state, jnp.int32(0), *zeros, broken)
@@ -224,7 +224,7 @@ class _Stage:
 
 def _play_all(act, agent, stage, episodes):
     limit, count = stage.spec.max_episode_steps or MAX_STEPS, len(stage.envs)
-    state = cycle.initial_actor_state(agent.evaluator, count)
+    state = core.initial_actor_state(agent.evaluator, count)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     # Environment i plays episodes i, i + count, ...: which is fixed before any is played.
     playing = np.arange(count)
@@ -256,7 +256,7 @@ def film(
 
     def frames():
         with stack:
-            state = cycle.initial_actor_state(agent.evaluator, 1)
+            state = core.initial_actor_state(agent.evaluator, 1)
             yield stage.render()
             for step in range(stage.spec.max_episode_steps or MAX_STEPS):
                 numbers = np.zeros(1, np.int32), np.full(1, step, np.int32)

@@ -13,7 +13,7 @@ import numpy as np
 from rlws.agent import Agent
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.sharding import over_devices
 from rlws.types import EnvironmentSpec, Params, Row
 
@@ -43,7 +43,7 @@ class Learning:
             return adder, agent.adder.ready(adder)
 
         def learn(state):
-            return cycle.learn(agent, state, key, updates)
+            return core.learn(agent, state, key, updates)
 
         def consume(state, rows, length, timestep):
             adder, ready = add(state.adder, rows, length, timestep)
@@ -55,7 +55,7 @@ class Learning:
         # Where there is a batch with almost every block, one dispatch; else the learner's many
         # arrays stay out of it until there is.
         self._take = self._apart if block_length is None else self._together
-        self._initial = jax.jit(partial(cycle.init, agent, spec, seed, num_envs))
+        self._initial = jax.jit(partial(core.init, agent, spec, seed, num_envs))
         self._state = self._initial() if saved is None else self._restored(saved)
         self._thread = ThreadPoolExecutor(1) if overlap else None
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy))
@@ -95,10 +95,10 @@ class Learning:
         own = {"acting": self.params, "learned": np.bool_(self._learned)} if self._thread else {}
         return {"state": self._state, **own}
 
-    def read(self) -> tuple[cycle.State, dict[str, float]]:
+    def read(self) -> tuple[core.State, dict[str, float]]:
         """Returns the state and the means of the metrics since the last call."""
         self._finish()
-        self._state, metrics = cycle.read_totals(self._state)
+        self._state, metrics = core.read_totals(self._state)
         return self._state, metrics
 
     def _apart(self, state, *arguments):

@@ -12,7 +12,7 @@ import numpy as np
 from rlws.agent import Agent, AgentConfig
 from rlws.environments import JaxEnvironment
 from rlws.settings import SettingError, change
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.program import Budget, Program, Run
 from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
@@ -121,7 +121,7 @@ class Population(NamedTuple):
 
         def read_totals(runs):
             totals = jax.device_get(runs.state.totals)
-            one = lambda i: cycle.means(jax.tree.map(lambda x: x[i], totals))
+            one = lambda i: core.means(jax.tree.map(lambda x: x[i], totals))
             means = [one(i) for i in range(len(members))]
             zero = jax.tree.map(jnp.zeros_like, runs.state.totals)
             return runs._replace(state=runs.state._replace(totals=zero)), means
@@ -152,7 +152,7 @@ class Population(NamedTuple):
             return run, jax.tree.map(lambda x: x[None], jax.device_get(log))
 
         def read_totals(run):
-            state, means = cycle.read_totals(run.state)
+            state, means = core.read_totals(run.state)
             return run._replace(state=state), [means]
 
         return Compiled(

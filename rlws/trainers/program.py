@@ -12,7 +12,7 @@ from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, rules
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import Array, Key, Params, Row
 
 LOG_SIZE = 2**16  # (steps of all environments) a chunk of the program may log
@@ -30,7 +30,7 @@ class Run(NamedTuple):
     """The whole state of a run."""
 
     keys: Keys
-    state: Any  # of the agent: cycle.State
+    state: Any  # of the agent: core.State
     environment: Any  # leaves [B, ...]
     timestep: dm_env.TimeStep  # leaves [B, ...], to be acted on next
     actor: Any  # leaves [B, ...]
@@ -91,7 +91,7 @@ class Program(NamedTuple):
 
     def init(self, seed: Array | int) -> Run:
         """Returns the state before the first step."""
-        state = cycle.init(self.agent, self.environment.spec(), seed, self.num_envs)
+        state = core.init(self.agent, self.environment.spec(), seed, self.num_envs)
         return self.begin(seed)._replace(state=state)
 
     def begin(self, seed: Array | int) -> Run:
@@ -105,7 +105,7 @@ class Program(NamedTuple):
             None,
             environment,
             timestep,
-            cycle.initial_actor_state(self.agent.actor, count),
+            core.initial_actor_state(self.agent.actor, count),
             jnp.int32(0),
             counts,
             jnp.zeros(count),
@@ -153,8 +153,8 @@ class Program(NamedTuple):
             ready = waiting((run, log))
             reached = ready & (run.state.learner.updates >= budget.updates)
             ready &= ~reached
-            learn = lambda state: cycle.learn(self.agent, state, run.keys.learn, updates)
-            one = (lambda s: cycle.select(ready, learn(s), s)) if self.axis else learn
+            learn = lambda state: core.learn(self.agent, state, run.keys.learn, updates)
+            one = (lambda s: core.select(ready, learn(s), s)) if self.axis else learn
             state = jax.lax.cond(self._any(ready), one, lambda s: s, run.state)
             return run._replace(state=state), log._replace(halted=state.halted | reached)
 
@@ -173,7 +173,7 @@ class Program(NamedTuple):
             t, run, log, rows, added = carry
             here = live(log) if idle is None else live(log) & ~idle
             after, row, ended = self.step(run, params)
-            run = after if idle is None else cycle.select(here, after, run)
+            run = after if idle is None else core.select(here, after, run)
             log = log._replace(
                 steps=log.steps + jnp.where(here, (~row.timestep.last()).sum(), 0),
                 episodes=log.episodes + jnp.where(here, (ended[:, 1] > 0).sum(), 0),
@@ -204,7 +204,7 @@ class Program(NamedTuple):
         wrong = log.sound & broken.any()
         find = lambda: self._first_wrong(begun, rows.timestep.last() & counts, found, broken)
         first = jax.lax.cond(self._any(wrong), find, lambda: log.wrong)
-        log = log._replace(sound=log.sound & ~wrong, wrong=cycle.select(wrong, first, log.wrong))
+        log = log._replace(sound=log.sound & ~wrong, wrong=core.select(wrong, first, log.wrong))
         return run, log, rows, added
 
     def _first_wrong(self, begun, ended, found, broken):
@@ -236,7 +236,7 @@ class Program(NamedTuple):
         """
         numbers = self.first + jnp.arange(self.num_envs)
         draws = run.keys.act, run.step, run.timestep, run.actor, numbers
-        action, actor, extras = cycle.act(self.agent.actor, params, *draws, self.workers)
+        action, actor, extras = core.act(self.agent.actor, params, *draws, self.workers)
         ended = run.timestep.last()
         episode = run.episode + ended
         stepped = jax.vmap(self.environment.step)(run.environment, self._legal(action))
@@ -290,7 +290,7 @@ def _live(budget: Budget, log: Log) -> Array:
 def _whole(whole, after, before):
     """Takes a run back to before a block that is not whole, so that a resumed one gets it whole."""
     (run, log), (old_run, old_log) = after, before
-    run = cycle.select(whole, run._replace(state=None), old_run._replace(state=None))
+    run = core.select(whole, run._replace(state=None), old_run._replace(state=None))
     cut = lambda new, old, sofar: jnp.where(whole, 0, sofar + new - old)
     return run, log._replace(
         cut_steps=cut(log.steps, old_log.steps, log.cut_steps),

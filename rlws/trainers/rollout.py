@@ -12,7 +12,7 @@ from rlws.adders.episodes import MAX_BLOCK
 from rlws.agent import Agent
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.block import Block
 from rlws.trainers.players import Players
@@ -53,11 +53,11 @@ class Rollout:
     ):
         """Begins; of `params` only the shapes matter. For the rest, see `compile_acting`."""
         play.episode_limit = agent.adder.episode_limit
-        example = jax.device_get(cycle.example_row(agent, play.spec, params))
+        example = jax.device_get(core.example_row(agent, play.spec, params))
         key = streams.key(seed, Stream.ACT)
         acting = compile_acting(agent, params, example, play.num_envs, key, first, workers)
         self.play, self._act, self.read = play, acting.program, acting.params.take
-        self._ends, self._actor = ends, cycle.initial_actor_state(agent.actor, play.num_envs)
+        self._ends, self._actor = ends, core.initial_actor_state(agent.actor, play.num_envs)
         self._block = partial(
             Block, example, ends.length, play.num_envs, acting.timestep.live, play.spec
         )

@@ -13,7 +13,7 @@ from rlws.numerics import checkpoint, streams
 from rlws.numerics.sequential import sequential
 from rlws.numerics.streams import Stream
 from rlws.settings import SettingError
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.block import Block
 from rlws.trainers.players import Players
 from rlws.trainers.trainer import Snapshot
@@ -24,7 +24,7 @@ from rlws.types import Array, Row
 class Carry(NamedTuple):
     """What one turn leaves to the next."""
 
-    state: cycle.State
+    state: core.State
     row: Row  # leaves [B, ...]: what was last seen, and the answer to it
     begun: Array  # whether there is one
     before: Any  # the actors' memory when they saw it, leaves [B, ...]
@@ -55,10 +55,10 @@ class RowByRow(Turns):
         most = 2**31 - 1 if max_updates is None else max_updates
 
         def initial():
-            state = cycle.init(agent, spec, seed, count)
-            row = cycle.example_row(agent, spec, state.learner.params)
+            state = core.init(agent, spec, seed, count)
+            row = core.example_row(agent, spec, state.learner.params)
             row = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), row)
-            before, actor = (cycle.initial_actor_state(agent.actor, count) for _ in range(2))
+            before, actor = (core.initial_actor_state(agent.actor, count) for _ in range(2))
             return Carry(state, row, jnp.bool_(False), before, actor, jnp.uint32(0))
 
         def turn(carry: Carry, timestep: dm_env.TimeStep):
@@ -69,11 +69,11 @@ class RowByRow(Turns):
             adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
             ready = agent.adder.ready(adder)
             reached = ready & (state.learner.updates >= most)
-            learn = lambda state: cycle.learn(agent, state, learn_key, updates)
+            learn = lambda state: core.learn(agent, state, learn_key, updates)
             state = state._replace(adder=adder)
             state = jax.lax.cond(ready & ~reached, learn, lambda state: state, state)
             params = state.learner.params
-            action, following, extras = cycle.act(
+            action, following, extras = core.act(
                 agent.actor, params, act_key, step, timestep, actor
             )
             row = Row(timestep, action, extras)
@@ -125,7 +125,7 @@ class RowByRow(Turns):
         return self._carry.state
 
     def read(self):
-        state, metrics = cycle.read_totals(self._carry.state)
+        state, metrics = core.read_totals(self._carry.state)
         self._carry = self._carry._replace(state=state)
         return state, metrics
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rlws.agent import Agent
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.learning import Learning
 from rlws.trainers.players import Players
 from rlws.trainers.rollout import Ends, Rollout
@@ -26,11 +26,11 @@ class Turns:
     def check(self) -> None:
         """Checks what has been played, as `Block.check` does, as far as that was not done yet."""
 
-    def state(self) -> cycle.State:
+    def state(self) -> core.State:
         """Returns the state of the agent."""
         raise NotImplementedError
 
-    def read(self) -> tuple[cycle.State, dict[str, float]]:
+    def read(self) -> tuple[core.State, dict[str, float]]:
         """Returns the state and the means of the metrics since the last call."""
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ from rlws.adders import PrioritisedReplay, Replay
 from rlws.learner import LearnerState
 from rlws.networks import GRU, MLP, Network
 from rlws.settings import SettingError
-from rlws.trainers import DeviceTrainer, HostTrainer, cycle
+from rlws.trainers import DeviceTrainer, HostTrainer, core
 from tests.agents_zoo.trajectories import trajectory
 
 KEY = jax.random.key(0)
@@ -107,14 +107,14 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
     """Greedy actions are 1; so 0 shows a random one, half of the time."""
     network = Network(lambda key: {}, lambda params, o: Outputs(q=jnp.array([0.0, 1.0])))
     actor = dqn.EpsilonGreedy(network, 1.0, 0.2, 1000)
-    state = cycle.initial_actor_state(actor, num_envs)
+    state = core.initial_actor_state(actor, num_envs)
     step_type = jnp.full(num_envs, dm_env.StepType.MID)
     timestep = dm_env.TimeStep(
         step_type, jnp.zeros(num_envs), jnp.ones(num_envs), jnp.zeros(num_envs)
     )
 
     def step(state, t):
-        action, state, _ = cycle.act(actor, {}, jnp.zeros(2, jnp.uint32), t, timestep, state)
+        action, state, _ = core.act(actor, {}, jnp.zeros(2, jnp.uint32), t, timestep, state)
         return state, action
 
     actions = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(4000 // num_envs))[1])(state)
@@ -129,18 +129,18 @@ def test_dqn_does_not_count_the_ignored_step():
     timestep = lambda kind: dm_env.TimeStep(
         jnp.array([kind]), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int)
     )
-    state = cycle.initial_actor_state(actor, 1)
+    state = core.initial_actor_state(actor, 1)
     for kind in (0, 1, 2, 0, 2):
         arguments = ONLINE, jnp.zeros(2, jnp.uint32), 0, timestep(kind), state
-        _, state, _ = cycle.act(actor, *arguments)
+        _, state, _ = core.act(actor, *arguments)
     assert state[1] == 3
 
 
 def test_dqn_uses_no_key_twice():
     actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
     timestep = dm_env.TimeStep(jnp.zeros(1, int), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int))
-    state = cycle.initial_actor_state(actor, 1)
-    act = lambda key: cycle.act(actor, ONLINE, key, 0, timestep, state)[0]
+    state = core.initial_actor_state(actor, 1)
+    act = lambda key: core.act(actor, ONLINE, key, 0, timestep, state)[0]
     with jax.debug_key_reuse(True):
         jax.jit(act).lower(jnp.zeros(2, jnp.uint32))  # or raises
 

@@ -11,7 +11,7 @@ from agents_zoo import a2c, impala
 from rlws import environments
 from rlws.learner import LearnerState
 from rlws.networks import MLP, Categorical, Network
-from rlws.trainers import DeviceTrainer, HostTrainer, cycle
+from rlws.trainers import DeviceTrainer, HostTrainer, core
 from tests.agents_zoo.trajectories import trajectory
 
 KEY = jax.random.key(0)
@@ -160,9 +160,9 @@ def test_impala_actor_records_the_log_prob_of_its_action():
     agent = impala.Config(MLP((8,)), **PLAIN).make(environments.make("jax:CartPole-v1").spec())
     params, x = agent.learner.init(KEY).params, jnp.ones((2, 4))
     timestep = dm_env.TimeStep(jnp.ones(2, int), jnp.zeros(2), jnp.ones(2), x)
-    state = cycle.initial_actor_state(agent.actor, 2)
+    state = core.initial_actor_state(agent.actor, 2)
     arguments = params, jnp.zeros(2, jnp.uint32), 0, timestep, state
-    action, _, extras = cycle.act(agent.actor, *arguments)
+    action, _, extras = core.act(agent.actor, *arguments)
     expected = agent.actor.network.apply(params, x).policy.log_prob(action)
     np.testing.assert_allclose(extras["log_prob"], expected, atol=1e-6)
 

@@ -11,7 +11,7 @@ from scipy import integrate
 from agents_zoo import sac
 from rlws.networks import MLP, TanhNormal
 from rlws.settings import SettingError
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.types import EnvironmentSpec
 from tests.agents_zoo.trajectories import trajectory
 
@@ -131,13 +131,13 @@ def test_sac_acts_uniformly_first_and_by_its_policy_later():
     params = agent.learner.init_params(KEY)
     params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
     params["policy"]["policy/linear"]["b"] = jnp.full(2, 9.0)  # means far at the upper bound
-    state = cycle.initial_actor_state(agent.actor, 1)
+    state = core.initial_actor_state(agent.actor, 1)
     kind = jnp.full(1, dm_env.StepType.MID)
     timestep = dm_env.TimeStep(kind, jnp.zeros(1), jnp.ones(1), jnp.zeros((1, 3)))
 
     def step(state, t):
         arguments = params, jnp.zeros(2, jnp.uint32), t, timestep, state
-        action, state, _ = cycle.act(agent.actor, *arguments)
+        action, state, _ = core.act(agent.actor, *arguments)
         return state, action[0]
 
     actions = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(600))[1])(state)

@@ -13,7 +13,7 @@ from rlws.diagnose.stream import NUM_ENVS, make_stream
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.networks import MLP
 from rlws.settings import Fraction
-from rlws.trainers import cycle
+from rlws.trainers import core
 from tests.diagnose.test_doctor import planted
 
 SMALL = dict(backbone=MLP((8,)))
@@ -41,7 +41,7 @@ class Relative(sac.Config):
 def verdicts(config, continuous=False):
     spec = Tabular(blank(), continuous).spec()
     agent = config.make(spec)
-    state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
+    state = jax.jit(lambda: core.init(agent, spec, 0, NUM_ENVS))()
     batches, found = collect(agent, state, make_stream(agent, spec, state))
     list(found)
     batch = jax.tree.map(jnp.asarray, batches[0])

@@ -13,7 +13,7 @@ from rlws.diagnose.stream import NUM_ENVS, make_stream
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.diagnose.targets import check_targets
 from rlws.networks import MLP
-from rlws.trainers import cycle
+from rlws.trainers import core
 
 CONFIG = a2c.Config(MLP((8,)), unroll_length=8, discount=0.9)
 PLANTED = {
@@ -35,7 +35,7 @@ def planted(fault):
 
     kept = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
     agent = agent._replace(learner=Wrong(**kept))
-    state = jax.jit(lambda: cycle.init(agent, spec, 0, NUM_ENVS))()
+    state = jax.jit(lambda: core.init(agent, spec, 0, NUM_ENVS))()
     batches, found = collect(agent, state, make_stream(agent, spec, state))
     list(found)
     assert np.asarray(batches[0].last).any()

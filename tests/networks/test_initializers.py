@@ -9,7 +9,7 @@ import pytest
 from agents_zoo import a2c, dqn, ppo, reinforce, sac, td3
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.networks.initializers import Orthogonal, orthonormal
-from rlws.trainers import cycle
+from rlws.trainers import core
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 3), (256, 256), (3, 3, 2, 8)])
@@ -39,5 +39,5 @@ def test_agents_begin_without_calls_into_libraries(module):
     spec = Tabular(blank(), module in (sac, td3)).spec()
     agent = module.Config().make(spec)
     seeds = jnp.arange(4, dtype=jnp.uint32)
-    init = jax.jit(jax.vmap(lambda seed: cycle.init(agent, spec, seed, 2)))
+    init = jax.jit(jax.vmap(lambda seed: core.init(agent, spec, seed, 2)))
     assert "custom_call" not in init.lower(seeds).as_text()

@@ -12,7 +12,7 @@ from jax.extend.random import threefry_2x32
 from rlws.actor import Actor
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
-from rlws.trainers import cycle
+from rlws.trainers import core
 
 COUNTERS = ((), (1,), (2,), (0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 2**31 - 1))
 
@@ -87,13 +87,13 @@ class Dice(Actor):
 def roll(num_envs, step, seed=3):
     timestep = dm_env.TimeStep(*(jnp.zeros(num_envs) for _ in range(4)))
     actor = Dice()
-    return cycle.act(
+    return core.act(
         actor,
         (),
         streams.key(seed, Stream.ACT),
         jnp.uint32(step),
         timestep,
-        cycle.initial_actor_state(actor, num_envs),
+        core.initial_actor_state(actor, num_envs),
     )
 
 

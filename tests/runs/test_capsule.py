@@ -23,7 +23,7 @@ from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError
 from rlws.tracking.interrupts import Interrupted
-from rlws.trainers import DeviceTrainer, HostTrainer, cycle
+from rlws.trainers import DeviceTrainer, HostTrainer, core
 
 SMALL = MLP((4,))
 
@@ -331,14 +331,14 @@ def changed(agent=UNROLLS, params=None, batch=None):
     """Returns an update of a healthy agent with something replaced."""
     spec = environments.make("jax:Catch").spec()
     made = agent.make(spec)
-    state = cycle.init(made, spec, 0, 2)
-    _, sampled = made.adder.sample(state.adder, cycle.seed_key())
+    state = core.init(made, spec, 0, 2)
+    _, sampled = made.adder.sample(state.adder, core.seed_key())
     learner = state.learner
     if params is not None:
         learner = learner._replace(params=jax.tree.map(params, learner.params))
     if batch is not None:
         sampled = sampled._replace(reward=batch(sampled.reward))
-    return capsule.Update(made, learner, sampled, cycle.seed_key())
+    return capsule.Update(made, learner, sampled, core.seed_key())
 
 
 @pytest.mark.slow

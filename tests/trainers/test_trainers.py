@@ -16,7 +16,7 @@ from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.block import Block
-from rlws.trainers.cycle import example_row
+from rlws.trainers.core import example_row
 from rlws.types import EnvironmentSpec, Row
 
 SMALL = reinforce.Config(backbone=networks.MLP((8,)), episodes_per_update=2)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlws.numerics import checkpoint
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.acting import read_params
 from rlws.trainers.distributed.joining import Joined, join
 from rlws.trainers.distributed.sources import Task, spec_of
@@ -45,7 +45,7 @@ class Run:
             num_devices=trainer.num_devices,
         )
         self._learning = stack.enter_context(learning)
-        example = cycle.example_row(agent, self._spec, learning.params)
+        example = core.example_row(agent, self._spec, learning.params)
         self._read = read_params(agent, learning.params, example, envs).take
         self.counts = dict.fromkeys(COUNTS, 0)
         self._ended: list[np.ndarray] = []  # returns and lengths since the last report

@@ -13,7 +13,7 @@ from rlws.environments import resolve, rules
 from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
 from rlws.numerics.cache import enable_cache
-from rlws.trainers import cycle
+from rlws.trainers import core
 from rlws.trainers.acting import read_params
 from rlws.trainers.players import make_players
 from rlws.trainers.program import Program, Run
@@ -85,7 +85,7 @@ class HostSource(Source):
         self._play = make_players(task.environment, *places)
         self.spec = self._play.spec
         agent = task.config.make(self.spec)
-        params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
+        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
         own = task.seed, task.ends, task.first, task.workers
         self._rollout = Rollout(agent, self._play, params, *own)
         if saved is not None:
@@ -127,8 +127,8 @@ class DeviceSource(Source):
         self._first = task.first
         own = task.first, task.workers
         program = Program(agent, environment, task.num_envs, None, *own)
-        params = jax.eval_shape(lambda: agent.learner.init(cycle.seed_key()).params)
-        example = cycle.example_row(agent, self.spec, params)
+        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
+        example = core.example_row(agent, self.spec, params)
         fill = read_params(agent, params, example, task.num_envs).fill
 
         def play(run: Run, read: list[Array]):
