@@ -1,7 +1,9 @@
 """Strict: warnings are errors, and arrays of different rank never broadcast by accident."""
 
+import itertools
 import os
 import pathlib
+from collections import Counter
 
 # Most of the time goes into compiling, and many tests compile the same. Set here, before JAX is
 # imported, it holds for processes that tests start, too. A folder for each worker: one might read
@@ -37,3 +39,17 @@ def _programs_are_forgotten():
     """Compiled programs of one module are of no use to the next, and they add up to gigabytes."""
     yield
     jax.clear_caches()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says which folders take how long, of all workers together."""
+    tests, seconds = Counter(), Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            folder = pathlib.PurePath(report.nodeid.partition("::")[0]).parent.as_posix()
+            tests[folder] += report.when == "call"
+            seconds[folder] += report.duration
+    if len(seconds) > 1:
+        terminalreporter.section(f"{sum(seconds.values()):.0f} seconds of tests")
+        for folder, sum_ in seconds.most_common():
+            terminalreporter.write_line(f"{sum_:7.1f} s  {tests[folder]:5} tests  {folder}")

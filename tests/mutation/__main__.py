@@ -1,28 +1,28 @@
 """The matrix: each bug, its fast test, and what the doctor says of the agent that has it.
 
-    python -m tests.mutation [NAME ...] [--no-diagnose]
+    python -m tests.mutation [NAME ...] [--agent AGENT] [--no-diagnose]
 
 Exit status 1: a bug survives its test, or the doctor's score is below 80 %.
 """
 
 import argparse
-import json
-import os
+import itertools
 import re
-import subprocess
 import sys
 import threading
+import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.mutation.bug import ROOT, Bug
+from tests.mutation import children
+from tests.mutation.bug import Bug
 from tests.mutation.bugs import BUGS
 
 AT_ONCE = 2
-CACHES = ROOT / ".pytest_cache" / "jax"
 TEST_SECONDS, DIAGNOSE_SECONDS = 300, 600
 GOAL = 0.8  # of the bugs the doctor should see
 
@@ -46,27 +46,37 @@ def main(args: list[str] | None = None) -> int:
     """Prints the matrix; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of bugs; default: all")
+    agents = sorted({bug.agent for bug in BUGS})
+    parser.add_argument("--agent", choices=agents, default="", help="only bugs of this agent")
     parser.add_argument("--no-diagnose", action="store_true", help="tests only")
     given = parser.parse_args(args)
     if unknown := set(given.names) - {bug.name for bug in BUGS}:
         parser.error(f"no such bug: {', '.join(sorted(unknown))}")
     bugs = [bug for bug in BUGS if not given.names or bug.name in given.names]
-
-    def one(bug):
-        caught = catch(bug, not given.no_diagnose)
-        print(f"{bug.name}: {caught.test}; {_said(bug, caught)}", file=sys.stderr, flush=True)
-        return caught
-
-    with ThreadPoolExecutor(AT_ONCE, "mutation") as pool:
-        found = list(pool.map(one, bugs))
+    bugs = [bug for bug in bugs if given.agent in ("", bug.agent)]
+    found = catch(bugs, not given.no_diagnose)
     return show(bugs, found, not given.no_diagnose)
 
 
-def catch(bug: Bug, diagnose: bool = True) -> Caught:
-    """Runs the test of a bug and, if asked to, the doctor, each in a process of its own."""
-    killed, test = _test(bug)
-    failed, doctor = _diagnose(bug) if diagnose else (None, "not asked")
-    return Caught(killed, test, failed, doctor)
+def catch(bugs: list[Bug], diagnose: bool = True) -> list[Caught]:
+    """Runs the test of each bug and, if asked to, the doctor, each in a process of its own."""
+
+    def one(bug):
+        start = time.monotonic()
+        caught = Caught(*_test(bug), *(_diagnose(bug) if diagnose else (None, "not asked")))
+        seconds = time.monotonic() - start
+        said = f"{bug.name}: {caught.test}; {_said(bug, caught)}; {seconds:.0f} s"
+        print(said, file=sys.stderr, flush=True)
+        return bug.name, caught
+
+    # Those of one test in a row: most of what they compile is the same.
+    rows = defaultdict(list)
+    for bug in bugs:
+        rows[bug.test].append(bug)
+    with ThreadPoolExecutor(AT_ONCE, "mutation") as pool:
+        played = pool.map(lambda row: [one(bug) for bug in row], rows.values())
+        found = dict(itertools.chain.from_iterable(played))
+    return [found[bug.name] for bug in bugs]
 
 
 def show(bugs: list[Bug], found: list[Caught], diagnose: bool) -> int:
@@ -93,38 +103,22 @@ def show(bugs: list[Bug], found: list[Caught], diagnose: bool) -> int:
 
 
 def _test(bug: Bug) -> tuple[bool, str]:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "tests.mutation.plugin", bug.test]
-    ended = _run(command, bug, TEST_SECONDS)
-    if ended is None:
-        return False, "TIMEOUT"
-    # 1: some test failed, 2 to 5: there was none to fail. Errors of fixtures are no failures.
-    if ended.returncode == 1 and re.search(r"\b[1-9]\d* failed", ended.stdout):
+    found, error = children.call(bug, _caches(), TEST_SECONDS, children.test, bug.test)
+    if error:
+        return False, error
+    status, failed = found  # which is 1 where fixtures have errors, too
+    if failed:
         return True, "killed"
-    return False, "SURVIVED" if ended.returncode == 0 else f"ERROR {ended.returncode}"
+    return False, "SURVIVED" if status == 0 else f"ERROR {status}"
 
 
 def _diagnose(bug: Bug) -> tuple[list[str] | None, str]:
-    command = [sys.executable, "-m", "tests.mutation.doctor", bug.agent, *bug.settings]
-    ended = _run(command, bug, DIAGNOSE_SECONDS)
-    if ended is None:
-        return None, "TIMEOUT"
-    if ended.returncode:
-        return None, f"ERROR {(ended.stderr.strip().splitlines() or ['?'])[-1]}"
-    return json.loads(ended.stdout.splitlines()[-1]), ""
+    asked = bug.agent, bug.settings
+    return children.call(bug, _caches(), DIAGNOSE_SECONDS, children.doctor, *asked)
 
 
-def _run(command, bug, seconds):
-    # Compilation caches of its own for each thread, as tests/conftest.py has for each worker.
-    worker = threading.current_thread().name
-    caches = {"PYTEST_XDIST_WORKER": worker, "JAX_COMPILATION_CACHE_DIR": str(CACHES / worker)}
-    environment = os.environ | {"RLWS_BUG": bug.name} | caches
-    try:
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        return None
+def _caches() -> str:
+    return threading.current_thread().name
 
 
 def _said(bug: Bug, caught: Caught) -> str:

@@ -17,13 +17,13 @@ from rlws.numerics.cache import enable_cache
 SEEDS = 4
 
 
-def main(target: str, *settings: str) -> None:
-    """Prints the names of all checks that failed, in the doctor's order."""
+def failures(target: str, *settings: str) -> list[str]:
+    """Returns the names of all checks that failed, in the doctor's order."""
     enable_cache()
     report = diagnose(agent_config(target, list(settings)), seeds=SEEDS)
-    print(json.dumps([check.name for check in report.failures]))
+    return [check.name for check in report.failures]
 
 
 if __name__ == "__main__":
     assert plugin
-    main(*sys.argv[1:])
+    print(json.dumps(failures(*sys.argv[1:])))

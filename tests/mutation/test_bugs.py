@@ -2,14 +2,22 @@
 
 import ast
 import difflib
+import functools
 
 import pytest
 
-from tests.mutation.__main__ import main
+from tests.mutation import __main__ as matrix
+from tests.mutation.__main__ import catch
 from tests.mutation.bug import ROOT
 from tests.mutation.bugs import BUGS
 
 IDS = [bug.name for bug in BUGS]
+
+
+@functools.cache
+def functions(file):
+    body = ast.parse((ROOT / file).read_text()).body
+    return {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def test_bugs_have_names_of_their_own():
@@ -29,12 +37,7 @@ def test_bug_changes_a_few_lines_and_compiles(bug):
 @pytest.mark.parametrize("bug", BUGS, ids=IDS)
 def test_bug_names_a_fast_test_and_a_check_or_a_reason(bug):
     file, _, name = bug.test.partition("::")
-    functions = {
-        node.name: node
-        for node in ast.parse((ROOT / file).read_text()).body
-        if isinstance(node, ast.FunctionDef)
-    }
-    marks = map(ast.unparse, functions[name.partition("[")[0]].decorator_list)
+    marks = map(ast.unparse, functions(file)[name.partition("[")[0]].decorator_list)
     assert "pytest.mark.slow" not in marks
     assert (bug.component is None) == bool(bug.reason)
 
@@ -47,11 +50,25 @@ def test_bug_that_does_not_apply_is_named():
 
 @pytest.mark.slow
 def test_every_bug_is_killed_by_its_test():
-    assert main(["--no-diagnose"]) == 0
+    found = catch(BUGS, diagnose=False)
+    ended = {bug.name: caught.test for bug, caught in zip(BUGS, found, strict=True)}
+    assert ended == dict.fromkeys(ended, "killed")
+
+
+@pytest.mark.slow
+def test_only_a_test_that_fails_kills(monkeypatch):
+    bug = next(bug for bug in BUGS if bug.name == "trace_not_cut")
+    harmless = bug._replace(name="harmless", new=f"{bug.old}  # no bug")
+    unreadable = bug._replace(name="unreadable", new="return (")
+    found = catch([harmless, unreadable], diagnose=False)
+    assert [caught.test for caught in found] == ["SURVIVED", f"ERROR {pytest.ExitCode.USAGE_ERROR}"]
+    monkeypatch.setattr(matrix, "TEST_SECONDS", 5)
+    endless = bug._replace(name="endless", new="while True:\n            pass")
+    assert catch([endless], diagnose=False) == [(False, "TIMEOUT", None, "not asked")]
 
 
 @pytest.mark.slow
 def test_the_doctor_names_some_of_them():
     """All take half an hour: `python -m tests.mutation`."""
     names = ["dqn_target_never_moves", "reward_one_step_early"]
-    assert main(names) == 0
+    assert matrix.main(names) == 0
