@@ -54,6 +54,8 @@ def main(args: list[str] | None = None) -> int:
         parser.error(f"no such bug: {', '.join(sorted(unknown))}")
     bugs = [bug for bug in BUGS if not given.names or bug.name in given.names]
     bugs = [bug for bug in bugs if given.agent in ("", bug.agent)]
+    if not bugs:
+        parser.error(f"none of these is a bug of {given.agent}")
     found = catch(bugs, not given.no_diagnose)
     return show(bugs, found, not given.no_diagnose)
 
@@ -103,7 +105,7 @@ def show(bugs: list[Bug], found: list[Caught], diagnose: bool) -> int:
 
 
 def _test(bug: Bug) -> tuple[bool, str]:
-    found, error = children.call(bug, _caches(), TEST_SECONDS, children.test, bug.test)
+    found, error = children.call(bug, _caches(), TEST_SECONDS, children.run_test, bug.test)
     if error:
         return False, error
     status, failed = found  # which is 1 where fixtures have errors, too
@@ -114,7 +116,7 @@ def _test(bug: Bug) -> tuple[bool, str]:
 
 def _diagnose(bug: Bug) -> tuple[list[str] | None, str]:
     asked = bug.agent, bug.settings
-    return children.call(bug, _caches(), DIAGNOSE_SECONDS, children.doctor, *asked)
+    return children.call(bug, _caches(), DIAGNOSE_SECONDS, children.ask_doctor, *asked)
 
 
 def _caches() -> str:

@@ -7,7 +7,6 @@ interpreter nor imports, and nothing of it is left for the next.
 import gc
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +45,7 @@ def call(bug: Bug, caches: str, seconds: float, function: Callable, *args: Any) 
         child.join()
 
 
-def test(name: str) -> tuple[int, int]:
+def run_test(name: str) -> tuple[int, int]:
     """Runs a test; returns pytest's exit status, and how many failed (not: their fixtures)."""
     import pytest
 
@@ -54,7 +53,7 @@ def test(name: str) -> tuple[int, int]:
     return pytest.main(["-x", "-p", "no:cacheprovider", name], [verdict]), verdict.failed
 
 
-def doctor(agent: str, settings: tuple[str, ...]) -> list[str]:
+def ask_doctor(agent: str, settings: tuple[str, ...]) -> list[str]:
     """Returns which checks of the doctor an agent fails."""
     from tests.mutation.doctor import failures
 
@@ -71,8 +70,9 @@ class _Verdict:
 def _child(connection, bug, caches, function, args):
     gc.freeze()  # what all children have: pytest collects garbage ten times when it ends
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    os.chdir(ROOT)  # tests are named from there
     os.environ.pop("RLWS_BUG", None)
     os.environ["PYTEST_XDIST_WORKER"] = caches
     try:
