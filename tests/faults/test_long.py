@@ -11,6 +11,7 @@ from dm_env import specs
 from faulty import experiment
 
 from rlws import environments
+from rlws.runs import launch
 from rlws.runs.experiment import Checkpoints
 from rlws.tracking import Sink
 
@@ -31,7 +32,7 @@ class Room(Sink):
 def room(folder, **changes):
     """Returns the MiB, files and threads at each row of a run, after it got going."""
     seen = Room()
-    dataclasses.replace(experiment, directory=str(folder), **changes).run((seen,))
+    launch.run(dataclasses.replace(experiment, directory=str(folder), **changes), (seen,))
     return np.array(seen.taken[len(seen.taken) // 4 :])
 
 
