@@ -61,9 +61,9 @@ def under_way(folder):
         ours = f"*{process.pid}*"
         assert not set(pathlib.Path("/dev/shm").glob(ours)) - shared
     finally:
-        for each in (*tagged(tag), process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
+        process.kill()
+        for each in tagged(tag):
+            os.kill(each, signal.SIGKILL)
 
 
 def test_processes_that_are_killed_or_stopped_are_named_and_the_run_goes_on(tmp_path):
