@@ -63,22 +63,24 @@ class SharedJit:
         return getattr(jax, name)
 
 
-@pytest.fixture(scope="session", autouse=True)
+MAKE, COMPILE, ACTING = Shared(ppo.Config.make), rollout.compile_acting, {}
+
+
+def compile_acting(agent, params, row, *rest):
+    """Does so once for parameters and rows of the same shapes."""
+    shapes = tuple((x.shape, x.dtype.name) for x in jax.tree.leaves((params, row)))
+    key = told(agent), shapes, told(rest)
+    if key not in ACTING:
+        ACTING[key] = COMPILE(agent, params, row, *rest)
+    return ACTING[key]
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _programs_are_shared():
     """Among runs in this process: most of their time went into tracing the same anew."""
-    make = Shared(ppo.Config.make)
-
-    def acting(agent, params, row, *rest):
-        shapes = tuple((x.shape, x.dtype.name) for x in jax.tree.leaves((params, row)))
-        found = acting.found.setdefault((told(agent), shapes, told(rest)), [])
-        if not found:
-            found.append(original(agent, params, row, *rest))
-        return found[0]
-
-    acting.found, original = {}, rollout.compile_acting
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ppo.Config, "make", lambda self, spec: make(self, spec))
-        patch.setattr(rollout, "compile_acting", acting)
+        patch.setattr(ppo.Config, "make", lambda self, spec: MAKE(self, spec))
+        patch.setattr(rollout, "compile_acting", compile_acting)
         for module in (learning, evaluation):
             patch.setattr(module, "jax", SharedJit())
         yield
