@@ -29,7 +29,8 @@ def told(x):
         return told(x.func), told(x.args), told(tuple(x.keywords.items()))
     if isinstance(x, FunctionType):
         seen = (cell.cell_contents for cell in x.__closure__ or ())
-        return x.__code__, tuple(map(told, seen)), told(x.__defaults__ or ())
+        defaults = x.__defaults__ or (), tuple((x.__kwdefaults__ or {}).items())
+        return x.__code__, tuple(map(told, seen)), told(defaults)
     if isinstance(x, np.ndarray | jax.Array):
         return x.shape, str(x.dtype), np.asarray(x).tobytes()
     if type(x) in (tuple, list):

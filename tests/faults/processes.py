@@ -1,5 +1,6 @@
 """Runs by the command line, in processes that can be killed, and what they leave behind."""
 
+import atexit
 import contextlib
 import csv
 import hashlib
@@ -75,29 +76,35 @@ def run_of(toy, folder, *flags):
     )
 
 
+def _server():
+    """Starts `forked.py`; returns the socket to ask it by."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, pathlib.Path(__file__).with_name("forked.py"), str(its.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[its.fileno()],
+            env=ENVIRONMENT,
+        )
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # before that
+    return ours
+
+
 class Forked:
     """A run that `forked.py` became, with what `subprocess.Popen` offers of it."""
 
-    _server = None  # the process, and the socket that it is asked by
+    _server = None  # the socket by which `forked.py` is asked
 
     def __init__(self, words, variables):
         if Forked._server is None:
-            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            server = pathlib.Path(__file__).with_name("forked.py")
-            with its:
-                process = subprocess.Popen(
-                    [sys.executable, server, str(its.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                    pass_fds=[its.fileno()],
-                    env=ENVIRONMENT,
-                )
-            Forked._server = process, ours
+            Forked._server = _server()
         pipes = [os.pipe() for _ in range(3)]
         theirs = [write for _, write in pipes]
         message = json.dumps([words, variables, os.getcwd()]).encode()
-        socket.send_fds(Forked._server[1], [message], theirs)
+        socket.send_fds(Forked._server, [message], theirs)
         for write in theirs:
             os.close(write)
         self._read = [read for read, _ in pipes]  # its output, its errors; its pid and its status
