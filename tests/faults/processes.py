@@ -1,20 +1,36 @@
 """Runs by the command line, in processes that can be killed, and what they leave behind."""
 
+import atexit
+import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import pathlib
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from typing import NamedTuple
+
+from rlws.__main__ import main
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.getenv("RLWS_KILLS", "3"))  # of each run; 20 where there is time
 TIMES = {"seconds", "steps_per_second"}  # columns that no two runs share
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+CACHE = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])  # of all that ended by themselves
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "OPENBLAS_NUM_THREADS": "1",  # threads are lost in a fork
+    "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",  # else what is cached depends on where
+}
 
 SMALL = ("--agent.backbone.hidden-sizes", "8", "--evaluation.episodes", "3", "--quiet")
 REPLAY = ("--agent.batch-size", "16", "--agent.capacity", "400")
@@ -60,10 +76,87 @@ def run_of(toy, folder, *flags):
     )
 
 
+def _server():
+    """Starts `forked.py`; returns the socket to ask it by."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, pathlib.Path(__file__).with_name("forked.py"), str(its.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[its.fileno()],
+            env=ENVIRONMENT,
+        )
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # before that
+    return ours
+
+
+class Forked:
+    """A run that `forked.py` became, with what `subprocess.Popen` offers of it."""
+
+    _server = None  # the socket by which `forked.py` is asked
+
+    def __init__(self, words, variables):
+        if Forked._server is None:
+            Forked._server = _server()
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [write for _, write in pipes]
+        message = json.dumps([words, variables, os.getcwd()]).encode()
+        socket.send_fds(Forked._server, [message], theirs)
+        for write in theirs:
+            os.close(write)
+        self._read = [read for read, _ in pipes]  # its output, its errors; its pid and its status
+        self._heard = dict.fromkeys(self._read, b"")
+        self._open, self.returncode = set(self._read), None
+        while self._heard[self._read[2]].count(b"\n") < 1:
+            assert self._hear(60), "forked.py does not answer"
+        self.pid = int(self._heard[self._read[2]].split()[0])
+
+    def _hear(self, seconds):
+        """Takes what there is to read, waiting for so long; returns whether there was any."""
+        found, _, _ = select.select(self._open, [], [], seconds)
+        for read in found:
+            data = os.read(read, 2**16)
+            self._heard[read] += data
+            if not data:
+                self._open.remove(read)
+                os.close(read)
+                if read == self._read[2]:
+                    self.returncode = int(self._heard[read].split()[1])
+        return bool(found)
+
+    def poll(self):
+        while self._open and self._hear(0):
+            pass
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._open:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._hear(left) and left == 0.0:
+                raise subprocess.TimeoutExpired("rlws", timeout)
+        return tuple(self._heard[read].decode() for read in self._read[:2])
+
+    def kill(self):
+        self._send(signal.SIGKILL)
+
+    def terminate(self):
+        self._send(signal.SIGTERM)
+
+    def _send(self, number):
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
 def program(*words, **variables):
     """Starts a program, in a process group of its own."""
     return subprocess.Popen(
         words,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,9 +165,23 @@ def program(*words, **variables):
     )
 
 
-def start(*args, **variables):
-    """Starts `rlws` with these arguments."""
-    return program(sys.executable, "-m", "rlws", *args, **variables)
+def start(*args, anew=False, **variables):
+    """Starts `rlws` with these arguments; `anew`: by a new Python, which imports everything.
+
+    What it compiles it keeps in a folder of its own, where it finds what was compiled before. So
+    none can be killed while it writes what others read.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    own = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=CACHE.parent))
+    for path in CACHE.iterdir():
+        os.link(path, own / path.name)
+    variables["JAX_COMPILATION_CACHE_DIR"] = str(own)
+    if anew:
+        process = program(sys.executable, "-m", "rlws", *args, **variables)
+    else:
+        process = Forked(args, variables)
+    process.cache = own
+    return process
 
 
 def end(process, seconds=180):
@@ -83,8 +190,14 @@ def end(process, seconds=180):
         out, err = process.communicate(timeout=seconds)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            signal_all(process, signal.SIGKILL)
             process.communicate()
+        if own := getattr(process, "cache", None):
+            if process.returncode >= 0:  # it wrote all of what it wrote
+                for path in own.iterdir():
+                    with contextlib.suppress(FileExistsError):
+                        os.link(path, CACHE / path.name)
+            shutil.rmtree(own)
     return Ended(process.returncode, out, err)
 
 
@@ -98,6 +211,12 @@ def done(*args, **options):
     ended = rlws(*args, **options)
     assert ended.status == 0, ended.err
     return ended
+
+
+def signal_all(process, number):
+    """Sends a signal to a process and to its children, as a terminal does; some may be over."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def kill(process):
@@ -122,7 +241,9 @@ def wait_for_lines(process, folder, count):
 
 def inspect(folder, *flags):
     """Returns what `rlws inspect` says."""
-    return json.loads(done("inspect", str(folder), *flags).out)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["inspect", str(folder), *flags]) == 0
+    return json.loads(out.getvalue())
 
 
 def rows(folder):

@@ -1,6 +1,7 @@
 """Killed at any instant, any number of times: in the end nobody can tell."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -20,6 +21,7 @@ from processes import (
     rlws,
     rows,
     run_of,
+    signal_all,
     start,
     tree,
     wait_for_lines,
@@ -28,15 +30,15 @@ from processes import (
 from rlws.numerics import checkpoint
 
 pytestmark = pytest.mark.slow
-STARTUP = 6.0  # seconds: import, compile, restore
+STARTUP = 3.0  # seconds: trace, compile, restore; as long again for imports, where begun anew
 
 
-def random_moment(process, folder, rng, index, left):
+def random_moment(process, folder, rng, index, left, startup=STARTUP):
     """Waits for a moment of a run, of which this is one of `left`; returns how it was chosen."""
     have = lines(folder)
     most = max(2, (200 - have) // left)
     if index % 3 == 2:
-        seconds, began = rng.uniform(0.0, STARTUP), time.monotonic()
+        seconds, began = rng.uniform(0.0, startup), time.monotonic()
         while time.monotonic() - began < seconds and lines(folder) < have + most:
             time.sleep(0.002)
         return f"after {time.monotonic() - began:.2f} s"
@@ -54,8 +56,11 @@ def test_chained_kills_leave_no_trace(toy, tmp_path, uninterrupted):
     seed = int(os.getenv("RLWS_KILL_SEED", "0"))
     rng, folder, killed = np.random.default_rng(seed), tmp_path / "run", 0
     for i in range(KILLS):
-        process = start(*run_of(toy, folder))
-        moment = random_moment(process, folder, rng, i, KILLS - i)
+        # One run is ended while it imports, too, and has hashes of strings that are others.
+        anew = toy == "reinforce" and i % 3 == 2
+        process = start(*run_of(toy, folder), anew=anew)
+        startup = 2 * STARTUP if anew else STARTUP
+        moment = random_moment(process, folder, rng, i, KILLS - i, startup)
         ended = kill(process)
         print(f"{toy}, seed {seed}, kill {i}: {moment}; status {ended.status}")
         assert ended.status in (0, -signal.SIGKILL), ended.err
@@ -118,9 +123,9 @@ def test_sigterm_at_random_phases_saves_and_leaves_no_trace(toy, tmp_path, unint
 def test_ctrl_c_saves_and_ends_with_130(tmp_path, uninterrupted):
     _, want = uninterrupted("reinforce")
     folder = tmp_path / "run"
-    process = start(*run_of("reinforce", folder, "--checkpoint.period", "1000000"))
+    process = start(*run_of("reinforce", folder, "--checkpoint.period", "1000000"), anew=True)
     wait_for_lines(process, folder, 30)
-    os.killpg(process.pid, signal.SIGINT)
+    signal_all(process, signal.SIGINT)
     ended = end(process, 20)
     assert ended.status == 130, ended.err
     first, last = ended.err.splitlines()
@@ -131,36 +136,36 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path, uninterrupted):
     assert outcome(folder) == want
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.02, 0.2])
-def test_ctrl_c_twice_ends_at_once(tmp_path, gap, uninterrupted):
+def test_ctrl_c_twice_ends_at_once(tmp_path, uninterrupted):
     _, want = uninterrupted("ppo")
     folder = tmp_path / "run"
-    # Everything takes long in the environment's first report: it is being compiled.
-    process = start(*run_of("ppo", folder))
-    wait_for_lines(process, folder, 8)
-    os.killpg(process.pid, signal.SIGINT)
-    time.sleep(gap)
-    os.killpg(process.pid, signal.SIGINT)  # close upon the first, the two may come as one
-    ended = end(process, 20)
-    assert ended.status == 130, ended.err
-    assert "Traceback" not in ended.err
-    assert checkpoint.newest(folder / "checkpoints", pytest.fail) is not None
+    for gap in (0.0, 0.02, 0.2):
+        # Everything takes long in the environment's first report: it is being compiled.
+        process = start(*run_of("ppo", folder))
+        wait_for_lines(process, folder, max(1, lines(folder)) + 7)
+        signal_all(process, signal.SIGINT)
+        time.sleep(gap)
+        signal_all(process, signal.SIGINT)  # close upon the first, the two may come as one
+        ended = end(process, 20)
+        assert ended.status == 130, ended.err
+        assert "Traceback" not in ended.err
+        assert checkpoint.newest(folder / "checkpoints", pytest.fail) is not None
     done(*run_of("ppo", folder))
     assert outcome(folder) == want
 
 
-@pytest.mark.parametrize("toy", ["reinforce", "ppo"])
+ALL = ("--evaluation.period", "300", "--track", "jsonl")
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("toy", "flags"),
     [
-        ("--checkpoint.period", "1"),
-        ("--checkpoint.period", "7"),
-        ("--checkpoint.period", "1000000"),
-        ("--checkpoint.period", "0"),
-        ("--evaluation.period", "300"),
-        ("--track", "jsonl"),
+        ("reinforce", ("--checkpoint.period", "1", *ALL)),
+        ("reinforce", ("--checkpoint.period", "0")),
+        ("ppo", ("--checkpoint.period", "7", *ALL)),
+        ("ppo", ("--checkpoint.period", "1000000")),
     ],
-    ids=" ".join,
+    ids=lambda x: x if isinstance(x, str) else " ".join(x),
 )
 def test_saving_and_evaluation_change_nothing(toy, flags, tmp_path, uninterrupted):
     before, _ = uninterrupted(toy)
@@ -177,7 +182,7 @@ def test_other_seed_is_another_outcome(tmp_path, uninterrupted):
     assert not set(hashes(tmp_path / "run").values()) & set(hashes(before).values())
 
 
-@pytest.mark.parametrize("toy", TOYS)
+@pytest.mark.parametrize("toy", ["dqn", "ppo"])
 def test_larger_budget_comes_to_what_one_long_run_does(toy, tmp_path, uninterrupted):
     before, _ = uninterrupted(toy)
     budget = str(int(TOYS[toy][TOYS[toy].index("--steps") + 1]) // 2)
@@ -193,13 +198,20 @@ def test_larger_budget_comes_to_what_one_long_run_does(toy, tmp_path, uninterrup
     assert hashes(folder) == hashes(before)
 
 
-@pytest.mark.parametrize("name", ["arrays.bin", "manifest.json"])
-def test_damaged_newest_falls_back_aloud_and_leaves_no_trace(name, tmp_path, uninterrupted):
-    _, want = uninterrupted("dqn")
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run that was killed when it had done half."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
     process = start(*run_of("dqn", folder))
     wait_for_lines(process, folder, 100)
     kill(process)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["arrays.bin", "manifest.json"])
+def test_damaged_newest_falls_back_aloud_and_leaves_no_trace(name, begun, tmp_path, uninterrupted):
+    _, want = uninterrupted("dqn")
+    folder = shutil.copytree(begun, tmp_path / "run")
     names = checkpoint.names(folder / "checkpoints")
     path = folder / "checkpoints" / names[-1] / name
     data = bytearray(path.read_bytes())
@@ -213,15 +225,12 @@ def test_damaged_newest_falls_back_aloud_and_leaves_no_trace(name, tmp_path, uni
     assert outcome(folder) == want
 
 
-def test_all_damaged_is_the_end_and_nothing_is_deleted(tmp_path):
-    folder = tmp_path / "run"
-    process = start(*run_of("reinforce", folder))
-    wait_for_lines(process, folder, 60)
-    kill(process)
+def test_all_damaged_is_the_end_and_nothing_is_deleted(begun, tmp_path):
+    folder = shutil.copytree(begun, tmp_path / "run")
     for name in (names := checkpoint.names(folder / "checkpoints")):
         (folder / "checkpoints" / name / "arrays.bin").write_bytes(b"")
     before = tree(folder)
-    for ended in (rlws(*run_of("reinforce", folder)), rlws("inspect", str(folder))):
+    for ended in (rlws(*run_of("dqn", folder)), rlws("inspect", str(folder))):
         assert ended.status == 3
         last = ended.err.splitlines()[-1]
         assert last.startswith("error: no checkpoint in ")

@@ -1,5 +1,6 @@
 """Environments in processes of their own, killed or stopped, and the run that they leave behind."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -7,7 +8,7 @@ import time
 import uuid
 
 import pytest
-from processes import done, end, inspect, kill, rlws, rows, start, wait_for_lines
+from processes import done, end, inspect, kill, lines, rlws, rows, signal_all, start, wait_for_lines
 
 pytestmark = pytest.mark.slow
 RUN = (
@@ -40,82 +41,74 @@ def none_left(tag, seconds=10):
         time.sleep(0.05)
 
 
-@pytest.fixture
-def begun(tmp_path):
-    """A run that is under way, its folder, the processes of its environments, and its tag."""
-    tag, shared, folder = uuid.uuid4().hex, set(os.listdir("/dev/shm")), tmp_path / "run"
+@contextlib.contextmanager
+def under_way(folder):
+    """Yields a run that goes on in a folder, the processes of its environments, and its tag.
+
+    In the end none of them may be there any more.
+    """
+    tag, shared = uuid.uuid4().hex, set(os.listdir("/dev/shm"))
+    have = max(1, lines(folder))
     process = start(*RUN, str(folder), "--trainer.environment-timeout", "2", RLWS_TAG=tag)
     try:
-        wait_for_lines(process, folder, 20)
+        wait_for_lines(process, folder, have + 15)
         parents = tagged(tag)
         server = set(parents.values()) - {process.pid, os.getpid()}
         workers = [child for child, parent in parents.items() if parent in server]
         assert len(workers) == 2
-        yield process, folder, workers, tag
+        yield process, workers
         none_left(tag)
         ours = f"*{process.pid}*"
         assert not set(pathlib.Path("/dev/shm").glob(ours)) - shared
     finally:
+        process.kill()
         for each in tagged(tag):
             os.kill(each, signal.SIGKILL)
 
 
-def goes_on(folder):
-    done(*RUN, str(folder))
-    assert inspect(folder)["step"] >= 3000
-
-
-def test_processes_of_environments_end_with_a_run_that_is_killed(begun):
-    process, folder, _, tag = begun
-    process.kill()
-    assert end(process, 20).status == -signal.SIGKILL
-    none_left(tag)
-    goes_on(folder)
-
-
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_chained_kills_lose_no_more_than_unfinished_episodes(vectorization, tmp_path):
-    run = (*RUN, str(tmp_path / "run"), "--trainer.vectorization", vectorization)
-    for count in (20, 40, 60):
-        process = start(*run)
-        wait_for_lines(process, tmp_path / "run", count)
-        assert kill(process).status == -signal.SIGKILL
-    done(*run)
-    steps = [float(row["steps"]) for row in rows(tmp_path / "run")]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 3000
-    found = inspect(tmp_path / "run")
-    assert found["resume_class"] == "bounded"
-    assert 0 < found["counters"]["anew"] <= 3 * 2  # kills, environments
-
-
-@pytest.mark.parametrize(
-    ("number", "says"),
-    [
+def test_processes_that_are_killed_or_stopped_are_named_and_the_run_goes_on(tmp_path):
+    """One run, ended five times: by its environments, by `kill -9` and by Ctrl-C."""
+    folder, timeout = tmp_path / "run", "must answer within environment_timeout=2 s"
+    for number, says in (
         (signal.SIGKILL, "its process ended by SIGKILL"),
         (signal.SIGSEGV, "its process ended by SIGSEGV"),
-        (signal.SIGSTOP, "must answer within environment_timeout=2 s"),
-    ],
-)
-def test_a_process_that_is_killed_or_stopped_is_named(number, says, begun):
-    process, folder, workers, tag = begun
-    os.kill(max(workers), number)
-    ended = end(process, 40)
-    assert ended.status == 4, ended.err
-    line = ended.err.splitlines()[-1]
-    assert line.startswith("error: ")
-    assert says in line
-    none_left(tag)
-    goes_on(folder)
-
-
-def test_ctrl_c_is_for_the_run_and_not_for_its_environments(begun):
-    process, folder, _, tag = begun
-    os.killpg(process.pid, signal.SIGINT)
-    ended = end(process, 30)
-    assert ended.status == 130
-    assert "Traceback" not in ended.err
-    assert len(ended.err.splitlines()) == 2
-    none_left(tag)
-    goes_on(folder)
+        (signal.SIGSTOP, timeout),
+    ):
+        with under_way(folder) as (process, workers):
+            os.kill(max(workers), number)
+            ended = end(process, 40)
+            assert ended.status == 4, ended.err
+            line = ended.err.splitlines()[-1]
+            assert line.startswith("error: ")
+            assert says in line
+    with under_way(folder) as (process, _):
+        assert kill(process).status == -signal.SIGKILL  # the environments' end with it
+    with under_way(folder) as (process, _):
+        signal_all(process, signal.SIGINT)  # is for the run, and not for its environments
+        ended = end(process, 30)
+        assert ended.status == 130
+        assert "Traceback" not in ended.err
+        assert len(ended.err.splitlines()) == 2
     assert rlws("inspect", str(folder)).status == 0
+    finishes(folder, ends=5)
+
+
+def finishes(folder, ends, *flags):
+    """Goes on to the end; of each time that the run was ended, nothing but episodes was lost."""
+    done(*RUN, str(folder), *flags)
+    steps = [float(row["steps"]) for row in rows(folder)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 3000
+    found = inspect(folder)
+    assert found["step"] == 3000
+    assert found["resume_class"] == "bounded"
+    assert 0 < found["counters"]["anew"] <= ends * 2  # environments
+
+
+def test_chained_kills_lose_no_more_than_unfinished_episodes(tmp_path):
+    flags = ("--trainer.vectorization", "sync")
+    for count in (20, 40, 60):
+        process = start(*RUN, str(tmp_path / "run"), *flags)
+        wait_for_lines(process, tmp_path / "run", count)
+        assert kill(process).status == -signal.SIGKILL
+    finishes(tmp_path / "run", 3, *flags)

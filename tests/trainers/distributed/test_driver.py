@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "faults"))
 
-from processes import done, end, hashes, inspect, program, wait_for_lines
+from processes import done, end, hashes, inspect, lines, signal_all, start, wait_for_lines
 
 pytestmark = pytest.mark.slow
 TOY = (
@@ -42,51 +42,40 @@ def nobody_left(tag, seconds=150):  # Ray's agents look for their parent now and
     return []
 
 
-def start(folder, tag):
-    words = (sys.executable, "-m", "rlws", *TOY, "--directory", str(folder))
-    return program(*words, RLWS_TAG=tag)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
     done(*TOY, "--directory", str(folder))
-    return hashes(folder)
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
-    ids=["SIGKILL", "SIGTERM", "SIGINT"],
-)
-def test_a_dead_learner_leaves_nobody_and_the_run_goes_on_as_if_nothing_had_been(
-    number, status, tmp_path, whole
-):
-    folder, tag = tmp_path / "run", uuid.uuid4().hex
-    process = start(folder, tag)
-    wait_for_lines(process, folder, 60)
-    assert len(of(tag)) > 3  # Ray's, and the workers
-    # As by Ctrl-C, which everybody hears.
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    ended = end(process, 60)
-    assert ended.status == status, ended.err
-    assert nobody_left(tag) == []
-    if number != signal.SIGKILL:
-        assert "Traceback" not in ended.err
-        assert "interrupted; go on with: rlws resume" in ended.err.splitlines()[-1]
-        assert inspect(folder)["step"] >= 1500
+def test_a_dead_learner_leaves_nobody_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, whole):
+    folder, tags = tmp_path / "run", []
+    for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        tags.append(tag := uuid.uuid4().hex)
+        have = max(20, lines(folder))
+        process = start(*TOY, "--directory", str(folder), RLWS_TAG=tag)
+        wait_for_lines(process, folder, have + 25)
+        assert len(of(tag)) > 3  # Ray's, and the workers
+        if number == signal.SIGINT:
+            signal_all(process, number)  # as by Ctrl-C, which everybody hears
+        else:
+            os.kill(process.pid, number)
+        ended = end(process, 60)
+        assert ended.status == status, ended.err
+        if number != signal.SIGKILL:
+            assert "Traceback" not in ended.err
+            assert "interrupted; go on with: rlws resume" in ended.err.splitlines()[-1]
+            assert inspect(folder)["step"] >= 1500
     done(*TOY, "--directory", str(folder))
-    assert hashes(folder) == whole
+    assert hashes(folder) == hashes(whole)
+    for tag in tags:  # a run that was killed is no hindrance to the next, even before they are gone
+        assert nobody_left(tag) == []
 
 
-def test_a_run_is_forked_evaluated_and_looked_at_as_any(tmp_path):
-    folder = tmp_path / "run"
-    words = ("run", "cartpole_dqn", "--trainer", "distributed", "--trainer.num-actors", "2")
-    small = ("--agent.backbone.hidden-sizes", "8", "--agent.min-size", "100")
-    spent = ("--steps", "300", "--evaluation.episodes", "3", "--quiet")
-    done(*words, *small, *spent, "--directory", str(folder))
-    assert inspect(folder)["step"] >= 300
-    variant = ("--name", "variant", "--steps", "400", "--agent.learning-rate", "1e-3")
-    done("fork", str(folder), *variant)
-    assert inspect(tmp_path / "run-variant")["step"] >= 400
-    assert "over 2 episodes" in done("evaluate", str(folder), "--episodes", "2").out
+def test_a_run_is_forked_evaluated_and_looked_at_as_any(whole):
+    assert inspect(whole)["step"] >= 6000
+    variant = ("--name", "variant", "--steps", "6200", "--agent.learning-rate", "1e-3")
+    done("fork", str(whole), *variant)
+    assert inspect(whole.with_name("run-variant"))["step"] >= 6200
+    assert "over 2 episodes" in done("evaluate", str(whole), "--episodes", "2").out

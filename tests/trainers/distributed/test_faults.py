@@ -21,7 +21,7 @@ from tests.trainers.distributed.toys import Making, die, fail, hang, leave
 
 MLP = networks.MLP((8,))
 PPO = ppo.Config(backbone=MLP, unroll_length=16, minibatches=2, epochs=2)
-TIMEOUT = 15.0  # making an environment counts, and a busy machine takes its time
+TIMEOUT = 8.0  # making an environment counts, and a busy machine takes its time
 TRAINER = DistributedTrainer(num_envs=2, num_actors=2)
 
 
@@ -37,10 +37,9 @@ def in_peace():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [2, None], ids=["one", "all at once"])
-def test_killed_workers_are_replaced_and_leave_no_trace(where, tmp_path, in_peace):
-    killed = run(Making(die, at=37, where=where, once=tmp_path))
-    assert killed[2] >= (1 if where else 2)
+def test_workers_killed_all_at_once_are_replaced_and_leave_no_trace(tmp_path, in_peace):
+    killed = run(Making(die, at=37, where=None, once=tmp_path))
+    assert killed[2] >= 2
     assert in_peace[2] == 0
     assert killed[0][:3] == in_peace[0][:3]
     assert killed[1] == in_peace[1]
@@ -52,17 +51,18 @@ def test_killed_workers_are_replaced_and_leave_no_trace(where, tmp_path, in_peac
 @pytest.mark.slow
 def test_budget_is_kept_where_blocks_come_as_they_do_and_workers_die(tmp_path):
     trainer = DistributedTrainer(num_envs=2, num_actors=2, wait_for="any", lookahead=1)
-    making = Making(die, at=50, where=None, once=tmp_path)
+    making = Making(leave, at=50, where=None, once=tmp_path)
     last, _, restarts = run(making, trainer, impala.Config(MLP), 600)
     assert 600 <= last.steps < 602
     assert restarts >= 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [die, leave, fail])
+@pytest.mark.parametrize("fault", [die, fail])
 def test_what_never_begins_ends_the_run_and_says_why(fault):
-    with pytest.raises(WorkerLost, match=r"worker [01] failed 3 times in a row") as error:
-        run(Making(fault, where=None))
+    trainer = DistributedTrainer(num_envs=2, num_actors=1)
+    with pytest.raises(WorkerLost, match=r"worker 0 failed 3 times in a row") as error:
+        run(Making(fault, where=None), trainer)
     assert error.value.status == 8
     if fault is fail:
         assert "LookupError: no more levels" in str(error.value)
@@ -82,7 +82,7 @@ def test_what_an_environment_raises_comes_through_with_its_place():
 def test_an_environment_that_hangs_is_named():
     trainer = DistributedTrainer(num_envs=2, num_actors=2, environment_timeout=TIMEOUT)
     with pytest.raises(
-        EnvironmentFault, match=r"worker 1: environment 0.* environment_timeout=15 s"
+        EnvironmentFault, match=r"worker 1: environment 0.* environment_timeout=8 s"
     ):
         run(Making(hang, at=20, where=2), trainer)
 

@@ -1,5 +1,6 @@
 """With all actors waited for, a run is that of one HostTrainer, however it is cut and resumed."""
 
+import functools
 import json
 import os
 import pathlib
@@ -27,11 +28,12 @@ CASES = {
     "dqn": dqn.Config(
         MLP, prioritised=True, capacity=200, min_size=50, batch_size=8, period=8, updates=2
     ),
-    "impala": impala.Config(MLP),
+    "impala": impala.Config(MLP),  # unrolls, as PPO's, but may come as they do
     "row by row": dqn.Config(MLP, capacity=200, min_size=50, batch_size=8, period=1),
 }
 
 
+@functools.cache
 def played(trainer, case, environment="gym:CartPole-v1", stops=(), steps=STEPS):
     """Returns the state of the agent, the returns of all episodes and the counters."""
     saved, returns = None, []
@@ -74,7 +76,13 @@ def assert_same(one, other, exact=True):
 
 @pytest.mark.parametrize(
     "case",
-    ["ppo", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "ppo")],
+    [
+        "ppo",
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in ("gru", "reinforce", "dqn", "row by row")
+        ),
+    ],
 )
 def test_one_actor_is_bitwise_the_host_trainer(case):
     host = played(HostTrainer(num_envs=2), case)
@@ -85,7 +93,7 @@ def test_one_actor_is_bitwise_the_host_trainer(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["ppo", "impala", "dqn"])
+@pytest.mark.parametrize("case", ["impala", "dqn"])
 def test_two_actors_are_one_host_trainer_with_all_environments(case):
     # Networks of two rows and of four: the same to rounding.
     host = played(HostTrainer(num_envs=4), case)
@@ -107,8 +115,8 @@ def test_a_learner_on_two_devices_learns_what_one_does():
         sys.path.insert(0, "tests/trainers/distributed")
         from test_lockstep import assert_same, played
         from rlws.trainers import DistributedTrainer
-        for case, kept in {"ppo": {}, "impala": dict(wait_for="any", num_actors=1)}.items():
-            shared = dict(num_envs=2, **kept)
+        for case, kept in {"ppo": {}, "impala": dict(wait_for="any")}.items():
+            shared = dict(num_envs=2, num_actors=1, **kept)
             one, two = (
                 played(DistributedTrainer(num_devices=count, **shared), case) for count in (1, 2)
             )
@@ -142,27 +150,27 @@ def test_actors_with_compiled_environments_are_the_device_trainer():
 @pytest.mark.parametrize(
     ("case", "settings"),
     [
-        ("ppo", {}),
-        ("gru", {"lookahead": 2}),
-        ("dqn", {"lookahead": 1}),
+        ("ppo", {"num_actors": 1, "lookahead": 1}),
+        ("gru", {"num_actors": 2, "lookahead": 2}),
+        ("dqn", {"num_actors": 2}),
         ("reinforce", {"num_actors": 1}),
     ],
 )
 def test_stopped_and_resumed_is_bitwise_the_same(case, settings):
-    trainer = DistributedTrainer(**{"num_envs": 2, "num_actors": 2} | settings)
+    trainer = DistributedTrainer(num_envs=2, **settings)
     whole = played(trainer, case)
-    cut = played(trainer, case, stops=(3, 1, 8))
+    cut = played(trainer, case, stops=(5, 1))
     assert cut[3] is not None
     assert_same(cut, whole)
 
 
 @pytest.mark.slow
 def test_a_larger_budget_comes_to_what_one_long_run_does():
-    trainer = DistributedTrainer(num_envs=2, num_actors=2)
+    trainer = DistributedTrainer(num_envs=2, num_actors=1)
     train = lambda **options: [*trainer.train(CASES["ppo"], "gym:CartPole-v1", seed=3, **options)]
     first = train(steps=200, report_period=150)
     last = first.pop()
-    assert 200 <= last.steps < 204
+    assert 200 <= last.steps < 202
     saved = Snapshot(checkpoint.flatten(last.snapshot().arrays), last.snapshot().facts)
     rest = train(steps=STEPS, report_period=150, resume=saved)
     straight = train(steps=STEPS, report_period=150)
