@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats
 
 from benchmarks.rows import ROWS, Row
 from rlws.analysis import statistics
@@ -203,11 +204,12 @@ def summarise(row: Row, results: list[Result], peer: np.ndarray | None = None) -
 def _against(values: np.ndarray, reference: float, tolerance: float) -> dict[str, Any]:
     low, high = interval(values)
     reached = int((values >= reference).sum())
+    share = stats.binomtest(reached, len(values))
     return {
         "tolerance": tolerance,
         "verdict": verdict(low, high, reference, tolerance),
         "fraction_at_or_above": reached / len(values),
-        "fraction_interval": statistics.wilson_interval(reached, len(values)),
+        "fraction_interval": [*share.proportion_ci(method="wilson")],
     }
 
 

@@ -35,14 +35,12 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return module.run(found)
     except BaseException as error:
-        from rlws.commands.cli import (  # with all of JAX, which verbs that only read do not need
-            known,
-            say,
-        )
+        # With all of JAX, which verbs that only read do not need.
+        from rlws.commands.cli import say
 
-        if not known(error, ours=args is None):
+        if (status := say(error, ours=args is None)) is None:
             raise
-        return say(error, ours=args is None)
+        return status
 
 
 def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
@@ -63,8 +61,7 @@ def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
         # Where there is an experiment, --help is about its flags.
         about = passes_on and given[1:] and not given[1].startswith("-")
         module.add_arguments(verbs.add_parser(name, add_help=not about, **settings))
-    found, rest = parser.parse_known_args(given)
-    found.rest = rest
+    found, found.rest = parser.parse_known_args(given)
     if found.rest and not passes_on:
         parser.error(f"unrecognized arguments: {' '.join(found.rest)}")
     return module, found

@@ -8,7 +8,6 @@ import xml.etree.ElementTree
 import pytest
 
 from rlws.__main__ import main
-from rlws.analysis import markup
 from tests.commands.folders import write_run, write_seeds
 
 EVIL = "</title></svg><script>alert('x')</script>$\\frac<b onload=\"f()\">&amp;"
@@ -202,15 +201,3 @@ def test_report_explains_wrong_input_in_one_line(args, message, here, capsys):
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
-
-
-def test_tag_escapes_all_but_what_is_html():
-    inner = markup.tag("b", "<i>")
-    assert inner == "<b>&lt;i&gt;</b>"
-    assert markup.tag("p", inner, "&", class_='"') == (
-        '<p class="&quot;"><b>&lt;i&gt;</b>&amp;</p>'
-    )
-    assert markup.tag("video", controls="") == "<video controls></video>"
-    assert markup.join([inner, inner + inner]) == inner + (
-        "&lt;b&gt;&amp;lt;i&amp;gt;&lt;/b&gt;" * 2  # a sum is no Html any more
-    )
