@@ -61,9 +61,10 @@ def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
         # Where there is an experiment, --help is about its flags.
         about = passes_on and given[1:] and not given[1].startswith("-")
         module.add_arguments(verbs.add_parser(name, add_help=not about, **settings))
-    found, found.rest = parser.parse_known_args(given)
-    if found.rest and not passes_on:
-        parser.error(f"unrecognized arguments: {' '.join(found.rest)}")
+    found, rest = parser.parse_known_args(given)
+    if rest and not passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    found.rest = rest
     return module, found
 
 

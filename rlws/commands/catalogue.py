@@ -34,8 +34,8 @@ def environments() -> Names:
     for path in _folder("gymnax.environments").rglob("*.py"):
         for node in _definitions(path):
             # Its classes say under which name they are known.
-            if name := re.search(r"def name\(self\).*?return '(.*?)'", ast.unparse(node), re.S):
-                found[f"gymnax:{name[1]}"] = ast.get_docstring(node)
+            if told := re.search(r"def name\(self\).*?return '(.*?)'", ast.unparse(node), re.S):
+                found[f"gymnax:{told[1]}"] = ast.get_docstring(node)
     for path in _folder("dm_control.suite").glob("*.py"):
         for node in _definitions(path):
             found[f"dm:{path.stem}-{node.name}"] = ast.get_docstring(node)
