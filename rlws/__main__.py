@@ -33,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
         tell("interrupted")
         return 130
     try:
-        return module.run(found)
+        return module.run(found) or 0
     except BaseException as error:
         # With all of JAX, which verbs that only read do not need.
         from rlws.commands.cli import say

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seeds", type=int, default=40, help="of each side; 40")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Compares, prints and writes; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Compares, prints and writes."""
     from rich.console import Console
 
     from rlws.analysis.comparison.more_seeds import check_plan, until_decided
@@ -75,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
     comparison.write(output)
     comparison.show(Console(highlight=False))
     print(f"\ncomparison.png, .csv and .json in {output}")
-    return 0
 
 
 def _scale(text: str) -> tuple[str, tuple[float, float]]:

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of initial states; by default the run's")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Prints mean, deviation and an interval; writes evaluation.json into the run's folder."""
     enable_cache()
     policy = policy_of(args)
@@ -50,4 +50,3 @@ def run(args: argparse.Namespace) -> int:
         write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)
     except OSError as error:  # the folder may be somebody else's
         print(f"warning: evaluation.json was not written: {error}", file=sys.stderr)
-    return 0

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="fork", help="of the variant: RUN-NAME beside RUN")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Makes the variant's folder from a checkpoint and goes on there.
 
     It draws the same random numbers as the run it comes from, so variants differ by their settings.
@@ -62,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     launch.run(variant)
-    return 0
 
 
 def _source(found: checkpoint.Checkpoint, at: int | None) -> str:

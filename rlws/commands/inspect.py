@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Prints the JSON."""
     config = configuration(args.directory)
     found = checkpoint_of(args)
@@ -48,4 +48,3 @@ def run(args: argparse.Namespace) -> int:
     # Where an array does not hold the counters, the trainer's facts do.
     result["counters"] = {k: v for k, v in facts["trainer"].items() if k != "next_report"}
     print(json.dumps(result, indent=2))
-    return 0

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=int, default=LAST, help=f"runs at most, 0: all; {LAST}")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Prints the lists; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Prints the lists."""
     if args.kind:
         choose("KIND", args.kind, KINDS)
     if args.last < 0:
@@ -50,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             package = {"agents": "agents_zoo", "experiments": "experiments"}[kind]
             _print(console, catalogue.modules(package).items())
-    return 0
 
 
 def _print_runs(console: Console, folder: pathlib.Path, last: int) -> None:

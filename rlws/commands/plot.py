@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Draws the figure and says where it is; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Draws the figure and says where it is."""
     path = picture_path(args.output)
     groups, notes = grouped(gather(args.directories))
     from rlws.analysis.curves import aligned, curves_figure, seeds
@@ -41,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
         end = f"{curve.middle[-1]:.4g} at {curve.steps[-1]:,.0f} steps"
         print(f"{curve.label}: {args.metric} {end} ({seeds(len(curve.values))})")
     print(f"figure in {path}")
-    return 0
 
 
 def picture_path(output: str | None) -> pathlib.Path:

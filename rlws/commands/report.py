@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-videos", action="store_true", help="for a smaller page")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Writes the page and says where it is; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Writes the page and says where it is."""
     output = pathlib.Path(args.output)
     if output.suffix.lower() not in (".html", ".htm"):
         raise SettingError(f"--output must end in .html, got {args.output!r}; try report.html")
@@ -32,4 +32,3 @@ def run(args: argparse.Namespace) -> int:
     for note in notes:
         print(note)
     print(f"report in {output} ({len(text) / 2**20:.1f} MB)")
-    return 0

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=pathlib.Path, help="by default DIR/videos/watch.mp4")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Writes the film and says where it is."""
     policy = policy_of(args)
     output = args.output or args.directory / "videos" / "watch.mp4"
@@ -34,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
         print(write_video(output, itertools.chain(first, others), rate))
     except OSError as error:
         raise SettingError(f"--output must be writable, got {str(output)!r}: {error}") from error
-    return 0
 
 
 def _film(policy: Policy, episode: int) -> tuple[Iterator[np.ndarray], float]:
