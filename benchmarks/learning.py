@@ -11,11 +11,9 @@ Only the scores of a peer's own code, run by us (`--peer`), can be beaten; a tab
 
 import argparse
 import csv
-import importlib.metadata
 import json
 import math
 import pathlib
-import platform
 import shlex
 import sys
 import time
@@ -30,6 +28,7 @@ from scipy import stats
 from benchmarks.rows import ROWS, Row
 from rlws.analysis import statistics
 from rlws.analysis.statistics import interquartile_mean, interval
+from rlws.runs import folders
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import halted_text
 from rlws.runs.launch import check
@@ -46,7 +45,6 @@ REPORTS = 20  # points of a learning curve
 LAST_EPISODES = 100  # of training, in T
 NOMINAL = 10  # seeds, up to which an interval covers less than it says
 MARGIN = 0.02  # of reference - random: what a table of one run leaves open
-PACKAGES = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "numpy", "gymnasium", "gymnax")
 
 Verdict = Literal["match", "beat", "fail", "undecided", "void"]
 
@@ -312,12 +310,6 @@ def _write_table(path: pathlib.Path, header: tuple, table: Iterator[tuple]) -> N
 
 def _circumstances(row: Row, arguments: Sequence[str]) -> dict[str, Any]:
     """Returns what it takes to run this again."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # gymnax is an extra
     return {
         "command": shlex.join(["python", "-m", "benchmarks.learning", *arguments]),
         "agent": describe(row.agent),
@@ -328,7 +320,7 @@ def _circumstances(row: Row, arguments: Sequence[str]) -> dict[str, Any]:
         "random": row.random,
         "source": row.source,
         "device": jax.devices()[0].device_kind,
-        "versions": versions,
+        "versions": folders.versions(),
     }
 
 

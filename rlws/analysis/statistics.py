@@ -7,9 +7,7 @@ All intervals are of 95 % unless told otherwise, and the same each time for the 
 few seeds the bootstrap is too narrow: of 10 normal scores it covers 92 %. So whether two sides
 differ at all is for `rank_sum_p` to say, which is exact.
 
-Ours and not SciPy's, and tested against it, are the interquartile mean and the bootstrap, since
-`scipy.stats.bootstrap` takes no single scores, and both are called thousands of times where a
-twentieth of the time counts; and the exact test, which SciPy has without ties only.
+What SciPy has and what it has not is in README.md of this folder; the tests compare with it.
 """
 
 import functools

@@ -1,7 +1,9 @@
 import base64
+import configparser
 import html.parser
 import importlib.metadata
 import json
+import pathlib
 import re
 import xml.etree.ElementTree
 
@@ -10,6 +12,7 @@ import pytest
 from rlws.__main__ import main
 from tests.commands.folders import write_run, write_seeds
 
+ROOT = pathlib.Path(__file__).parents[2]
 EVIL = "</title></svg><script>alert('x')</script>$\\frac<b onload=\"f()\">&amp;"
 VOID = {"meta", "br", "img", "link"}
 
@@ -182,6 +185,15 @@ def test_report_of_a_run_that_has_just_begun(here):
     _, found = report("run")
     assert "run 0 - - - - - unfinished" in found.text
     assert found.all("svg") == []
+
+
+def test_layout_of_reports_is_installed_with_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = setup["options.package_data"]["rlws.analysis"].split()
+    folder = ROOT / "rlws" / "analysis"
+    shipped = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    assert "report.html.jinja" in shipped
 
 
 @pytest.mark.parametrize(
