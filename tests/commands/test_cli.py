@@ -383,6 +383,7 @@ def test_experiments_run_as_module(folder, monkeypatch, capfd):
     """As by `python -m`, which calls no other function; they are found, as these tests are."""
     monkeypatch.setattr(sys, "argv", ["", *QUICK])
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "experiments.catch_reinforce", raising=False)
     runpy.run_module("experiments.catch_reinforce", run_name="__main__", alter_sys=True)
     assert capfd.readouterr().err == ""
     assert "evaluation_return_mean" in json.loads((folder / "run" / "summary.json").read_text())
