@@ -6,6 +6,7 @@ import pytest
 
 from agents_zoo import reinforce
 from rlws.networks import MLP
+from rlws.trainers import HostTrainer
 from tests.commands.toys import arrays, rows, run_toy, steps, tree
 
 
@@ -117,8 +118,8 @@ def test_fork_of_no_run_is_one_line(refused, tmp_path):
 
 @pytest.mark.slow
 def test_fork_of_a_sweep_is_of_one_of_its_runs(rlws, refused, tmp_path):
-    agent = reinforce.Config(backbone=MLP((4,)))
-    sweep = run_toy(tmp_path / "sweep", agent=agent, steps=60, sweep=("agent.discount=0.5,0.9",))
+    small = dict(agent=reinforce.Config(backbone=MLP((4,))), trainer=HostTrainer())
+    sweep = run_toy(tmp_path / "sweep", **small, steps=60, sweep=("agent.discount=0.5,0.9",))
     assert "holds 2 runs; name one of the folders in it" in refused("fork", sweep)
     member = sorted(sweep.glob("*seed0"))[0]
     assert rlws("fork", member, "--steps", "100", "--name", "on").status == 0
