@@ -11,11 +11,9 @@ Only the scores of a peer's own code, run by us (`--peer`), can be beaten; a tab
 
 import argparse
 import csv
-import importlib.metadata
 import json
 import math
 import pathlib
-import platform
 import shlex
 import sys
 import time
@@ -25,10 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats
 
 from benchmarks.rows import ROWS, Row
 from rlws.analysis import statistics
 from rlws.analysis.statistics import interquartile_mean, interval
+from rlws.runs import folders
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import halted_text
 from rlws.runs.launch import check
@@ -45,7 +45,6 @@ REPORTS = 20  # points of a learning curve
 LAST_EPISODES = 100  # of training, in T
 NOMINAL = 10  # seeds, up to which an interval covers less than it says
 MARGIN = 0.02  # of reference - random: what a table of one run leaves open
-PACKAGES = ("jax", "jaxlib", "dm-haiku", "optax", "rlax", "numpy", "gymnasium", "gymnax")
 
 Verdict = Literal["match", "beat", "fail", "undecided", "void"]
 
@@ -203,11 +202,12 @@ def summarise(row: Row, results: list[Result], peer: np.ndarray | None = None) -
 def _against(values: np.ndarray, reference: float, tolerance: float) -> dict[str, Any]:
     low, high = interval(values)
     reached = int((values >= reference).sum())
+    share = stats.binomtest(reached, len(values))
     return {
         "tolerance": tolerance,
         "verdict": verdict(low, high, reference, tolerance),
         "fraction_at_or_above": reached / len(values),
-        "fraction_interval": statistics.wilson_interval(reached, len(values)),
+        "fraction_interval": [*share.proportion_ci(method="wilson")],
     }
 
 
@@ -310,12 +310,6 @@ def _write_table(path: pathlib.Path, header: tuple, table: Iterator[tuple]) -> N
 
 def _circumstances(row: Row, arguments: Sequence[str]) -> dict[str, Any]:
     """Returns what it takes to run this again."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # gymnax is an extra
     return {
         "command": shlex.join(["python", "-m", "benchmarks.learning", *arguments]),
         "agent": describe(row.agent),
@@ -326,7 +320,7 @@ def _circumstances(row: Row, arguments: Sequence[str]) -> dict[str, Any]:
         "random": row.random,
         "source": row.source,
         "device": jax.devices()[0].device_kind,
-        "versions": versions,
+        "versions": folders.versions(),
     }
 
 

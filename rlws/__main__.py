@@ -33,16 +33,14 @@ def main(args: Sequence[str] | None = None) -> int:
         tell("interrupted")
         return 130
     try:
-        return module.run(found)
+        return module.run(found) or 0
     except BaseException as error:
-        from rlws.commands.cli import (  # with all of JAX, which verbs that only read do not need
-            known,
-            say,
-        )
+        # With all of JAX, which verbs that only read do not need.
+        from rlws.commands.cli import say
 
-        if not known(error, ours=args is None):
+        if (status := say(error, ours=args is None)) is None:
             raise
-        return say(error, ours=args is None)
+        return status
 
 
 def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
@@ -64,9 +62,9 @@ def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
         about = passes_on and given[1:] and not given[1].startswith("-")
         module.add_arguments(verbs.add_parser(name, add_help=not about, **settings))
     found, rest = parser.parse_known_args(given)
+    if rest and not passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     found.rest = rest
-    if found.rest and not passes_on:
-        parser.error(f"unrecognized arguments: {' '.join(found.rest)}")
     return module, found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rlws.analysis.results import Result, column
 from rlws.analysis.statistics import curve_band, interquartile_mean
+from rlws.settings import SettingError
 from rlws.tracking.figures import _axes, _figure, literal, rolling_mean, smoothing_window
 
 if TYPE_CHECKING:
@@ -49,6 +52,15 @@ def aligned(label: str, series: Sequence[Series]) -> Curve:
         for steps, values, weights in series
     ]
     return Curve(label, grid, np.stack(values))
+
+
+def curve_of(label: str, results: Iterable[Result], metric: str) -> Curve | None:
+    """Returns a metric of those runs that have it; None where none has, as no episode ended."""
+    series = []
+    for result in results:
+        with contextlib.suppress(SettingError):
+            series.append(column(result, metric))
+    return aligned(label, series) if series else None
 
 
 def curves_figure(curves: Sequence[Curve], metric: str, title: str = "") -> Figure:

@@ -101,13 +101,13 @@ def gather(directories: Iterable[str | pathlib.Path]) -> list[Result]:
     found: dict[pathlib.Path, pathlib.Path] = {}
     for directory in directories:
         path = pathlib.Path(directory)
-        folders = _folders(path)
-        if not folders:
+        below = _folders(path)
+        if not below:
             rule = "with a run in it" if path.is_dir() else "that is there"
             raise SettingError(
                 f"DIR must be a folder {rule}, got {str(path)!r}; `rlws list runs` shows them"
             )
-        found |= {folder.resolve(): folder for folder in folders}
+        found |= {folder.resolve(): folder for folder in below}
     return [read(folder) for folder in found.values()]
 
 

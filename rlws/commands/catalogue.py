@@ -6,8 +6,6 @@ import functools
 import importlib.util
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import Any
 
 Names = dict[str, str]  # to a description of one line, which may be empty
 
@@ -26,20 +24,23 @@ def environments() -> Names:
     from rlws.environments import available  # asks the packages that are installed
     from rlws.environments.names import newest_versions
 
-    found: dict[str, Any] = {}
+    found: dict[str, str | None] = {}
     with contextlib.suppress(ImportError):
         import gymnasium
 
         for identity, spec in gymnasium.registry.items():
-            found[f"gym:{identity}"] = _class_docstring(str(spec.entry_point))
-    for name, text in _gymnax_docstrings():
-        found[f"gymnax:{name}"] = text
+            module, _, name = str(spec.entry_point).partition(":")
+            found[f"gym:{identity}"] = _docstrings(module).get(name)
+    for path in _folder("gymnax.environments").rglob("*.py"):
+        for node in _definitions(path):
+            # Its classes say under which name they are known.
+            if told := re.search(r"def name\(self\).*?return '(.*?)'", ast.unparse(node), re.S):
+                found[f"gymnax:{told[1]}"] = ast.get_docstring(node)
     for path in _folder("dm_control.suite").glob("*.py"):
-        for function in _functions(path):
-            found[f"dm:{path.stem}-{function.name}"] = ast.get_docstring(function)
-    for path in _folder("rlws.environments").glob("*.py"):
-        for node in _classes(path):
-            found[f"jax:{node.name}"] = ast.get_docstring(node)
+        for node in _definitions(path):
+            found[f"dm:{path.stem}-{node.name}"] = ast.get_docstring(node)
+    for name, text in _docstrings("rlws.environments").items():
+        found[f"jax:{name}"] = text
     return {
         name: first_sentence(found.get(name) or found.get(re.sub(r"-v\d+$", "", name)))
         for name in newest_versions(available())
@@ -53,6 +54,19 @@ def first_sentence(docstring: str | None) -> str:
     paragraph = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", paragraph)
     # Not after the initial of a name.
     return re.split(r"(?<=[^A-Z][.!?])\s(?=[A-Z])", paragraph, maxsplit=1)[0].rstrip(".")
+
+
+@functools.cache
+def _docstrings(module: str) -> dict[str, str | None]:
+    """Returns the docstrings of what a module or the modules of a package define, by name."""
+    place = _folder(module)
+    paths = [*sorted(place.glob("*.py")), place.with_suffix(".py")]
+    return {node.name: ast.get_docstring(node) for path in paths for node in _definitions(path)}
+
+
+def _definitions(path: pathlib.Path) -> list[ast.ClassDef | ast.FunctionDef]:
+    """Returns the classes and functions of a file."""
+    return [node for node in _parsed(path).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
 
 
 def _folder(package: str) -> pathlib.Path:
@@ -71,37 +85,3 @@ def _parsed(path: pathlib.Path) -> ast.Module:
         return ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError, OSError):
         return ast.Module([], [])
-
-
-def _classes(path: pathlib.Path) -> list[ast.ClassDef]:
-    return [node for node in _parsed(path).body if isinstance(node, ast.ClassDef)]
-
-
-def _functions(path: pathlib.Path) -> list[ast.FunctionDef]:
-    return [node for node in _parsed(path).body if isinstance(node, ast.FunctionDef)]
-
-
-def _class_docstring(entry_point: str) -> str | None:
-    """Returns the docstring of the class in "package.module:Class", which may be imported there."""
-    module, _, name = entry_point.partition(":")
-    place = _folder(module)
-    for path in [place.with_suffix(".py"), *sorted(place.glob("*.py"))]:
-        for node in _classes(path):
-            if node.name == name:
-                return ast.get_docstring(node)
-    return None
-
-
-def _gymnax_docstrings() -> Iterator[tuple[str, str | None]]:
-    """Yields what gymnax's classes return as their `name`, with their docstrings."""
-    for path in _folder("gymnax.environments").rglob("*.py"):
-        for node in _classes(path):
-            names = [
-                inner.value.value
-                for method in node.body
-                if isinstance(method, ast.FunctionDef) and method.name == "name"
-                for inner in ast.walk(method)
-                if isinstance(inner, ast.Return) and isinstance(inner.value, ast.Constant)
-            ]
-            for name in names:
-                yield str(name), ast.get_docstring(node)

@@ -28,29 +28,26 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
     try:
         return launch.run(parse(experiment, sys.argv[1:] if args is None else args))
     except BaseException as error:
-        if not known(error, ours):
+        if (status := say(error, ours)) is None:
             raise
-        sys.exit(say(error, ours))
+        sys.exit(status)
 
 
 # What ends a command with one line on stderr.
 ERRORS = (SettingError, NonFiniteError, StorageError, WorkerLost, KeyboardInterrupt)
 
 
-def known(error: BaseException, ours: bool) -> bool:
-    """Returns whether `say` has something to say of an error; else it is to be raised."""
-    return isinstance(error, ERRORS) or (ours and bool(_culprit(error)))
-
-
-def say(error: BaseException, ours: bool) -> int:
+def say(error: BaseException, ours: bool) -> int | None:
     """Prints what ended a command; returns its exit status, one of those in commands/README.md.
 
-    `ours` says that the process is ours to end.
+    `ours` says that the process is ours to end. None: nobody foresaw the error; raise it.
     """
     if not isinstance(error, ERRORS):
+        if not (ours and (culprit := _culprit(error))):
+            return None
         tell("".join(traceback.format_exception(error)).rstrip())
         what = traceback.format_exception_only(error)[0].split()
-        tell(" ".join(["error:", f"{_culprit(error)}:", *what]))
+        tell(" ".join(["error:", f"{culprit}:", *what]))
         return EnvironmentFault.status
     status = getattr(error, "status", 130)
     if not isinstance(error, KeyboardInterrupt):

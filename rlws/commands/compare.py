@@ -42,14 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seeds", type=int, default=40, help="of each side; 40")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Compares, prints and writes; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Compares, prints and writes."""
     from rich.console import Console
 
-    from rlws.analysis.comparison.measures import Comparison
     from rlws.analysis.comparison.more_seeds import check_plan, until_decided
+    from rlws.analysis.comparison.outcome import Comparison, new_folder
     from rlws.analysis.comparison.sequential import Look
-    from rlws.analysis.comparison.show import new_folder, show, write
     from rlws.analysis.comparison.verdict import judge
 
     plan = (args.batch, args.max_seeds) if args.until_decided else None
@@ -73,11 +72,9 @@ def run(args: argparse.Namespace) -> int:
     verdict = looks[-1].verdict if looks else judge(*found, args.margin)
     command = _command(args, *([str(output / x)] * (output / x).is_dir() for x in "AB"))
     comparison = Comparison(sides, found, args.metric, verdict, looks, plan, notes, command)
-    measures = comparison.measures()
-    write(comparison, measures, output)
-    show(comparison, measures, Console(highlight=False))
+    comparison.write(output)
+    comparison.show(Console(highlight=False))
     print(f"\ncomparison.png, .csv and .json in {output}")
-    return 0
 
 
 def _scale(text: str) -> tuple[str, tuple[float, float]]:
@@ -96,10 +93,8 @@ def _scale(text: str) -> tuple[str, tuple[float, float]]:
 
 def _command(args: argparse.Namespace, new_ours: list[str], new_theirs: list[str]) -> str:
     """Returns the command that comes to the same verdict from the runs that are there now."""
-    if args.against is None:
-        words = [*args.directories, *new_ours, *new_theirs]
-    else:
-        words = [*args.directories, *new_ours, "--against", *args.against, *new_theirs]
+    against = [] if args.against is None else ["--against", *args.against]
+    words = [*args.directories, *new_ours, *against, *new_theirs]
     if args.metric != SCORE:
         words += ["--metric", args.metric]
     if args.margin:

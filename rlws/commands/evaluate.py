@@ -6,27 +6,22 @@ import sys
 import numpy as np
 
 from rlws.analysis.statistics import interquartile_mean, interval
+from rlws.commands.arguments import add_policy, policy_of
 from rlws.numerics.cache import enable_cache
-from rlws.runs.policy import load
-from rlws.settings import SettingError
 from rlws.tracking.files import write_json
 from rlws.trainers.evaluation import evaluator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
-    parser.add_argument("directory", help="results/EXPERIMENT/RUN")
-    parser.add_argument("--episodes", type=int, default=100)
+    add_policy(parser, episodes=100)
     parser.add_argument("--seed", type=int, help="of initial states; by default the run's")
-    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Prints mean, deviation and an interval; writes evaluation.json into the run's folder."""
-    if args.episodes < 1:
-        raise SettingError(f"--episodes must be at least 1, got {args.episodes}")
     enable_cache()
-    policy = load(args.directory, args.at)
+    policy = policy_of(args)
     seed = policy.experiment.seed if args.seed is None else args.seed
     play = evaluator(policy.agent, policy.experiment.environment, args.episodes)
     returns, lengths = play(policy.params, seed)
@@ -55,4 +50,3 @@ def run(args: argparse.Namespace) -> int:
         write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)
     except OSError as error:  # the folder may be somebody else's
         print(f"warning: evaluation.json was not written: {error}", file=sys.stderr)
-    return 0

@@ -7,12 +7,12 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import tyro
 
 from rlws.networks import CNN, GRU, LSTM, MLP
+from rlws.runs.differences import flat
 from rlws.runs.experiment import Experiment
 from rlws.settings import SettingError, change, choose, describe
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer
@@ -32,11 +32,10 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
         choose("--trainer", value, TRAINERS)
         if TRAINERS[value] is not type(experiment.trainer):
             trainer = TRAINERS[value](num_envs=experiment.trainer.num_envs)
-            experiment = dataclasses.replace(experiment, trainer=trainer)
+            experiment = change(experiment, {"trainer": trainer})
     for value in _take("--agent.backbone", args):
         choose("--agent.backbone", value, BACKBONES)
-        agent = change(experiment.agent, {"backbone": BACKBONES[value]()})
-        experiment = dataclasses.replace(experiment, agent=agent)
+        experiment = change(experiment, {"agent.backbone": BACKBONES[value]()})
     sweep = (*experiment.sweep, *_take("--sweep", args))
     track = (*experiment.track, *_take("--track", args))
     return _parse(dataclasses.replace(experiment, sweep=sweep, track=track), args)
@@ -74,16 +73,9 @@ def _parse(experiment, args):
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        raise SettingError(_one_line(boxed.getvalue(), _flags(describe(experiment)))) from None
-
-
-def _flags(settings: dict[str, Any], prefix: str = "--") -> Iterator[str]:
-    yield "--trainer"
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flags(value, f"{prefix}{name}.")
-        elif name != "type":  # of the settings, which `describe` adds
-            yield (prefix + name).replace("_", "-")
+        names = [x for x in flat(describe(experiment)) if x.rpartition(".")[2] != "type"]
+        flags = [f"--{name.replace('_', '-')}" for name in ("trainer", *names)]
+        raise SettingError(_one_line(boxed.getvalue(), flags)) from None
 
 
 def _one_line(box: str, flags: Iterable[str]) -> str:

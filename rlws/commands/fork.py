@@ -4,10 +4,10 @@ import argparse
 import dataclasses
 import pathlib
 import shutil
-import sys
 
 import jax
 
+from rlws.commands.arguments import add_checkpoint, checkpoint_of
 from rlws.commands.flags import parse
 from rlws.numerics import checkpoint
 from rlws.runs import launch
@@ -24,24 +24,20 @@ PASSES_ON = True  # flags that are the experiment's
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
-    parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
-    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+    add_checkpoint(parser)
     parser.add_argument("--name", default="fork", help="of the variant: RUN-NAME beside RUN")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Makes the variant's folder from a checkpoint and goes on there.
 
     It draws the same random numbers as the run it comes from, so variants differ by their settings.
     """
     if not args.name or pathlib.Path(args.name).name != args.name:
         raise SettingError(f"--name must be that of a folder, got {args.name!r}")
-    warn = lambda text: print("warning:", text, file=sys.stderr)
     path = args.directory.resolve()
     parent = experiment_of(args.directory)
-    found = checkpoint.newest(args.directory / "checkpoints", warn, args.at)
-    if found is None:
-        raise SettingError(f"{args.directory} must hold a checkpoint, got none; train it first")
+    found = checkpoint_of(args)
     if (count := found.facts.get("members", 1)) > 1:
         raise SettingError(f"{args.directory} holds {count} runs; name one of the folders in it")
     directory = path.with_name(f"{path.name}-{args.name}")
@@ -66,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     launch.run(variant)
-    return 0
 
 
 def _source(found: checkpoint.Checkpoint, at: int | None) -> str:

@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import pathlib
 import re
-import sys
 
 import numpy as np
 
+from rlws.commands.arguments import add_checkpoint, checkpoint_of
 from rlws.numerics import checkpoint
 from rlws.runs.folders import configuration
-from rlws.settings import SettingError
 
 # By path of the array. What is drawn depends on these counters, the seed and nothing else.
 PARTS = {
@@ -24,17 +22,13 @@ PARTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
-    parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
-    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+    add_checkpoint(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Prints the JSON."""
     config = configuration(args.directory)
-    warn = lambda text: print("warning:", text, file=sys.stderr)
-    found = checkpoint.newest(args.directory / "checkpoints", warn, args.at)
-    if found is None:
-        raise SettingError(f"{args.directory} must hold a checkpoint, got none; train it first")
+    found = checkpoint_of(args)
     facts = found.facts
     result = {
         "step": facts["step"],
@@ -52,7 +46,5 @@ def run(args: argparse.Namespace) -> int:
             arrays["seed"] = np.array(facts["experiment"]["seed"])
         result[f"sha256_{name}"] = checkpoint.digest(arrays)
     # Where an array does not hold the counters, the trainer's facts do.
-    counters = {k: v for k, v in facts["trainer"].items() if k != "next_report"}
-    result["counters"] = counters
+    result["counters"] = {k: v for k, v in facts["trainer"].items() if k != "next_report"}
     print(json.dumps(result, indent=2))
-    return 0

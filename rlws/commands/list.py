@@ -3,17 +3,15 @@
 import argparse
 import contextlib
 import datetime
-import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlws.analysis.results import SCORE, Result, gather, read
+from rlws.analysis.results import SCORE, Group, Result, gather, read
 from rlws.analysis.statistics import interquartile_mean
 from rlws.commands import catalogue
 from rlws.settings import SettingError, choose
@@ -30,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=int, default=LAST, help=f"runs at most, 0: all; {LAST}")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Prints the lists; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Prints the lists."""
     if args.kind:
         choose("KIND", args.kind, KINDS)
     if args.last < 0:
@@ -48,22 +46,19 @@ def run(args: argparse.Namespace) -> int:
         if kind == "runs":
             _print_runs(console, pathlib.Path(args.results), args.last)
         elif kind == "environments":
-            _print_names(console, catalogue.environments())
+            _print(console, catalogue.environments().items())
         else:
             package = {"agents": "agents_zoo", "experiments": "experiments"}[kind]
-            _print_names(console, catalogue.modules(package))
-    return 0
-
-
-def _print_names(console: Console, names: catalogue.Names) -> None:
-    _print(console, ("", ""), list(names.items()))
+            _print(console, catalogue.modules(package).items())
 
 
 def _print_runs(console: Console, folder: pathlib.Path, last: int) -> None:
     found = newest_first(folder)
-    header = ("run", "begun", "steps", "seed", "evaluation", "state")
     lines = [line(path, begun) for path, begun in (found[:last] if last else found)]
-    _print(console, header if lines else ("", ""), lines or [("none yet", "")])
+    if lines:
+        _print(console, lines, ("run", "begun", "steps", "seed", "evaluation", "state"))
+    else:
+        _print(console, [("none yet", "")])
     if last and len(found) > last:
         console.print(Text(f"{len(found) - last} older ones: --last 0 shows all"))
 
@@ -91,21 +86,11 @@ def line(path: pathlib.Path, begun: float) -> tuple[str, ...]:
         steps = sum(_last_steps(member) for member in members)
     seeds = [str(member.seed) for member in members]
     shown = seeds[0] if len(seeds) == 1 else f"{len(seeds)} runs"
-    state = "; ".join(_states(whole, members))
-    return str(path), time, number(int(steps)), shown, _evaluation(members), state
-
-
-def _evaluation(members: list[Result]) -> str:
-    """Returns the evaluation return; of a sweep the interquartile mean of all its members."""
-    scores = [member.number(SCORE) for member in members]
-    known = np.array([score for score in scores if math.isfinite(score)])
-    return number(float(interquartile_mean(known))) if known.size else ""
-
-
-def _states(whole: Result, members: list[Result]) -> list[str]:
-    """Returns what is to be said of the states: all but "finished", or only that."""
+    scores = Group("", tuple(members)).numbers(SCORE)
+    score = number(float(interquartile_mean(scores))) if scores.size else ""
     states = dict.fromkeys(result.state for result in (whole, *members))
-    return [state for state in states if state != "finished"] or ["finished"]
+    state = "; ".join(state for state in states if state != "finished") or "finished"
+    return str(path), time, number(int(steps)), shown, score, state
 
 
 def _last_steps(result: Result) -> float:
@@ -114,25 +99,22 @@ def _last_steps(result: Result) -> float:
     return 0.0
 
 
-def _print(console: Console, header: tuple[str, ...], rows: Any) -> None:
+def _print(console: Console, rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:
     """Prints a table; where stdout is no terminal, whole lines with tabs, for other programs."""
+    rows = [*rows]
     if not console.is_terminal:
-        for row in _lines(header, rows):
-            print(row, file=console.file)
+        for row in [header, *rows] if header else rows:
+            print("\t".join(" ".join(cell.split()) for cell in row).rstrip(), file=console.file)
         return
-    table = Table(box=None, pad_edge=False, show_header=any(header), header_style="dim")
-    for i, name in enumerate(header, 1):
+    table = Table(box=None, pad_edge=False, show_header=bool(header), header_style="dim")
+    names = header or ("", "")
+    for i, name in enumerate(names, 1):
         justify: Any = "right" if name in ("steps", "seed", "evaluation") else "left"
-        table.add_column(name, overflow="fold", no_wrap=i < len(header), justify=justify)
+        table.add_column(name, overflow="fold", no_wrap=i < len(names), justify=justify)
     room = console.width - max((len(row[0]) for row in rows), default=0) - 2
     for row in rows:
         cells = [Text(cell) for cell in row]
-        if not any(header):  # names: a line each
+        if not header:  # names: a line each
             cells[-1].truncate(max(1, room), overflow="ellipsis")
         table.add_row(*cells)
     console.print(table)
-
-
-def _lines(header: tuple[str, ...], rows: Any) -> Iterator[str]:
-    for row in [header, *rows] if any(header) else rows:
-        yield "\t".join(" ".join(cell.split()) for cell in row).rstrip()

@@ -5,6 +5,7 @@ import datetime
 import pathlib
 
 from rlws.analysis.results import column, gather, grouped
+from rlws.commands.arguments import add_directories, writing
 from rlws.settings import SettingError
 
 METRIC = "episode_return"
@@ -12,17 +13,15 @@ METRIC = "episode_return"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
-    parser.add_argument(
-        "directories", nargs="+", metavar="DIR", help="of a run, of a sweep, or of such folders"
-    )
+    add_directories(parser)
     parser.add_argument("--metric", default=METRIC, help=f"column of metrics.csv; {METRIC}")
     parser.add_argument(
         "--output", metavar="FILE", help=".png, .svg or .pdf; results/plots/TIME.png"
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Draws the figure and says where it is; returns 0."""
+def run(args: argparse.Namespace) -> None:
+    """Draws the figure and says where it is."""
     path = picture_path(args.output)
     groups, notes = grouped(gather(args.directories))
     from rlws.analysis.curves import aligned, curves_figure, seeds
@@ -34,14 +33,14 @@ def run(args: argparse.Namespace) -> int:
     names = dict.fromkeys(result.name for group in groups for result in group.results)
     title = ", ".join(names)
     figure = curves_figure(curves, args.metric, "" if title == curves[0].label else title)
-    save(figure, path)
+    with writing(path) as temporary:
+        figure.savefig(temporary)
     for note in notes:
         print(note)
     for curve in curves:
         end = f"{curve.middle[-1]:.4g} at {curve.steps[-1]:,.0f} steps"
         print(f"{curve.label}: {args.metric} {end} ({seeds(len(curve.values))})")
     print(f"figure in {path}")
-    return 0
 
 
 def picture_path(output: str | None) -> pathlib.Path:
@@ -56,21 +55,3 @@ def picture_path(output: str | None) -> pathlib.Path:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise SettingError(f"--output must end in .png, .svg or .pdf, got {output!r}")
     return path
-
-
-def save(figure, path: pathlib.Path) -> None:
-    """Writes a figure.
-
-    Raises:
-      SettingError: the file cannot be written.
-    """
-    from rlws.tracking.files import replacing
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            figure.savefig(temporary)
-    except OSError as error:
-        raise SettingError(
-            f"--output must be writable, got {str(path)!r}: {error.strerror}; choose another"
-        ) from None

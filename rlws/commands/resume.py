@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", help="results/EXPERIMENT/RUN")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Goes on with the run; flags such as --steps may give it more to do."""
     experiment = experiment_of(args.directory)
     here = dataclasses.replace(experiment, directory=args.directory, resume=True)
@@ -24,4 +24,3 @@ def run(args: argparse.Namespace) -> int:
     if (found.directory, found.resume) != (here.directory, True):
         raise SettingError("--directory and --resume must not be given: that is what DIR says")
     launch.run(found)
-    return 0

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", help="a name in experiments/, a module or a file.py")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Runs the experiment with the flags that are left."""
     name = args.experiment
     if "." not in name:
@@ -27,4 +27,3 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(experiment, Experiment):
         raise SettingError(f"{name} must hold an Experiment called experiment; see `rlws list`")
     launch.run(parse(experiment, args.rest))
-    return 0

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rlws.runs.policy import Policy, load
+from rlws.commands.arguments import add_policy, policy_of
+from rlws.runs.policy import Policy
 from rlws.settings import SettingError
 from rlws.tracking import write_video
 from rlws.trainers import evaluation
@@ -15,18 +16,14 @@ from rlws.trainers import evaluation
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
-    parser.add_argument("directory", help="results/EXPERIMENT/RUN")
-    parser.add_argument("--episodes", type=int, default=1)
+    add_policy(parser, episodes=1)
     parser.add_argument("--output", type=pathlib.Path, help="by default DIR/videos/watch.mp4")
-    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Writes the film and says where it is."""
-    if args.episodes < 1:
-        raise SettingError(f"--episodes must be at least 1, got {args.episodes}")
-    policy = load(args.directory, args.at)
-    output = args.output or pathlib.Path(args.directory) / "videos" / "watch.mp4"
+    policy = policy_of(args)
+    output = args.output or args.directory / "videos" / "watch.mp4"
     if output.suffix != ".mp4":
         raise SettingError(f"--output must end in .mp4, got {str(output)!r}")
     films = (_film(policy, episode) for episode in range(args.episodes))
@@ -37,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
         print(write_video(output, itertools.chain(first, others), rate))
     except OSError as error:
         raise SettingError(f"--output must be writable, got {str(output)!r}: {error}") from error
-    return 0
 
 
 def _film(policy: Policy, episode: int) -> tuple[Iterator[np.ndarray], float]:

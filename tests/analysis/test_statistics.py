@@ -97,14 +97,6 @@ def test_intervals_are_decided_by_their_seed(interval):
     assert interval(OURS, seed=1) != interval(OURS)
 
 
-@pytest.mark.parametrize(("successes", "count"), [(0, 10), (3, 10), (18, 20), (20, 20)])
-def test_wilson_interval_is_scipys(successes, count):
-    expected = stats.binomtest(successes, count).proportion_ci(method="wilson")
-    np.testing.assert_allclose(
-        statistics.wilson_interval(successes, count), expected, rtol=1e-6, atol=1e-12
-    )
-
-
 def test_difference_interval_widens_with_its_coverage():
     assert statistics.difference_interval(OURS, THEIRS) == statistics.difference_interval(
         OURS, THEIRS, coverage=0.95

@@ -38,6 +38,37 @@ def test_environments_are_known_newest_and_described():
     assert found["gym:CartPole-v1"].startswith("This environment corresponds to the version")
 
 
+GYMNAX = '''
+class EnvParams:
+    """Of no interest."""
+
+
+class Breakout(Environment):
+    """Bricks are broken.
+
+    And more."""
+
+    @property
+    def name(self) -> str:
+        """Environment name."""
+        return "Breakout-MinAtar"
+
+    @property
+    def num_actions(self) -> int:
+        return 3
+'''
+
+
+def test_environments_of_gymnax_are_found_by_the_names_they_give(tmp_path, monkeypatch):
+    (tmp_path / "minatar").mkdir()
+    (tmp_path / "minatar" / "breakout.py").write_text(GYMNAX)
+    folder = catalogue._folder
+    ours = lambda package: tmp_path if package == "gymnax.environments" else folder(package)
+    monkeypatch.setattr(catalogue, "_folder", ours)
+    monkeypatch.setattr("rlws.environments.available", lambda: ["gymnax:Breakout-MinAtar"])
+    assert catalogue.environments() == {"gymnax:Breakout-MinAtar": "Bricks are broken"}
+
+
 @pytest.mark.parametrize(
     ("docstring", "expected"),
     [

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from rlws.__main__ import main as rlws
 from rlws.commands.cli import ERRORS, main
 from rlws.environments import Catch
 from rlws.networks import MLP
+from rlws.runs import launch
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.settings import SettingError, describe
 from rlws.trainers import DeviceTrainer, HostTrainer
@@ -235,13 +237,13 @@ ENVIRONMENT = "environment 3, episode 1, step 2, after 1,203 steps"
 def test_cli_error_of_an_environment_is_status_4_with_all_about_it(
     notes, named, called, capfd, monkeypatch
 ):
-    def run(self):
+    def run(experiment):
         error = ValueError("broken\njoint")
         for note in notes:
             error.add_note(note)
         raise error
 
-    monkeypatch.setattr(Experiment, "run", run)
+    monkeypatch.setattr(launch, "run", run)
     monkeypatch.setattr(
         sys, "argv", ["rlws", "run", "catch_reinforce"][: 1 + 2 * (called == "rlws")]
     )
@@ -263,12 +265,12 @@ def test_cli_error_of_an_environment_is_status_4_with_all_about_it(
 
 
 def test_cli_error_of_an_environment_is_raised_where_the_process_is_not_ours(monkeypatch):
-    def run(self):
+    def run(experiment):
         error = ValueError("broken joint")
         error.add_note(ENVIRONMENT)
         raise error
 
-    monkeypatch.setattr(Experiment, "run", run)
+    monkeypatch.setattr(launch, "run", run)
     with pytest.raises(ValueError, match="broken joint"):
         main(TOY, args=[])
 
@@ -282,9 +284,8 @@ def test_ctrl_c_during_imports_is_one_line_and_130(capfd, monkeypatch):
     assert capfd.readouterr() == ("", "interrupted\n")
 
 
-@pytest.mark.parametrize("trainer", ["host", "device"])
-def test_cli_budget_of_zero_only_evaluates(trainer, folder):
-    summary = main(TOY, args=["--steps", "0", "--trainer", trainer, "--directory", "run"])
+def test_cli_budget_of_zero_only_evaluates(folder):  # on the device: see test_run
+    summary = main(TOY, args=["--steps", "0", "--directory", "run"])
     assert (summary["steps"], summary["episodes"], summary["updates"]) == (0, 0, 0)
     assert -1 <= summary["evaluation_return_mean"] <= 1
     assert json.loads((folder / "run" / "summary.json").read_text()) == summary
@@ -295,7 +296,7 @@ def test_cli_changes_what_it_says(monkeypatch):
     args = (
         "--seed=4 --trainer device --trainer.num-envs 2 --agent.discount .9 --agent.baseline none"
     )
-    monkeypatch.setattr(Experiment, "run", describe)
+    monkeypatch.setattr(launch, "run", describe)
     config = main(TOY, args=args.split())
     assert config["seed"] == 4
     assert config["trainer"] == {
@@ -310,7 +311,7 @@ def test_cli_changes_what_it_says(monkeypatch):
 
 
 def test_cli_trainer_keeps_the_number_of_environments(monkeypatch):
-    monkeypatch.setattr(Experiment, "run", lambda self: self)
+    monkeypatch.setattr(launch, "run", lambda experiment: experiment)
     toy = dataclasses.replace(TOY, trainer=DeviceTrainer(num_envs=7))
     assert main(toy, ["--trainer=host"]) == dataclasses.replace(TOY, trainer=HostTrainer(7))
     assert main(toy, []) == toy
@@ -352,24 +353,39 @@ def environment_without_path():
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-@pytest.mark.parametrize(
-    ("command", "place"),
-    [(["-m", "experiments.catch_reinforce"], ROOT), (["experiments/catch_reinforce.py"], None)],
-    ids=["module", "path"],
-)
-def test_experiments_run_as_module_and_by_path(command, place, folder):
-    if place is None:
-        command, place = [str(ROOT / command[0])], folder
-    args = ["--steps", "0", "--evaluation.episodes", "2", "--directory", str(folder / "run")]
+QUICK = [
+    "--steps",
+    "0",
+    "--evaluation.episodes",
+    "2",
+    "--agent.backbone.hidden-sizes",
+    "4",
+    "--directory",
+    "run",
+]
+
+
+def test_experiments_run_by_path(folder):
+    """In a process of its own, as whether the packages are found is what may fail."""
     done = subprocess.run(
-        [sys.executable, *command, *args],
-        cwd=place,
+        [sys.executable, str(ROOT / "experiments/catch_reinforce.py"), *QUICK],
+        cwd=folder,
         env=environment_without_path(),
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
+    assert "evaluation_return_mean" in json.loads((folder / "run" / "summary.json").read_text())
+
+
+def test_experiments_run_as_module(folder, monkeypatch, capfd):
+    """As by `python -m`, which calls no other function; they are found, as these tests are."""
+    monkeypatch.setattr(sys, "argv", ["", *QUICK])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "experiments.catch_reinforce", raising=False)
+    runpy.run_module("experiments.catch_reinforce", run_name="__main__", alter_sys=True)
+    assert capfd.readouterr().err == ""
     assert "evaluation_return_mean" in json.loads((folder / "run" / "summary.json").read_text())
 
 

@@ -1,13 +1,14 @@
 import csv
 import json
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rlws.__main__ import main
 from rlws.analysis import statistics
-from rlws.analysis.comparison import more_seeds
+from rlws.analysis.comparison import figure, more_seeds
 from rlws.analysis.comparison.sides import make_sides, scores
 from rlws.runs.folders import experiment_of
 from rlws.settings import describe
@@ -22,6 +23,19 @@ def here(tmp_path, monkeypatch):
     write_seeds(tmp_path / "a", HIGH, agent__learning_rate=0.1)
     write_seeds(tmp_path / "b", LOW)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """The picture of a comparison takes longest, so only tests with `drawn` draw it."""
+    if "drawn" not in request.fixturenames:
+        nothing = SimpleNamespace(savefig=lambda path: path.touch())
+        monkeypatch.setattr(figure, "comparison_figure", lambda comparison: nothing)
+
+
+@pytest.fixture
+def drawn():
+    pass
 
 
 def compare(*args):
@@ -57,7 +71,7 @@ def test_compare_gives_the_numbers_of_the_statistics_module(here, capsys):
     ) in out
 
 
-def test_compare_lists_every_run(here):
+def test_compare_lists_every_run(here, drawn):
     compare("a", "b", "--output", "out")
     with open("out/comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -151,7 +165,7 @@ def two_environments(here):
     return here
 
 
-def test_compare_of_several_environments_scales_each(two_environments, capsys):
+def test_compare_of_several_environments_scales_each(two_environments, drawn, capsys):
     assert compare("a", "b") == 2
     assert "add --scale jax:Catch=RETURN_OF_0,RETURN_OF_1" in capsys.readouterr().err
     scales = ["--scale", "jax:Catch=0,10", "--scale", "jax:Pole=0,2000"]

@@ -28,10 +28,10 @@ def test_evaluate_equals_the_last_evaluation_of_the_run(copy, rlws):
 
 
 def test_evaluate_says_what_its_episodes_say(copy, rlws):
-    assert rlws("evaluate", copy, "--episodes", "30").status == 0
+    assert rlws("evaluate", copy, "--episodes", "12").status == 0
     kept = result(copy)
     returns = np.array(kept["returns"])
-    assert returns.shape == (30,)
+    assert returns.shape == (12,)
     assert set(returns) == {-1.0, 1.0}  # caught some and missed some
     expected = {"mean": returns.mean(), "std": returns.std(), "min": -1.0, "max": 1.0}
     assert {k: kept[f"return_{k}"] for k in expected} == pytest.approx(expected)
@@ -45,14 +45,14 @@ def test_evaluate_plays_the_same_episodes_each_time(copy, rlws):
     for name, flags in {
         "one": (),
         "again": (),
-        "more": ("--episodes", "40"),
+        "more": ("--episodes", "12"),
         "seed": ("--seed", "1"),
         "before": ("--at", steps(copy)[1]),
     }.items():
-        assert rlws("evaluate", copy, "--episodes", "20", *flags).status == 0
+        assert rlws("evaluate", copy, "--episodes", "6", *flags).status == 0
         found[name] = result(copy)
     assert found["again"] == found["one"]
-    assert found["more"]["returns"][:20] == found["one"]["returns"]
+    assert found["more"]["returns"][:6] == found["one"]["returns"]
     assert found["seed"]["returns"] != found["one"]["returns"]
     assert found["seed"]["seed"] == 1
     assert found["before"]["step"] == steps(copy)[1]

@@ -84,9 +84,10 @@ def test_list_without_a_kind_shows_all(here, capsys, monkeypatch):
 
 
 def test_list_does_not_wait_for_jax(here):
+    """In a process of its own, as both are imported here already."""
     code = (
         "import sys; from rlws.__main__ import main; main(['list', 'runs']); "
-        "main(['list', 'agents']); sys.exit('jax' in sys.modules)"
+        "main(['list', 'agents']); sys.exit('jax' in sys.modules or 'scipy' in sys.modules)"
     )
     path = os.pathsep.join([str(ROOT), os.getenv("PYTHONPATH", "")])
     done = subprocess.run(

@@ -10,10 +10,12 @@ from agents_zoo import reinforce
 from rlws.__main__ import main
 from rlws.commands import replay
 from rlws.networks import MLP
-from rlws.runs import launch
+from rlws.runs import capsule, launch
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
-from rlws.trainers import DeviceTrainer, HostTrainer
+from rlws.runs.policy import made
+from rlws.settings import describe
+from rlws.trainers import DeviceTrainer, HostTrainer, core
 
 LINES = pathlib.Path(__file__).read_text().splitlines()
 
@@ -43,27 +45,47 @@ class Config(reinforce.Config):
         return agent._replace(learner=kind(found.network, found.optimizer, self))
 
 
-KINDS = {"Negative": HostTrainer(num_envs=2), "Pointed": DeviceTrainer(num_envs=2)}
-
-
-@pytest.fixture(
-    scope="module", params=[pytest.param("Negative", marks=pytest.mark.slow), "Pointed"]
-)
-def kept(request, tmp_path_factory):
-    """The kind of a learner whose second update comes to NaN, and the folder of the run."""
-    folder = tmp_path_factory.mktemp("nan") / "run"
-    experiment = Experiment(
+def experiment(kind, trainer, folder):
+    return Experiment(
         name="nan",
         environment="jax:Catch",
-        agent=Config(MLP((4,)), episodes_per_update=2, learner=request.param),
-        trainer=KINDS[request.param],
+        agent=Config(MLP((4,)), episodes_per_update=2, learner=kind),
+        trainer=trainer,
         steps=100,
         directory=str(folder),
         quiet=True,
     )
+
+
+def ran(folder):
+    """A run whose second update came to NaN."""
     with pytest.raises(NonFiniteError, match=r"rlws replay .*capsule --eager"):
-        launch.run(experiment)
-    return request.param, folder
+        launch.run(experiment("Negative", HostTrainer(num_envs=2), folder))
+
+
+def written(folder):
+    """A capsule without a run, which takes a third of the time.
+
+    There is no experience in it, for which losses do not count; their gradients come to NaN still.
+    """
+    found = experiment("Pointed", DeviceTrainer(num_envs=2), folder)
+    agent, spec = made(found)
+    state = jax.jit(lambda: core.init(agent, spec, found.seed, 2))()
+    state = state._replace(learner=state.learner._replace(updates=jnp.int32(1)))
+    capsule.write(folder, state, {"experiment": describe(found), "steps": 24, "updates": 1})
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(("Negative", ran), marks=pytest.mark.slow), ("Pointed", written)],
+    ids=lambda param: param[0],
+)
+def kept(request, tmp_path_factory):
+    """The kind of a learner whose second update comes to NaN, and the folder of the run."""
+    kind, make = request.param
+    folder = tmp_path_factory.mktemp("nan") / "run"
+    make(folder)
+    return kind, folder
 
 
 def line(mark):
@@ -103,6 +125,7 @@ def test_replay_names_the_operation_and_its_line(kept, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kept", [("Pointed", written)], indirect=True, ids=["Pointed"])
 def test_replay_on_a_terminal_steps_through_the_update_uncompiled(kept, capsys, monkeypatch):
     _, folder = kept
     taken = []
@@ -121,9 +144,10 @@ def test_replay_on_a_terminal_steps_through_the_update_uncompiled(kept, capsys, 
 
 
 @pytest.mark.parametrize("name", [".", "checkpoints/..", "none"])
-def test_replay_of_no_capsule_is_one_line(kept, name, capsys):
-    _, folder = kept
-    assert main(["replay", str(folder / name)]) == 2
+def test_replay_of_no_capsule_is_one_line(name, tmp_path, capsys):
+    for inner in ("checkpoints", "capsule"):  # in the folder of a run, but not that itself
+        (tmp_path / inner / f"{24:012d}").mkdir(parents=True)
+    assert main(["replay", str(tmp_path / name)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "must be the capsule of a run, got none; see `rlws replay -h`" in error

@@ -1,16 +1,18 @@
 import base64
+import configparser
 import html.parser
 import importlib.metadata
 import json
+import pathlib
 import re
 import xml.etree.ElementTree
 
 import pytest
 
 from rlws.__main__ import main
-from rlws.analysis import markup
 from tests.commands.folders import write_run, write_seeds
 
+ROOT = pathlib.Path(__file__).parents[2]
 EVIL = "</title></svg><script>alert('x')</script>$\\frac<b onload=\"f()\">&amp;"
 VOID = {"meta", "br", "img", "link"}
 
@@ -185,6 +187,15 @@ def test_report_of_a_run_that_has_just_begun(here):
     assert found.all("svg") == []
 
 
+def test_layout_of_reports_is_installed_with_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = setup["options.package_data"]["rlws.analysis"].split()
+    folder = ROOT / "rlws" / "analysis"
+    shipped = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    assert "report.html.jinja" in shipped
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -202,15 +213,3 @@ def test_report_explains_wrong_input_in_one_line(args, message, here, capsys):
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
-
-
-def test_tag_escapes_all_but_what_is_html():
-    inner = markup.tag("b", "<i>")
-    assert inner == "<b>&lt;i&gt;</b>"
-    assert markup.tag("p", inner, "&", class_='"') == (
-        '<p class="&quot;"><b>&lt;i&gt;</b>&amp;</p>'
-    )
-    assert markup.tag("video", controls="") == "<video controls></video>"
-    assert markup.join([inner, inner + inner]) == inner + (
-        "&lt;b&gt;&amp;lt;i&amp;gt;&lt;/b&gt;" * 2  # a sum is no Html any more
-    )

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from rlws.runs import launch
+
 QUICK = ("--steps", "0", "--evaluation.episodes", "2", "--seed", "7", "--quiet")
+SMALL = ("--agent.backbone.hidden-sizes", "4")
 FILE = """
 from agents_zoo import reinforce
 from rlws.runs.experiment import Experiment
@@ -15,7 +18,7 @@ from rlws.trainers import DeviceTrainer
 experiment = Experiment(
     name="mine",
     environment="jax:Catch",
-    agent=reinforce.Config(backbone=MLP((4,))),
+    agent=reinforce.Config(backbone=MLP((3,))),
     trainer=DeviceTrainer(),
 )
 """
@@ -32,17 +35,28 @@ def here(tmp_path, monkeypatch):
     "name",
     ["catch_reinforce", "experiments.catch_reinforce", "my_experiment.py", "./my_experiment.py"],
 )
-def test_run_takes_names_modules_and_files(name, here, rlws):
+def test_run_takes_names_modules_and_files(name, here, rlws, monkeypatch):
+    asked = []
+    monkeypatch.setattr(launch, "run", asked.append)
     (here / "my_experiment.py").write_text(FILE)
-    small = () if "my" in name else ("--agent.backbone.hidden-sizes", "4")
-    found = rlws("run", name, *QUICK, *small, "--directory", "run")
+    assert rlws("run", name, *QUICK, *SMALL).status == 0
+    (experiment,) = asked
+    assert experiment.name == ("mine" if "my" in name else "catch_reinforce")
+    assert (experiment.seed, experiment.steps) == (7, 0)
+    assert experiment.agent.backbone.hidden_sizes == (4,)
+
+
+def test_run_runs_and_prints_what_came_of_it(here, rlws):
+    found = rlws("run", "catch_reinforce", *QUICK, *SMALL, "--directory", "run")
     assert found.status == 0
     assert "evaluation_return_mean" in found.out
     config = json.loads((here / "run" / "config.json").read_text())
-    assert config["name"] == ("mine" if "my" in name else "catch_reinforce")
+    assert config["name"] == "catch_reinforce"
     assert (config["seed"], config["steps"]) == (7, 0)
     assert config["agent"]["backbone"]["hidden_sizes"] == [4]
-    assert (here / "run" / "summary.json").exists()
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    assert (summary["steps"], summary["episodes"], summary["updates"]) == (0, 0, 0)
+    assert len((here / "run" / "metrics.csv").read_text().splitlines()) == 2
 
 
 def test_run_again_in_the_same_folder_is_refused_and_touches_nothing(here, refused):

@@ -42,8 +42,8 @@ def test_watch_films_one_episode_after_the_other(copy, rlws, tmp_path):
 
 def test_watch_plays_the_checkpoint_that_is_asked_for(copy, rlws, monkeypatch):
     loaded = []
-    load = watch.load
-    monkeypatch.setattr(watch, "load", lambda *args: loaded.append(load(*args)) or loaded[-1])
+    load = watch.policy_of
+    monkeypatch.setattr(watch, "policy_of", lambda args: loaded.append(load(args)) or loaded[-1])
     assert rlws("watch", copy, "--at", steps(copy)[1]).status == 0
     assert loaded[0].checkpoint.facts["step"] == steps(copy)[1]
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlws.analysis.comparison.measures import Comparison
-from rlws.analysis.curves import COLOURS, aligned, draw_curves
-from rlws.analysis.results import column
+from rlws.analysis.curves import COLOURS, curve_of, draw_curves
 from rlws.analysis.statistics import performance_profile, profile_band
-from rlws.settings import SettingError
 from rlws.tracking.figures import _axes, _figure, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from rlws.analysis.comparison.outcome import Comparison
+
 CURVE = "episode_return"
 THRESHOLDS = 101  # of a performance profile
 
 
-def comparison_figure(comparison: Comparison, measures: dict[str, Any]) -> Figure:
+def comparison_figure(comparison: Comparison) -> Figure:
     """Draws a panel of learning curves for each environment, then scores and profile."""
     environments = [*comparison.sides[0].tasks]
     across = len(environments) + 2
@@ -29,8 +28,9 @@ def comparison_figure(comparison: Comparison, measures: dict[str, Any]) -> Figur
     for place, environment in enumerate(environments, 1):
         axes = _axes(figure, 1, across, place)
         axes.set_title(literal(f"return in {environment}"), loc="left", fontsize=10)
-        _curves(axes, comparison, environment)
-    _scores(_axes(figure, 1, across, across - 1), comparison, measures)
+        runs = {side.name: side.tasks[environment].results for side in comparison.sides}
+        draw_curves(axes, [curve_of(name, found, CURVE) for name, found in runs.items()])
+    _scores(_axes(figure, 1, across, across - 1), comparison)
     _profile(_axes(figure, 1, across, across), comparison)
     handles = [figure.axes[-1].lines[i] for i in range(2)]
     names = [
@@ -41,25 +41,12 @@ def comparison_figure(comparison: Comparison, measures: dict[str, Any]) -> Figur
     return figure
 
 
-def _curves(axes: Axes, comparison: Comparison, environment: str) -> None:
-    curves = []
-    for side in comparison.sides:
-        series = []
-        for result in side.tasks[environment].results:
-            try:
-                series.append(column(result, CURVE))
-            except SettingError:  # no episode ended: its score counts, but there is no curve
-                continue
-        curves.append(aligned(side.name, series) if series else None)
-    draw_curves(axes, curves)
-
-
-def _scores(axes: Axes, comparison: Comparison, measures: dict[str, Any]) -> None:
+def _scores(axes: Axes, comparison: Comparison) -> None:
     """Draws each score, and the interquartile means with their intervals."""
     random = np.random.default_rng(0)
     for i, (side, scores) in enumerate(zip(comparison.sides, comparison.scores, strict=True)):
-        low, high = measures[side.name]["iqm_interval"]
-        middle = measures[side.name]["iqm"]
+        measures = comparison.measures[side.name]
+        middle, (low, high) = measures["iqm"], measures["iqm_interval"]
         places = i + 0.15 + random.uniform(0.0, 0.2, scores.size)
         axes.plot(places, np.ravel(scores), "o", ms=4, color=COLOURS[i], alpha=0.5, mew=0)
         # Of another statistic an interval may lie aside; of this one, rounding only.

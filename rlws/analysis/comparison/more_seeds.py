@@ -61,7 +61,7 @@ def until_decided(
     """
     batch, maximum = plan
     for size in look_sizes(batch, maximum):
-        a, b = (level(side, size, folder / side.name, say) for side in sides)
+        a, b = (with_seeds(side, size, folder / side.name, say) for side in sides)
         sides = a, b
         # They may have more seeds than this, and the same number only of those compared.
         seeds = min(a.seeds, b.seeds)
@@ -76,7 +76,7 @@ def until_decided(
     return sides, looks
 
 
-def level(side: Side, seeds: int, folder: pathlib.Path, say: Callable[[str], None]) -> Side:
+def with_seeds(side: Side, seeds: int, folder: pathlib.Path, say: Callable[[str], None]) -> Side:
     """Returns a side with so many seeds in each environment at least; trains those that lack."""
     tasks = {}
     for environment, group in side.tasks.items():

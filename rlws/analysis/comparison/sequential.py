@@ -96,9 +96,7 @@ def levels(fractions: tuple[float, ...], alpha: float = ALPHA) -> tuple[float, .
 
 def _bound(nodes: np.ndarray, weighted: np.ndarray, step: float, allowed: float) -> float:
     """Returns the height that the next step passes, up or down, with the probability allowed."""
-    low, high = 0.0, 10.0
-    for _ in range(45):
-        middle = (low + high) / 2
-        above = [math.erfc(x) for x in (middle - nodes) / (step * math.sqrt(2))]
-        low, high = (middle, high) if np.dot(above, weighted) > allowed else (low, middle)
-    return high
+    from scipy import optimize, special
+
+    passes = lambda height: special.erfc((height - nodes) / (step * math.sqrt(2))) @ weighted
+    return optimize.brentq(lambda height: passes(height) - allowed, 0.0, 10.0)

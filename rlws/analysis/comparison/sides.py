@@ -42,6 +42,7 @@ def make_sides(
     Raises:
       SettingError: there are no such two sides.
     """
+    notes: list[str] = []
     if theirs is None:
         groups, notes = grouped(gather(ours))
         if len(groups) != 2:
@@ -49,18 +50,16 @@ def make_sides(
                 f"without --against, DIR must be A and B, or hold runs of two settings, got "
                 f"{_listed(groups)}; name both sides"
             )
-        tasks = [{group.results[0].environment: group} for group in groups]
+        found: list[Sequence[Result]] = [group.results for group in groups]
     else:
-        found = gather(ours), gather(theirs)
+        found = [gather(ours), gather(theirs)]
         ours_too = {result.directory.resolve() for result in found[0]}
         shared = [str(r.directory) for r in found[1] if r.directory.resolve() in ours_too]
         if shared:
             raise SettingError(
                 f"A and B must have no run in common, got {shared[0]} in both; leave it out of one"
             )
-        tasks, notes = [], []
-        for name, results in zip("AB", found, strict=True):
-            tasks.append(_tasks(name, results, notes))
+    tasks = [_tasks(name, results, notes) for name, results in zip("AB", found, strict=True)]
     return _checked(tasks, notes), notes
 
 

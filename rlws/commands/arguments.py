@@ -1,0 +1,79 @@
+"""Arguments that several verbs take, and what they stand for."""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rlws.settings import SettingError
+from rlws.tracking.files import replacing
+
+if TYPE_CHECKING:
+    from rlws.numerics.checkpoint import Checkpoint
+    from rlws.runs.policy import Policy
+
+
+def add_directories(parser: argparse.ArgumentParser) -> None:
+    """Adds the folders whose runs a verb reads; see `analysis.results.gather`."""
+    parser.add_argument(
+        "directories", nargs="+", metavar="DIR", help="of a run, of a sweep, or of such folders"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder of a run, and which checkpoint of it."""
+    parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
+    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+
+
+def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":
+    """Returns the checkpoint that is asked for.
+
+    Raises:
+      SettingError: there is none, or none that is whole.
+    """
+    from rlws.numerics import checkpoint  # with all of JAX
+
+    warn = lambda text: print("warning:", text, file=sys.stderr)
+    found = checkpoint.newest(args.directory / "checkpoints", warn, args.at)
+    if found is None:
+        raise SettingError(f"{args.directory} must hold a checkpoint, got none; train it first")
+    return found
+
+
+def add_policy(parser: argparse.ArgumentParser, episodes: int) -> None:
+    """Adds a checkpoint, and how many episodes its policy plays."""
+    add_checkpoint(parser)
+    parser.add_argument("--episodes", type=int, default=episodes)
+
+
+def policy_of(args: argparse.Namespace) -> "Policy":
+    """Returns the policy that is asked for.
+
+    Raises:
+      SettingError: there is none, or it shall play no episode.
+    """
+    from rlws.runs.policy import load  # with all of JAX
+
+    if args.episodes < 1:
+        raise SettingError(f"--episodes must be at least 1, got {args.episodes}")
+    return load(args.directory, args.at)
+
+
+@contextlib.contextmanager
+def writing(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path that takes the place of `--output` at the end.
+
+    Raises:
+      SettingError: the file cannot be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as temporary:
+            yield temporary
+    except OSError as error:
+        raise SettingError(
+            f"--output must be writable, got {str(output)!r}: {error.strerror}; choose another"
+        ) from None
