@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rlws.tracking.extras import extra
-from rlws.tracking.identity import name_of, recall, remember
+from rlws.tracking.services import extra, name_of, recall, remember
 from rlws.tracking.sink import Row, Run, Sink
 
 PERIOD = 1.0  # seconds from one request to the next, at least

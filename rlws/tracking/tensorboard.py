@@ -7,8 +7,8 @@ import platform
 import time
 from typing import Any
 
-from rlws.tracking.extras import extra
 from rlws.tracking.files import append
+from rlws.tracking.services import extra
 from rlws.tracking.sink import Row, Run, Sink
 
 

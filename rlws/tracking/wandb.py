@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from rlws.tracking.extras import extra
 from rlws.tracking.files import plain
-from rlws.tracking.identity import name_of, new_identity, recall, remember
+from rlws.tracking.services import extra, name_of, new_identity, recall, remember
 from rlws.tracking.sink import Row, Run, Sink
 
 

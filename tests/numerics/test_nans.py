@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlws.runs.locate import first_infinity, first_nan
+from rlws.numerics.nans import first_infinity, first_nan
 
 X = jnp.array([1.0, 2.0, 3.0])
 LINES = pathlib.Path(__file__).read_text().splitlines()
