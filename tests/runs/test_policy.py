@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rlws
-from agents_zoo import a2c, reinforce
+from agents_zoo import reinforce
 from rlws import environments
 from rlws.actor import PolicyActor
 from rlws.environments import resolve
@@ -21,11 +21,7 @@ from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Evaluation
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer, evaluation
-from tests.commands import toys
-from tests.commands.toys import run_toy
-
-# PPO normalises its observations, so the recurrent run is one of it; here less is compiled.
-TOY = dataclasses.replace(toys.TOY, agent=a2c.Config(MLP((8,)), unroll_length=10))
+from tests.commands.toys import TOY, run_toy
 
 
 class Sampling(reinforce.Config):
@@ -38,11 +34,11 @@ class Sampling(reinforce.Config):
 
 MEMORY = dict(
     environment="jax:Memory",
-    agent=dataclasses.replace(toys.TOY.agent, backbone=GRU(size=4), sequence_length=5),
+    agent=dataclasses.replace(TOY.agent, backbone=GRU(size=4), sequence_length=5),
     steps=80,
 )
-RUNS: dict[str, dict] = {
-    "a2c": {},
+RUNS = {
+    "ppo": {},
     "recurrent": MEMORY,
     "sampling": dict(
         agent=Sampling(MLP((4,)), episodes_per_update=2),
@@ -61,8 +57,7 @@ def folders(tmp_path_factory):
 
     def folder(name):
         if name not in made:
-            changes = dict(agent=TOY.agent) | RUNS[name]
-            made[name] = run_toy(tmp_path_factory.mktemp(name) / "run", **changes)
+            made[name] = run_toy(tmp_path_factory.mktemp(name) / "run", **RUNS[name])
         return made[name]
 
     return folder
@@ -88,7 +83,7 @@ def play(policy, step, state, timestep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a2c", "recurrent", "sampling"])
+@pytest.mark.parametrize("name", ["ppo", "recurrent", "sampling"])
 def test_episodes_of_a_loaded_policy_are_those_of_the_evaluation(name, folders):
     policy = rlws.load(folders(name))
     count = policy.experiment.evaluation.episodes
@@ -102,21 +97,21 @@ def test_episodes_of_a_loaded_policy_are_those_of_the_evaluation(name, folders):
 
 
 def test_load_finds_what_was_trained(folders):
-    policy = rlws.load(str(folders("a2c")))
-    assert policy.experiment == dataclasses.replace(TOY, directory=str(folders("a2c")))
-    newest = checkpoint.read(folders("a2c") / "checkpoints" / f"{400:012d}").arrays
+    policy = rlws.load(str(folders("ppo")))
+    assert policy.experiment == dataclasses.replace(TOY, directory=str(folders("ppo")))
+    newest = checkpoint.read(folders("ppo") / "checkpoints" / f"{400:012d}").arrays
     for path, x in checkpoint.flatten(policy.params).items():
         np.testing.assert_array_equal(x, newest[f"run/state/learner/params/{path}"])
 
 
 def test_load_at_a_step_takes_the_newest_until_then(folders):
-    steps = [int(name) for name in checkpoint.names(folders("a2c") / "checkpoints")]
+    steps = [int(name) for name in checkpoint.names(folders("ppo") / "checkpoints")]
     assert steps[0] == 0
     assert steps[-1] == 400
-    newest = jax.tree.leaves(rlws.load(folders("a2c")).params)
+    newest = jax.tree.leaves(rlws.load(folders("ppo")).params)
     for step, following in zip(steps, [*steps[1:], 10**9], strict=True):
         for at in (step, following - 1):
-            policy = rlws.load(folders("a2c"), at)
+            policy = rlws.load(folders("ppo"), at)
             assert policy.checkpoint.facts["step"] == step
         same = map(np.array_equal, jax.tree.leaves(policy.params), newest)
         assert all(same) == (step == 400)
@@ -146,13 +141,13 @@ def test_actions_are_those_of_the_spec(folders):
         action = policy(observation)
         policy.spec.actions.validate(action)
         assert (action.shape, action.dtype) == ((1,), np.float32)
-    discrete = rlws.load(folders("a2c"))
+    discrete = rlws.load(folders("ppo"))
     action = discrete(np.asarray(discrete.spec.zero_observation()))
     assert (action.shape, action.dtype) == ((), np.int32)
 
 
 def test_wrong_observations_are_refused_with_what_is_expected(folders):
-    policy = rlws.load(folders("a2c"))
+    policy = rlws.load(folders("ppo"))
     zero = np.asarray(policy.spec.zero_observation())
     for wrong in (zero[None], np.stack([zero] * 3), zero.ravel()[:-1], 1.0):
         shape = np.shape(wrong)
@@ -173,7 +168,7 @@ def test_load_refuses_a_folder_that_is_no_run(tmp_path):
 
 
 def test_load_refuses_a_run_without_checkpoints_or_with_damaged_ones(folders, tmp_path):
-    run = shutil.copytree(folders("a2c"), tmp_path / "run")
+    run = shutil.copytree(folders("ppo"), tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(SettingError, match="must hold a checkpoint, got none"):
         rlws.load(run)
@@ -181,7 +176,7 @@ def test_load_refuses_a_run_without_checkpoints_or_with_damaged_ones(folders, tm
         CheckpointError, match=r"no checkpoint at or before step 5 in .*; have none"
     ):
         rlws.load(run, at=5)
-    shutil.copytree(folders("a2c") / "checkpoints", run / "checkpoints")
+    shutil.copytree(folders("ppo") / "checkpoints", run / "checkpoints")
     for path in (run / "checkpoints").iterdir():
         (path / "arrays.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole"):
@@ -189,7 +184,7 @@ def test_load_refuses_a_run_without_checkpoints_or_with_damaged_ones(folders, tm
 
 
 def test_load_passes_over_a_damaged_checkpoint_aloud(folders, tmp_path, capsys):
-    run = shutil.copytree(folders("a2c"), tmp_path / "run")
+    run = shutil.copytree(folders("ppo"), tmp_path / "run")
     *_, before, last = checkpoint.names(run / "checkpoints")
     (run / "checkpoints" / last / "manifest.json").unlink()
     assert rlws.load(run).checkpoint.path.name == before
@@ -197,7 +192,7 @@ def test_load_passes_over_a_damaged_checkpoint_aloud(folders, tmp_path, capsys):
 
 
 def test_load_refuses_the_checkpoint_of_another_agent(folders, tmp_path):
-    run = shutil.copytree(folders("a2c"), tmp_path / "run")
+    run = shutil.copytree(folders("ppo"), tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     config["agent"]["backbone"]["hidden_sizes"] = [9]
     (run / "config.json").write_text(json.dumps(config))
