@@ -1,28 +1,11 @@
-"""What sinks of other packages and services share: imports, and names beyond this machine."""
+"""By which names services know a run."""
 
-import contextlib
 import pathlib
 import re
 import secrets
-from collections.abc import Iterator
 
 from rlws.tracking.files import replacing
 from rlws.tracking.sink import Run
-
-
-@contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Holds the imports of the sink whose packages are our extra `name`.
-
-    Raises:
-      SettingError: one of them is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        from rlws.environments.registry import missing  # it imports JAX, so not before
-
-        raise missing(f"tracking with {name!r}", error, name) from error
 
 
 def name_of(run: Run) -> str:
