@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlws.settings import importing
-from rlws.tracking.services import name_of, recall, remember
+from rlws.tracking.identity import name_of, recall, remember
 from rlws.tracking.sink import Row, Run, Sink
 
 PERIOD = 1.0  # seconds from one request to the next, at least

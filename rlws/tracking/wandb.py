@@ -6,7 +6,7 @@ from typing import Any
 
 from rlws.settings import importing
 from rlws.tracking.files import plain
-from rlws.tracking.services import name_of, new_identity, recall, remember
+from rlws.tracking.identity import name_of, new_identity, recall, remember
 from rlws.tracking.sink import Row, Run, Sink
 
 

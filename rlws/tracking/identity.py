@@ -1,4 +1,4 @@
-"""By which names services know a run."""
+"""What names a run beyond this machine."""
 
 import pathlib
 import re
