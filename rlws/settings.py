@@ -5,6 +5,7 @@ trainers, experiments) is a frozen dataclass of settings; state lives elsewhere 
 around explicitly. `Settings` makes each subclass such a dataclass and checks its fields.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -13,7 +14,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
 from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
 
@@ -176,6 +177,20 @@ def choose(name: str, value: Any, options: Iterable[Any]) -> None:
         near = difflib.get_close_matches(str(value), map(str, options), 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(map(str, options))}"
         raise SettingError(f"{name}: unknown value {value!r}; {hint}")
+
+
+@contextlib.contextmanager
+def importing(thing: str, extra: str) -> Iterator[None]:
+    """Holds the imports of a `thing` whose packages are an `extra` of ours.
+
+    Raises:
+      SettingError: one of them is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        remedy = f"pip install 'rlws[{extra}]' ({error})"
+        raise SettingError(f"{thing} needs a package that is missing: {remedy}") from error
 
 
 def change(config: Any, settings: dict[str, Any]) -> Any:

@@ -7,8 +7,8 @@ import sys
 
 import jax
 
+from rlws.numerics.nans import first_infinity, first_nan
 from rlws.runs import capsule
-from rlws.runs.locate import first_infinity, first_nan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

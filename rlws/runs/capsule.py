@@ -48,13 +48,17 @@ def keep(
     What led to the update is worked out again from the newest checkpoint, so that a run that stays
     finite pays nothing for it.
     """
-    text = halted_text(report)
     try:
-        found = checkpoint.newest(checkpointer.folder, lambda warning: None)
-    except checkpoint.CheckpointError as error:
-        return NonFiniteError(f"{text}; no capsule: {error}")
+        said = _keep(experiment, runs, checkpointer, report)
+    except (checkpoint.CheckpointError, checkpoint.StorageError) as error:
+        said = f"; no capsule: {error}"
+    return NonFiniteError(halted_text(report) + said)
+
+
+def _keep(experiment, runs, checkpointer, report):
+    found = checkpoint.newest(checkpointer.folder, lambda warning: None)
     if found is None:
-        return NonFiniteError(f"{text}; there is no checkpoint to work it out again from")
+        return "; there is no checkpoint to work it out again from"
     tell("working out what led to it")
     before = Snapshot(found.arrays, found.facts["trainer"])
     _, count = report.agent.adder.schedule(experiment.trainer.columns)
@@ -65,15 +69,12 @@ def keep(
             break
     arrays = again.snapshot().arrays
     facts = {"experiment": describe(experiment), "steps": again.steps, "updates": count}
-    try:
-        state = arrays["run"].state if "run" in arrays else arrays["state"]
-        reason = write(checkpointer.directory, state, facts)
-    except checkpoint.StorageError as error:
-        return NonFiniteError(f"{text}; no capsule: {error}")
+    state = arrays["run"].state if "run" in arrays else arrays["state"]
+    reason = write(checkpointer.directory, state, facts)
     folder = shlex.quote(short(checkpointer.directory / NAME))
-    return NonFiniteError(
-        f"{text}: {reason or 'which it did not when worked out again'}; the state before it is "
-        f"kept, take it again with: rlws replay {folder} --eager"
+    return (
+        f": {reason or 'which it did not when worked out again'}; the state before it is kept, "
+        f"take it again with: rlws replay {folder} --eager"
     )
 
 

@@ -13,7 +13,7 @@ from rlws.numerics import checkpoint
 from rlws.runs import folders
 from rlws.runs.experiment import Checkpoints
 from rlws.settings import SettingError
-from rlws.tracking.stderr import tell
+from rlws.tracking.stderr import warn
 from rlws.trainers import Snapshot
 
 SECONDS = 60.0  # between checkpoints
@@ -39,7 +39,6 @@ class Checkpointer:
         """
         self.directory, self._settings, self._facts = directory, settings, dict(facts)
         self._lock = _lock(directory)
-        warn = lambda text: tell(f"warning: {text}")
         try:
             self.saved = checkpoint.newest(self.folder, warn)  # None: there never was one
         except BaseException:
@@ -112,7 +111,7 @@ class Checkpointer:
         except checkpoint.StorageError as error:
             if self._settings.on_error == "stop":
                 raise
-            tell(f"warning: no checkpoint at step {step:,}: {error}")
+            warn(f"no checkpoint at step {step:,}: {error}")
         # Also where it failed: the next attempt is when the next one is due.
         self._step, self._time = step, time.monotonic()
         self._cost = self._time - began

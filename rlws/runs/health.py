@@ -1,8 +1,9 @@
 """Live health of a run: what its numbers say in plain words, and when to stop."""
 
+import copy
+import dataclasses
 import math
 import statistics
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from rlws.normalise import STATISTICS
 from rlws.trainers import Progress
 
 EARLY = 5  # rows before gradients count as unusual
-SPIKE = 100.0  # times the median gradient
+USUAL = 100  # rows that make up what gradients usually are
+SPIKE = 100.0  # times the median of those
 LASTING = 20  # rows in a row, for what is only bad if it stays so
 
 
@@ -28,35 +30,24 @@ def halted_text(report: Progress) -> str:
     return f"update {report.updates:,}, at {report.steps:,} steps, came to NaN or infinity"
 
 
+@dataclasses.dataclass
 class Health:
     """Follows the reports of one run; each warning is given once."""
 
-    def __init__(self) -> None:
-        self._updates = 0
-        self._entropy: float | None = None  # at first
-        self._spread: float | None = None  # of actions, at first
-        self._gradients: deque[float] = deque(maxlen=100)
-        self._lasted: dict[str, int] = {}  # rows in a row, by metric
-        self._given = set[str]()
+    updates: int = 0  # at the last report
+    entropy: float | None = None  # at first
+    spread: float | None = None  # of actions, at first
+    gradients: list[float] = dataclasses.field(default_factory=list)  # the newest `USUAL` norms
+    lasted: dict[str, int] = dataclasses.field(default_factory=dict)  # rows in a row, by metric
+    given: list[str] = dataclasses.field(default_factory=list)  # names of warnings
 
     def save(self) -> dict[str, Any]:
         """Returns what later warnings depend on, JSON-able."""
-        return {
-            "updates": self._updates,
-            "entropy": self._entropy,
-            "spread": self._spread,
-            "gradients": list(self._gradients),
-            "lasted": dict(self._lasted),
-            "given": sorted(self._given),
-        }
+        return dataclasses.asdict(self)
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Goes on from what `save` returned."""
-        self._updates, self._entropy = facts["updates"], facts["entropy"]
-        self._spread = facts.get("spread")  # runs begun before there was one go on, too
-        self._gradients.extend(facts["gradients"])
-        self._lasted |= facts["lasted"]
-        self._given |= set(facts["given"])
+        vars(self).update(copy.deepcopy(dict(facts)))
 
     def measure(self, report: Progress) -> dict[str, float]:
         """Returns the norm of the parameters, without statistics of observations.
@@ -70,42 +61,42 @@ class Health:
                 raise NonFiniteError(
                     f"parameter {jax.tree_util.keystr(path)} is not finite after "
                     f"{report.updates:,} updates ({report.steps:,} steps; it was at "
-                    f"{self._updates:,}); lower the learning rate, or look at the loss with "
+                    f"{self.updates:,}); lower the learning rate, or look at the loss with "
                     "`rlws diagnose`"
                 )
-        self._updates = report.updates
+        self.updates = report.updates
         learned = [x for path, x in leaves if STATISTICS not in jax.tree_util.keystr(path)]
         squares = (float(np.sum(np.square(x, dtype=np.float64))) for x in learned)
         return {"parameter_norm": math.sqrt(sum(squares))}
 
     def warnings(self, row: dict[str, Any]) -> list[str]:
         """Returns what has become noticeable with this row."""
-        found = [(name, text) for name, text in self._rules(row) if name not in self._given]
-        self._given |= {name for name, _ in found}
+        found = [(name, text) for name, text in self._rules(row) if name not in self.given]
+        self.given += [name for name, _ in found]
         return [f"warning at {row['steps']:,} steps: {text}" for _, text in found]
 
     def _rules(self, row):
         get = lambda name: row.get(name, float("nan"))
         entropy, gradient = get("entropy"), get("gradient_norm")
-        if self._entropy is None and np.isfinite(entropy):
-            self._entropy = entropy
-        if self._entropy is not None and 0.0 <= entropy < 0.02 * self._entropy:
+        if self.entropy is None and np.isfinite(entropy):
+            self.entropy = entropy
+        if self.entropy is not None and 0.0 <= entropy < 0.02 * self.entropy:
             yield (
                 "entropy",
-                f"the policy hardly explores any more: entropy fell from {self._entropy:.2g} to "
+                f"the policy hardly explores any more: entropy fell from {self.entropy:.2g} to "
                 f"{entropy:.2g}; raise entropy_cost or lower learning_rate",
             )
         spread = get("action_spread")
-        if self._spread is None and np.isfinite(spread):
-            self._spread = spread
-        if self._lasts(row, "action_spread", lambda x: x < 0.02 * (self._spread or 0.0)):
+        if self.spread is None and np.isfinite(spread):
+            self.spread = spread
+        if self._lasts(row, "action_spread", lambda x: x < 0.02 * (self.spread or 0.0)):
             yield (
                 "spread",
                 f"the policy does nearly the same in all states: action_spread fell from "
-                f"{self._spread:.2g} to {spread:.2g} for {LASTING} rows; see whether actions stay "
+                f"{self.spread:.2g} to {spread:.2g} for {LASTING} rows; see whether actions stay "
                 "at a bound, lower learning_rate, or scale rewards",
             )
-        usual = statistics.median(self._gradients) if len(self._gradients) >= EARLY else 0.0
+        usual = statistics.median(self.gradients) if len(self.gradients) >= EARLY else 0.0
         if usual and gradient > SPIKE * usual:
             yield (
                 "gradient",
@@ -113,7 +104,7 @@ class Health:
                 f"{gradient:.3g}; lower learning_rate or max_gradient_norm, or scale rewards",
             )
         if np.isfinite(gradient):
-            self._gradients.append(gradient)
+            self.gradients = [*self.gradients, gradient][-USUAL:]
         if get("kl") > 0.1:
             yield (
                 "kl",
@@ -148,5 +139,5 @@ class Health:
     def _lasts(self, row, name, bad):
         if name not in row:  # no update
             return False
-        self._lasted[name] = self._lasted.get(name, 0) + 1 if bad(row[name]) else 0
-        return self._lasted[name] >= LASTING
+        self.lasted[name] = self.lasted.get(name, 0) + 1 if bad(row[name]) else 0
+        return self.lasted[name] >= LASTING

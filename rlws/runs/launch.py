@@ -10,12 +10,12 @@ from rlws import environments
 from rlws.environments import resolve
 from rlws.environments.repeats import repeats
 from rlws.numerics.cache import enable_cache
+from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_same, finished
 from rlws.runs.recorder import Recorder
-from rlws.runs.session import finished_by, follow
-from rlws.runs.sweep import members, run_all
+from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.trainers.deadline import watched
@@ -43,7 +43,7 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     exact = check(experiment)
     sinks = (*experiment.sinks(), *sinks)
     enable_cache()
-    runs = members(experiment)
+    runs = sweep.members(experiment)
     directory = _claimed(experiment)
     facts = {"experiment": describe(experiment), "exact": exact, "members": len(runs)}
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
@@ -53,24 +53,56 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
             way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
             print(f"finished already: {directory}; to go on give {way}")
             return found
-        if len(runs) > 1:
-            return run_all(experiment, runs, checkpointer, sinks)
-        return _run(experiment, runs, checkpointer, exact, sinks)
+        return _train(experiment, runs, checkpointer, exact, sinks)
 
 
-def _run(experiment, runs, checkpointer, exact, sinks):
-    unit = "episodes" if experiment.steps is None else "steps"
-    config, budget = describe(experiment), getattr(experiment, unit)
-    run = Run(
-        experiment.name, checkpointer.directory, config, budget, unit, checkpointer.resumed_steps(0)
-    )
+def _train(experiment, runs, checkpointer, exact, sinks):
+    """Trains the members of an experiment; returns the summary of the whole.
+
+    The only one has the folder to itself. Several leave a run folder each below it; `members.csv`
+    lays them side by side, and the plots show their mean and range.
+    """
     tracker = Tracker((Terminal(experiment.quiet), Csv(), Json(), Plots(), *sinks))
-    recorder = Recorder(experiment, run, tracker)
-    with finished_by([recorder], lambda: tracker.finish(recorder.summary)):
+    run = _run(experiment, checkpointer, checkpointer.directory, None, len(runs))
+    whole = Recorder(experiment, run, tracker)
+    members = [*_members(experiment, runs, checkpointer)] if len(runs) > 1 else []
+    recorders = members or [whole]
+
+    def log(reports, seconds):
+        if members:
+            tracker.log(sweep.row(members, reports, seconds))
+
+    def finish():
+        for member in members:
+            member.tracker.finish(member.summary)
+        if members:
+            whole.summary = sweep.summarise(experiment, runs, members, run.directory)
+        tracker.finish(whole.summary)
+
+    with finished_by(recorders, finish):
         tracker.start(run)
-        tracker.note(CLASSES[exact])
-        follow(experiment, runs, [recorder], checkpointer)
-    return recorder.summary
+        for member in members:
+            member.tracker.start(member.run)
+        if not members:
+            tracker.note(CLASSES[exact])
+        train(experiment, runs, recorders, checkpointer, log)
+    return whole.summary
+
+
+def _members(experiment, runs, checkpointer):
+    """Yields the recorder of each of several members, whose folder is made."""
+    evaluators: dict[str, Any] = {}
+    for i, own in enumerate(sweep.alone(experiment, runs)):
+        folder = checkpointer.directory / sweep.label(i, runs)
+        folder.mkdir(parents=True, exist_ok=True)
+        tracker = Tracker((Csv(), Json(), *experiment.sinks()))
+        yield Recorder(own, _run(own, checkpointer, folder, i), tracker, evaluators)
+
+
+def _run(experiment, checkpointer, folder, member, count=1) -> Run:
+    unit = "episodes" if experiment.steps is None else "steps"
+    budget, config = count * getattr(experiment, unit), describe(experiment)
+    return Run(experiment.name, folder, config, budget, unit, checkpointer.resumed_steps(member))
 
 
 def check(experiment: Experiment) -> bool:
@@ -80,7 +112,7 @@ def check(experiment: Experiment) -> bool:
       Whether the run can be resumed exactly; else unfinished episodes are lost.
     """
     limits(experiment.steps, experiment.episodes)
-    members(experiment)
+    sweep.members(experiment)
     experiment.trainer.check(experiment.environment)
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
@@ -125,9 +157,8 @@ def _new_directory(experiment) -> pathlib.Path:
     now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{experiment.seed}"
     root = pathlib.Path("results") / experiment.name
     fresh = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
-    for directory in (
-        fresh if experiment.directory is None else [pathlib.Path(experiment.directory)]
-    ):
+    given = [] if experiment.directory is None else [pathlib.Path(experiment.directory)]
+    for directory in given or fresh:
         try:
             if not directory.is_dir() or not any(directory.iterdir()):
                 directory.mkdir(parents=True, exist_ok=True)

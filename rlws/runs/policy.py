@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import sys
 from typing import Any
 
 import dm_env
@@ -17,6 +16,7 @@ from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import experiment_of
 from rlws.settings import SettingError
+from rlws.tracking.stderr import warn
 from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Params
 
@@ -33,7 +33,6 @@ def load(directory: str | pathlib.Path, at: int | None = None) -> "Policy":
     """
     path = pathlib.Path(directory)
     experiment = experiment_of(path)
-    warn = lambda text: print("warning:", text, file=sys.stderr)
     found = checkpoint.newest(path / "checkpoints", warn, at)
     if found is None:
         raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")

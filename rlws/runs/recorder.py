@@ -4,7 +4,7 @@ import contextlib
 import resource
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,14 @@ from rlws.tracking.files import COUNTERS
 from rlws.trainers import Progress, evaluation
 
 LAST_EPISODES = 100  # of training, in the summary
+
+
+def returns(found: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Returns the columns that episodes of these returns fill."""
+    if not len(found):
+        return {}
+    ends = {"": np.mean(found), "_min": np.min(found), "_max": np.max(found)}
+    return {f"episode_return{end}": float(x) for end, x in ends.items()}
 
 
 class Recorder:
@@ -79,8 +87,7 @@ class Recorder:
             row |= self._health.measure(report)
         said = [f"warning at {report.steps:,} steps: {text}" for text in report.warnings]
         for warning in (*said, *self._health.warnings(row)):
-            self.summary.setdefault("warnings", []).append(warning)
-            self.tracker.note(warning)
+            self._warn(warning)
         period, before = self.experiment.evaluation.period, self._steps
         spent = report.spent
         if spent or (period and (before is None or report.steps // period > before // period)):
@@ -92,13 +99,15 @@ class Recorder:
         if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
         if spent and report.steps and not report.updates:
-            text = f"the learner never ran: {report.steps:,} steps were not enough for a batch"
-            self.summary.setdefault("warnings", []).append(text)
-            self.tracker.note(text)
+            self._warn(f"the learner never ran: {report.steps:,} steps were not enough for a batch")
         if report.halted:
             self.summary["ended_by"] = halted_text(report)
             self.tracker.note(f"{self.run.directory.name}: {halted_text(report)}")
         self._steps, self._seconds, self._fraction = report.steps, seconds, fraction
+
+    def _warn(self, text: str) -> None:
+        self.summary.setdefault("warnings", []).append(text)
+        self.tracker.note(text)
 
     def _log_held(self) -> None:
         """Logs the row that was not logged yet, if there is one."""
@@ -137,20 +146,11 @@ class Recorder:
     def _row(self, report: Progress, seconds: float) -> dict[str, float]:
         before, elapsed = self._steps, seconds - self._seconds
         rate = 0.0 if before is None else (report.steps - before) / elapsed
-        row: dict[str, float] = {
-            "steps": report.steps,
-            "episodes": report.episodes,
-            "updates": report.updates,
-            "seconds": seconds,
-            "steps_per_second": rate,
-        }
-        if len(report.returns):
-            row |= {
-                "episode_return": float(np.mean(report.returns)),
-                "episode_return_min": float(np.min(report.returns)),
-                "episode_return_max": float(np.max(report.returns)),
-                "episode_length": float(np.mean(report.lengths)),
-            }
+        counters = report.steps, report.episodes, report.updates, seconds, rate
+        row: dict[str, float] = dict(zip(COUNTERS, counters, strict=True))
+        row |= returns(report.returns)
+        if len(report.lengths):
+            row["episode_length"] = float(np.mean(report.lengths))
         self._returns.extend(report.returns)
         self.summary |= {name: row[name] for name in ("steps", "episodes", "updates", "seconds")}
         self.summary["steps_per_second"] = report.steps / seconds

@@ -17,7 +17,7 @@ from rlws.trainers import Member, Progress, Snapshot
 Reports = dict[int, Progress]
 
 
-def follow(
+def train(
     experiment: Experiment,
     runs: list[Member],
     recorders: list[Recorder],

@@ -4,19 +4,16 @@ import csv
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.recorder import Recorder
-from rlws.runs.session import finished_by, follow
-from rlws.settings import SettingError, change, describe
-from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
-from rlws.trainers import DeviceTrainer, Member
+from rlws.runs.recorder import Recorder, returns
+from rlws.settings import SettingError, change
+from rlws.trainers import DeviceTrainer, Member, Progress
 
 
 def members(experiment: Experiment) -> list[Member]:
@@ -63,79 +60,37 @@ def parse_value(text: str, now: Any) -> Any:
     return float(value) if isinstance(now, float) and not isinstance(value, bool) else value
 
 
-def run_all(
-    experiment: Experiment, runs: list[Member], checkpointer: Checkpointer, sinks: Sequence[Sink]
-) -> dict[str, Any]:
-    """Runs all members of an experiment; returns the summary of the whole.
-
-    Each member leaves a run folder of its own below `directory`; `members.csv` lays them side by
-    side, and the plots show their mean and range.
-    """
-    directory = checkpointer.directory
-    # Recorded as what it is: a run by itself would give the same.
-    alone = dataclasses.replace(experiment, sweep=())
-    if isinstance(experiment.trainer, DeviceTrainer):
-        trainer = dataclasses.replace(experiment.trainer, num_seeds=1)
-        alone = dataclasses.replace(alone, trainer=trainer)
-    unit = "episodes" if experiment.steps is None else "steps"
-    budget = getattr(experiment, unit)
-    whole = Run(
-        experiment.name,
-        directory,
-        describe(experiment),
-        budget * len(runs),
-        unit,
-        checkpointer.resumed_steps(None),
-    )
-    tracker = Tracker((Terminal(experiment.quiet), Csv(), Json(), Plots(), *sinks))
-    recorders = []
-    evaluators: dict[str, Any] = {}
-    for i, (seed, settings) in enumerate(runs):
-        own = dataclasses.replace(alone, agent=change(experiment.agent, settings), seed=seed)
-        folder = directory / _label(i, seed, settings, len(runs))
-        folder.mkdir(parents=True, exist_ok=True)
-        run = Run(
-            experiment.name, folder, describe(own), budget, unit, checkpointer.resumed_steps(i)
-        )
-        member_tracker = Tracker((Csv(), Json(), *experiment.sinks()))
-        recorders.append(Recorder(own, run, member_tracker, evaluators))
-    log = partial(_log, recorders, tracker)
-    summary = dict[str, Any]()
-
-    def finish():
-        for recorder in recorders:
-            recorder.tracker.finish(recorder.summary)
-        summary.update(_summary(experiment, runs, recorders, directory))
-        tracker.finish(summary)
-
-    with finished_by(recorders, finish):
-        tracker.start(whole)
-        for recorder in recorders:
-            recorder.tracker.start(recorder.run)
-        follow(experiment, runs, recorders, checkpointer, log)
-    return summary
+def alone(experiment: Experiment, runs: list[Member]) -> Iterator[Experiment]:
+    """Yields each member as what it is recorded as: a run by itself would give the same."""
+    trainer = experiment.trainer
+    if isinstance(trainer, DeviceTrainer):
+        trainer = dataclasses.replace(trainer, num_seeds=1)
+    for seed, settings in runs:
+        agent = change(experiment.agent, settings)
+        yield dataclasses.replace(experiment, sweep=(), trainer=trainer, agent=agent, seed=seed)
 
 
-def _log(recorders, tracker, reports, seconds):
+def row(
+    recorders: Sequence[Recorder], reports: dict[int, Progress], seconds: float
+) -> dict[str, float]:
+    """Returns the row of all members at once: sums of counters, mean and range of returns."""
     totals = [recorder.summary for recorder in recorders]
-    row = {k: sum(t[k] for t in totals) for k in ("steps", "episodes", "updates")}
-    row |= {"seconds": seconds, "steps_per_second": row["steps"] / max(seconds, 1e-9)}
+    found = {k: sum(t[k] for t in totals) for k in ("steps", "episodes", "updates")}
+    found |= {"seconds": seconds, "steps_per_second": found["steps"] / max(seconds, 1e-9)}
     means = [np.mean(report.returns) for report in reports.values() if len(report.returns)]
-    if means:
-        row |= {
-            "episode_return": float(np.mean(means)),
-            "episode_return_min": float(np.min(means)),
-            "episode_return_max": float(np.max(means)),
-        }
-    tracker.log(row)
+    return found | returns(means)
 
 
-def _label(i: int, seed: int, settings: dict[str, Any], count: int) -> str:
-    parts = [f"{i:0{len(str(count - 1))}d}", *(f"{k}={v}" for k, v in settings.items())]
+def label(i: int, runs: list[Member]) -> str:
+    """Returns the name of the folder of a member."""
+    seed, settings = runs[i]
+    parts = [f"{i:0{len(str(len(runs) - 1))}d}", *(f"{k}={v}" for k, v in settings.items())]
     return "_".join([*parts, f"seed{seed}"]).replace("/", "-")
 
 
-def _summary(experiment, runs, recorders, directory) -> dict[str, Any]:
+def summarise(
+    experiment: Experiment, runs: list[Member], recorders: Sequence[Recorder], directory: Path
+) -> dict[str, Any]:
     """Writes members.csv; returns what the whole came to, for each combination of settings."""
     from scipy import stats  # takes a third of a second
 
@@ -148,12 +103,9 @@ def _summary(experiment, runs, recorders, directory) -> dict[str, Any]:
     with open(directory / "members.csv", "w", newline="", encoding="utf-8") as file:
         header = ["member", "seed", *names, "steps", "updates", training, evaluation]
         csv.writer(file).writerows([header, *rows])
-    first = recorders[0].summary
-    summary = {"experiment": experiment.name, "members": len(runs)}
-    summary |= {k: sum(r.summary[k] for r in recorders) for k in ("steps", "episodes", "updates")}
-    seconds = max(r.summary["seconds"] for r in recorders)
-    summary |= {"seconds": seconds, "steps_per_second": summary["steps"] / max(seconds, 1e-9)}
-    summary["peak_memory_mb"] = first.get("peak_memory_mb", 0.0)
+    seconds = max(recorder.summary["seconds"] for recorder in recorders)
+    summary = {"experiment": experiment.name, "members": len(runs), **row(recorders, {}, seconds)}
+    summary["peak_memory_mb"] = recorders[0].summary.get("peak_memory_mb", 0.0)
     groups: dict[str, list[float]] = {}
     for (_, settings), recorder in zip(runs, recorders, strict=True):
         name = " ".join(f"{k}={v}" for k, v in settings.items()) or "all"

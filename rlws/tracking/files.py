@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rlws.tracking.sink import Row, Run, Sink
-from rlws.tracking.stderr import tell
+from rlws.tracking.stderr import warn
 
 COUNTERS = ("steps", "episodes", "updates", "seconds", "steps_per_second")
 
@@ -45,8 +45,8 @@ class Csv(Sink):
         kept = [row for row in lines[1:] if run.keeps(_steps(row))]
         last = _steps(kept[-1]) if kept else 0.0
         if (resumed := run.resumed_steps or 0) > last:
-            tell(
-                f"warning: {self._path} must have a row at {resumed:,} steps, where the run goes "
+            warn(
+                f"{self._path} must have a row at {resumed:,} steps, where the run goes "
                 f"on, got none after {last:,.0f}: it is incomplete"
             )
         self._rewrite(kept)

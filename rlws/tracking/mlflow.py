@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rlws.tracking.extras import extra
+from rlws.settings import importing
 from rlws.tracking.identity import name_of, recall, remember
 from rlws.tracking.sink import Row, Run, Sink
 
@@ -34,7 +34,7 @@ class Mlflow(Sink):
     def __init__(self):
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        with extra("mlflow"):
+        with importing("tracking with 'mlflow'", "mlflow"):
             # MLflow imports its database only when it needs it: by then it is too late.
             import alembic  # noqa: F401
             import mlflow

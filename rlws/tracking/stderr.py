@@ -17,6 +17,11 @@ def tell(text: str) -> None:
             os.close(nowhere)
 
 
+def warn(text: str) -> None:
+    """Tells that something is not as it should be, and that it goes on all the same."""
+    tell(f"warning: {text}")
+
+
 def line_of(error: BaseException) -> str:
     """Returns an error in one line: its type, what it says, and the first line of each note."""
     notes = [note.partition("\n")[0].rstrip(":") for note in getattr(error, "__notes__", ())]

@@ -7,7 +7,7 @@ import platform
 import time
 from typing import Any
 
-from rlws.tracking.extras import extra
+from rlws.settings import importing
 from rlws.tracking.files import append
 from rlws.tracking.sink import Row, Run, Sink
 
@@ -20,7 +20,7 @@ class TensorBoard(Sink):
     """
 
     def __init__(self):
-        with extra("tensorboard"):
+        with importing("tracking with 'tensorboard'", "tensorboard"):
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.plugins.text.metadata import create_summary_metadata
             from tensorboard.summary.writer.record_writer import RecordWriter

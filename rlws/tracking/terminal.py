@@ -21,16 +21,8 @@ _STYLES = {
     "left": "dim",
     "workers": "dim",
 }
-_DROPPED = (
-    "",
-    "workers",
-    "episodes",
-    "name",
-    "speed",
-    "left",
-    "return",
-    "steps",
-)  # in turn, for room
+# In turn, where there is no room.
+_DROPPED = ("", "workers", "episodes", "name", "speed", "left", "return", "steps")
 _PLAIN_LINES = 20  # a run, when stdout is not a terminal
 
 
@@ -106,24 +98,16 @@ class _Line:
     ) -> Iterator[RenderableType]:
         fields = {"name": self._progress.run.name, **self._progress.fields()}
         # 2 columns stay free: a ^C echoed at the right edge would wrap and leave a second line.
-        for name in _DROPPED:
-            fields.pop(name, None)
+        for dropped in _DROPPED:
+            fields.pop(dropped, None)
             room = options.max_width - 2 - sum(len(text) + 2 for text in fields.values())
             if room >= 6:
                 break
-        bar = ProgressBar(
-            total=1.0,
-            completed=self._progress.fraction,
-            width=max(1, min(40, room)),
-            complete_style="cyan",
-            finished_style="green",
-        )
-        texts = {name: Text(text, _STYLES.get(name, "")) for name, text in fields.items()}
-        cells: list[RenderableType] = [
-            *([texts.pop("name")] if "name" in texts else []),
-            bar,
-            *texts.values(),
-        ]
+        width, done = max(1, min(40, room)), self._progress.fraction
+        bar = ProgressBar(1.0, done, width, complete_style="cyan", finished_style="green")
+        texts = {key: Text(text, _STYLES.get(key, "")) for key, text in fields.items()}
+        name = [texts.pop("name")] if "name" in texts else []
+        cells: list[RenderableType] = [*name, bar, *texts.values()]
         grid = Table.grid(padding=(0, 2, 0, 0))
         for _ in cells:
             grid.add_column(no_wrap=True)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from rlws.tracking.extras import extra
+from rlws.settings import importing
 from rlws.tracking.files import plain
 from rlws.tracking.identity import name_of, new_identity, recall, remember
 from rlws.tracking.sink import Row, Run, Sink
@@ -18,7 +18,7 @@ class Wandb(Sink):
     """
 
     def __init__(self):
-        with extra("wandb"):
+        with importing("tracking with 'wandb'", "wandb"):
             import wandb
         self._wandb = wandb
         self.outside_errors = (OSError, wandb.Error)

@@ -745,7 +745,7 @@ BUGS = [
         "pass",
         "agents_zoo.ppo",
         (),
-        "tests/runs/test_checkpointer.py::test_second_keeper_is_refused_and_first_untouched",
+        "tests/runs/test_checkpointer.py::test_second_checkpointer_is_refused_and_first_untouched",
         None,
         NEVER_RESUMED,
     ),

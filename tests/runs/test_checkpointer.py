@@ -42,7 +42,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def kept(tmp_path):
-    """Makes keepers of the same folder, closed at the end."""
+    """Makes checkpointers of the same folder, closed at the end."""
     made = []
 
     def make(**settings):
@@ -58,7 +58,7 @@ def tree(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_second_keeper_is_refused_and_first_untouched(tmp_path, kept):
+def test_second_checkpointer_is_refused_and_first_untouched(tmp_path, kept):
     first = kept()
     first.save(3, SNAPSHOT, {})
     before = tree(tmp_path)
@@ -71,7 +71,7 @@ def test_second_keeper_is_refused_and_first_untouched(tmp_path, kept):
     assert kept().saved.facts["step"] == 4
 
 
-def test_keeper_of_another_process_is_in_the_way_until_it_is_killed(tmp_path, kept):
+def test_checkpointer_of_another_process_is_in_the_way_until_it_is_killed(tmp_path, kept):
     process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"ready\n"
@@ -84,14 +84,14 @@ def test_keeper_of_another_process_is_in_the_way_until_it_is_killed(tmp_path, ke
     kept()
 
 
-def test_keeper_that_finds_no_whole_checkpoint_lets_go_of_the_folder(tmp_path, kept):
+def test_checkpointer_that_finds_no_whole_checkpoint_lets_go_of_the_folder(tmp_path, kept):
     (tmp_path / "checkpoints" / "000000000001").mkdir(parents=True)
     for _ in range(2):
         with pytest.raises(CheckpointError):
             kept()
 
 
-def test_keeper_in_a_folder_that_is_not_writable_says_so(tmp_path):
+def test_checkpointer_in_a_folder_that_is_not_writable_says_so(tmp_path):
     with pytest.raises(StorageError, match="none"):
         Checkpointer(tmp_path / "none", Checkpoints(), {})
 
@@ -161,7 +161,7 @@ def test_due_at_a_hundredth_of_the_time(kept, clock, monkeypatch):
         assert found.due(1) is due
 
 
-def test_resumed_keeper_is_due_relative_to_what_was_saved(kept):
+def test_resumed_checkpointer_is_due_relative_to_what_was_saved(kept):
     first = kept(period=10)
     first.save(25, SNAPSHOT, {})
     first.close()

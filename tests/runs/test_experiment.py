@@ -67,7 +67,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*sinks, **changes):
-    return dataclasses.replace(TOY, **changes).run(sinks)
+    return launch.run(dataclasses.replace(TOY, **changes), sinks)
 
 
 class Done(NamedTuple):
@@ -95,7 +95,7 @@ def done(tmp_path_factory):
     stderr = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(stderr):
         patch.setattr(experiment, "REPORTS", 13)  # so reports miss the periods
-        summary = watched.run((notes,))
+        summary = launch.run(watched, (notes,))
     directory = pathlib.Path(watched.directory)
     return Done(watched, directory, summary, notes, params[-1], stderr.getvalue())
 
@@ -208,16 +208,6 @@ def test_experiment_films_and_evaluates_the_end_of_an_episode_budget(folder):
     assert "evaluation_return_mean" in summary
 
 
-def test_experiment_goes_on_when_a_video_cannot_be_written(folder, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(recorder, "write_video", full)
-    notes = Notes()
-    assert "ended_by" not in run(notes, video=True, steps=0)
-    assert notes.notes[-1] == "no video at 0 steps: [Errno 28] No space left on device"
-
-
 class Blind(Catch):
     def render(self, state):
         raise NotImplementedError("no renderer")
@@ -235,9 +225,16 @@ def test_experiment_refuses_to_film_what_gives_no_pictures(folder):
     assert not any(folder.iterdir())
 
 
-def test_experiment_budget_of_zero_has_no_nan(folder):
+def test_experiment_of_no_steps_has_no_nan_and_goes_on_without_a_video(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder, "write_video", full)
     params.clear()
-    summary = run(steps=0, seed=7)
+    notes = Notes()
+    summary = run(notes, video=True, steps=0, seed=7)
+    assert "ended_by" not in summary
+    assert notes.notes[-1] == "no video at 0 steps: [Errno 28] No space left on device"
     (directory,) = (folder / "results" / "toy").iterdir()
     assert directory.name.endswith("-seed7")
     assert summary["steps"] == summary["updates"] == summary["steps_per_second"] == 0

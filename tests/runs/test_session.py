@@ -104,7 +104,7 @@ def signalled(line, **how):
     before = sys.gettrace(), signal.signal(signal.SIGTERM, lambda *_: others.append(True))
     sys.settrace(trace)
     try:
-        session.follow(training, [Member(0, {})], [recorder], checkpointer)
+        session.train(training, [Member(0, {})], [recorder], checkpointer)
     except BaseException as found:
         error = found
     finally:

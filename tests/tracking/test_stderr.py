@@ -1,5 +1,6 @@
 """What is said where nobody listens: nothing is raised, and the status stays what it was."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -12,22 +13,24 @@ from rlws.tracking.stderr import line_of, tell
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def status(code, stdout=False):
-    """Returns the status of a process of this code whose stderr is a pipe that nobody reads."""
+# Plays each case in a process of its own, forked after the imports that all of them need.
+PLAY = """
+import json, os, sys
+import rlws.commands.cli
+statuses = {}
+for name, (code, stdout) in json.loads(sys.argv[1]).items():
+    if child := os.fork():
+        statuses[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        continue
     read, write = os.pipe()
     os.close(read)
-    try:
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            stderr=write,
-            stdout=write if stdout else subprocess.DEVNULL,
-            cwd=ROOT,
-            env={k: x for k, x in os.environ.items() if k != "PYTHONUNBUFFERED"},
-            timeout=120,
-        ).returncode
-    finally:
-        os.close(write)
-
+    os.dup2(write, 2)
+    os.dup2(write if stdout else os.open(os.devnull, os.O_WRONLY), 1)
+    os.close(write)
+    exec(code, {"sys": sys})
+    raise AssertionError("a case ends its process")
+print(json.dumps(statuses))
+"""
 
 TRACKER = """
 import pathlib
@@ -54,15 +57,29 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def statuses():
+    """Of processes whose stderr, and in the last stdout, too, is a pipe that nobody reads."""
+    cases = {name: (code, False) for name, (code, _) in CASES.items()}
+    cases["ctrl-c, of both"] = CASES["ctrl-c"][0], True
+    ended = subprocess.run(
+        [sys.executable, "-c", PLAY, json.dumps(cases)],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={k: x for k, x in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        timeout=120,
+        check=True,
+    )
+    return json.loads(ended.stdout)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_pipe_that_nobody_reads_does_not_change_the_status(name):
-    code, want = CASES[name]
-    assert status(f"import sys; {code}" if "\n" not in code else f"import sys{code}") == want
+def test_a_pipe_that_nobody_reads_does_not_change_the_status(name, statuses):
+    assert statuses[name] == CASES[name][1]
 
 
-def test_nor_does_one_for_both():
-    code, want = CASES["ctrl-c"]
-    assert status(f"import sys; {code}", stdout=True) == want
+def test_nor_does_one_for_both(statuses):
+    assert statuses["ctrl-c, of both"] == CASES["ctrl-c"][1]
 
 
 def test_tell_is_said_at_once(capfd):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlws.runs.locate import first_infinity, first_nan
+from rlws.numerics.nans import first_infinity, first_nan
 
 X = jnp.array([1.0, 2.0, 3.0])
 LINES = pathlib.Path(__file__).read_text().splitlines()
@@ -129,7 +129,7 @@ def test_first_nan_is_found_with_its_line(function, operation, mark, transform):
     found = first_nan(transform(function), X)
     assert found.operation == operation
     assert found.lines[0].startswith(line(mark))
-    assert all(text.startswith("test_locate.py:") for text in found.lines)
+    assert all(text.startswith("test_nans.py:") for text in found.lines)
 
 
 def test_lines_lead_from_the_operation_outwards():
@@ -160,7 +160,7 @@ def test_lines_are_of_no_library():
         yield
 
     found = first_nan(around()(log_of_negative), X)  # contextlib calls it
-    assert [text.partition(":")[0] for text in found.lines] == ["test_locate.py"]
+    assert [text.partition(":")[0] for text in found.lines] == ["test_nans.py"]
 
 
 def test_nan_of_an_argument_is_not_blamed_on_who_passes_it_on():
