@@ -178,6 +178,12 @@ def choose(name: str, value: Any, options: Iterable[Any]) -> None:
         raise SettingError(f"{name}: unknown value {value!r}; {hint}")
 
 
+def missing(thing: str, error: ImportError, extra: str) -> SettingError:
+    """Returns the error for a `thing` whose package, of an extra of ours, is not installed."""
+    remedy = f"pip install 'rlws[{extra}]' ({error})"
+    return SettingError(f"{thing} needs a package that is missing: {remedy}")
+
+
 def change(config: Any, settings: dict[str, Any]) -> Any:
     """Returns the settings with some changed, given by dotted name.
 

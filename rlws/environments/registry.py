@@ -15,7 +15,7 @@ from rlws.environments.catch import Catch
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
 from rlws.environments.names import unknown
-from rlws.settings import SettingError
+from rlws.settings import SettingError, missing
 from rlws.types import EnvironmentSpec
 
 Environment: TypeAlias = JaxEnvironment | dm_env.Environment
@@ -117,12 +117,6 @@ def spec(environment: Environment) -> EnvironmentSpec:
         discounts=environment.discount_spec(),
         max_episode_steps=getattr(environment, "max_episode_steps", None),
     )
-
-
-def missing(thing: str, error: ImportError, extra: str = "envs") -> SettingError:
-    """Returns the error for a `thing` whose package, of an extra of ours, is not installed."""
-    remedy = f"pip install 'rlws[{extra}]' ({error})"
-    return SettingError(f"{thing} needs a package that is missing: {remedy}")
 
 
 def _factory(name: str) -> Callable[..., Environment]:

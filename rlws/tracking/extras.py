@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from rlws.settings import missing
+
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
@@ -14,6 +16,4 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        from rlws.environments.registry import missing  # it imports JAX, so not before
-
         raise missing(f"tracking with {name!r}", error, name) from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlws.environments import registry
-from rlws.settings import SettingError
+from rlws.settings import SettingError, missing
 from rlws.tracking.interrupts import handlers_kept
 
 
@@ -24,7 +24,7 @@ def imported() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise registry.missing("the DistributedTrainer", error, "ray") from error
+        raise missing("the DistributedTrainer", error, "ray") from error
     return ray
 
 
