@@ -47,10 +47,11 @@ class GymEnvironment(HostEnvironment):
           SettingError: an unknown id, a missing package, a space with no spec, a limit below 1.
         """
         env = _build(id_or_env, render, max_episode_steps)
+        registered = env.spec.max_episode_steps if env.spec else None
         super().__init__(
             spaces.to_spec(env.observation_space, "observation"),
             spaces.to_spec(env.action_space, "action"),
-            max_episode_steps or (env.spec and env.spec.max_episode_steps),
+            max_episode_steps or registered,
             env.metadata.get("render_fps") or 30,
         )
         self._env, self._env_step, self._env_reset = env, env.step, env.reset
