@@ -5,6 +5,7 @@ trainers, experiments) is a frozen dataclass of settings; state lives elsewhere 
 around explicitly. `Settings` makes each subclass such a dataclass and checks its fields.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -13,7 +14,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
 from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
 
@@ -178,10 +179,18 @@ def choose(name: str, value: Any, options: Iterable[Any]) -> None:
         raise SettingError(f"{name}: unknown value {value!r}; {hint}")
 
 
-def missing(thing: str, error: ImportError, extra: str) -> SettingError:
-    """Returns the error for a `thing` whose package, of an extra of ours, is not installed."""
-    remedy = f"pip install 'rlws[{extra}]' ({error})"
-    return SettingError(f"{thing} needs a package that is missing: {remedy}")
+@contextlib.contextmanager
+def importing(thing: str, extra: str) -> Iterator[None]:
+    """Holds the imports of a `thing` whose packages are an `extra` of ours.
+
+    Raises:
+      SettingError: one of them is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        remedy = f"pip install 'rlws[{extra}]' ({error})"
+        raise SettingError(f"{thing} needs a package that is missing: {remedy}") from error
 
 
 def change(config: Any, settings: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from rlws.environments.catch import Catch
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
 from rlws.environments.names import unknown
-from rlws.settings import SettingError, missing
+from rlws.settings import SettingError, importing
 from rlws.types import EnvironmentSpec
 
 Environment: TypeAlias = JaxEnvironment | dm_env.Environment
@@ -126,10 +126,8 @@ def _factory(name: str) -> Callable[..., Environment]:
     if prefix not in _ADAPTERS or not identity:
         raise unknown(name, available(), "rlws.environments.available() lists the names")
     _, adapted, extra = _ADAPTERS[prefix]
-    try:
+    with importing(f"environment {name!r}", extra):
         adapter = _adapter(prefix)
-    except ImportError as error:
-        raise missing(f"environment {name!r}", error, extra) from error
     return functools.partial(getattr(adapter, adapted), identity)
 
 

@@ -20,7 +20,7 @@ from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.names import unknown
 from rlws.environments.registry import make
 from rlws.numerics import streams
-from rlws.settings import SettingError, choose, missing
+from rlws.settings import SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
 
 CLOSING = 5.0  # seconds in which processes may end by themselves
@@ -96,7 +96,7 @@ class VectorEnvironment:
         observations, actions = envs.single_observation_space, envs.single_action_space
         self._envs, self._seed = _restarting(envs), seeds if several or not seeds else seeds[0]
         self._observe = spaces.from_gymnasium(observations)
-        self._act = spaces.batch_to_gymnasium(actions)
+        self._act = spaces.to_gymnasium(actions, batch=True)
         self.num_envs = envs.num_envs
         self.spec = EnvironmentSpec(
             observations=spaces.to_spec(observations, "observation"),
@@ -281,10 +281,8 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironment:
-    try:
+    with importing("vectorization 'envpool'", "envpool"):
         import envpool
-    except ImportError as error:
-        raise missing("vectorization 'envpool'", error, "envpool") from error
     known = envpool.list_all_envs()
     if identity not in known:
         names = [f"gym:{name}" for name in known]

@@ -1,19 +1,14 @@
 """Packages that only some sinks need."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
-from rlws.settings import missing
+from rlws.settings import importing
 
 
-@contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
+def extra(name: str) -> AbstractContextManager[None]:
     """Holds the imports of the sink whose packages are our extra `name`.
 
     Raises:
       SettingError: one of them is not installed.
     """
-    try:
-        yield
-    except ImportError as error:
-        raise missing(f"tracking with {name!r}", error, name) from error
+    return importing(f"tracking with {name!r}", name)
