@@ -121,7 +121,13 @@ def test_a_normaliser_leaves_masks_alone():
 CONFIGS = {
     "reinforce": reinforce.Config(MLP),
     "a2c": a2c.Config(MLP, unroll_length=7),
-    "ppo": ppo.Config(networks.GRU(MLP, 8), unroll_length=16, sequence_length=8, minibatches=2),
+    "ppo": ppo.Config(
+        networks.GRU(MLP, 8),
+        unroll_length=16,
+        sequence_length=8,
+        minibatches=2,
+        normalise_observations=True,
+    ),
     "impala": impala.Config(MLP),
     "dqn": dqn.Config(MLP, min_size=16, capacity=64, batch_size=8, epsilon_steps=100),
     "rainbow": dqn.Config(
