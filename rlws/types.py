@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import dm_env
 import jax
 import jax.numpy as jnp
+import numpy as np
 from dm_env import specs
 
 # Computing in the calling thread halves the time of a small policy call on a CPU. It must be set
@@ -29,8 +30,8 @@ class EnvironmentSpec(NamedTuple):
 
     observations: Any
     actions: Any
-    rewards: specs.Array
-    discounts: specs.BoundedArray
+    rewards: specs.Array = specs.Array((), np.float32, "reward")
+    discounts: specs.BoundedArray = specs.BoundedArray((), np.float32, 0, 1, "discount")
     max_episode_steps: int | None = None  # the time limit, where there is one
 
     def zero_observation(self) -> Observation:

@@ -32,8 +32,7 @@ NESTED = {
 
 
 def spec_of(observations):
-    reward, discount = specs.Array((), np.float32), specs.BoundedArray((), np.float32, 0, 1)
-    return EnvironmentSpec(observations, specs.DiscreteArray(3), reward, discount, 10)
+    return EnvironmentSpec(observations, specs.DiscreteArray(3), max_episode_steps=10)
 
 
 # --- Moments.
@@ -74,7 +73,7 @@ def test_moments_equal_hand_worked_numbers():
     moments = Moments.of(())
     batches = ([2.0, 99], [1, 0]), ([4, 6], [1, 0.5]), ([99, 99], [0, 0]), ([8, 99], [2, 0])
     for batch, weight in batches:
-        moments = moments.update(jnp.array(batch), jnp.array(weight))
+        moments = moments_update()(moments, np.float32(batch), np.float32(weight))
     assert (moments.number, moments.mean + moments.mean_low, moments.squares) == (4, 5, 20)
     assert moments.deviation() == np.sqrt(np.float32(5))
 
@@ -84,7 +83,8 @@ def test_moments_without_variance_have_deviation_1(value):
     moments = Moments.of((2,))
     assert moments.deviation().tolist() == [1, 1]
     for count in (1, 1, 7):
-        moments = moments.update(jnp.full((count, 2), value), jnp.ones(count))
+        ones = np.ones(count, np.float32)
+        moments = moments_update()(moments, np.full((count, 2), value, np.float32), ones)
         assert moments.deviation().tolist() == [1, 1]
     np.testing.assert_allclose(moments.mean + moments.mean_low, value, rtol=1e-7)
 
@@ -92,8 +92,15 @@ def test_moments_without_variance_have_deviation_1(value):
 # --- Agents that play a given stream.
 
 
-class Probe(Learner):
+class Watch(Learner):
     """Changes nothing, and returns as metrics what it was given."""
+
+    def update(self, state, batch, key):
+        return state, {"batch": batch}
+
+
+class Probe(Watch):
+    """Returns, besides, the log-probabilities it finds of what was done."""
 
     def update(self, state, batch, key):
         log_prob = batch.extras.get("log_prob", ())
@@ -102,12 +109,12 @@ class Probe(Learner):
         return state, {"batch": batch, "log_prob": again, "acted": log_prob}
 
 
-def make(observations, length=5):
+def make(observations, length=5, learner=Probe):
     spec = spec_of(observations)
     policy = networks.CategoricalPolicy(3, scale=1.0)
     network = networks.compose(spec, networks.MLP((16,)), policy=policy)
     actor, greedy = PolicyActor(network, log_prob=True), PolicyActor(network, greedy=True)
-    return Agent(actor, Probe(network, optax.sgd(1.0)), Unrolls(length), greedy), spec
+    return Agent(actor, learner(network, optax.sgd(1.0)), Unrolls(length), greedy), spec
 
 
 def timesteps(rng, rows, num_envs, observe, longest=4):
@@ -121,17 +128,21 @@ def timesteps(rng, rows, num_envs, observe, longest=4):
     return dm_env.TimeStep(step_type, reward, np.float32(1 - ends), observe(step_type.shape))
 
 
-def play(agent, spec, timestep):
-    """Yields (params before, metrics, state after) of each update of an agent fed this stream."""
-    rows, num_envs = timestep.reward.shape
-    state = jax.jit(lambda: core.init(agent, spec, 0, num_envs))()
-    key = jnp.zeros(2, jnp.uint32)
-    state = state.learner, state.adder, core.initial_actor_state(agent.actor, num_envs)
-    length = agent.adder.schedule(num_envs).block_length or 1
+def programs(make, num_envs):
+    """Returns jitted programs of what `make` takes, an agent and its spec coming of that.
 
-    @jax.jit
-    def advance(state, timestep, begin):
+    To begin with `num_envs` environments, and to feed it a block of a stream.
+    """
+
+    def begin(*args):
+        agent, spec = make(*args)
+        state = core.init(agent, spec, 0, num_envs)
+        return state.learner, state.adder, core.initial_actor_state(agent.actor, num_envs)
+
+    def advance(state, timestep, begin, *args):
+        agent, _ = make(*args)
         learner, adder, actor = state
+        length, key = len(timestep.reward) - 1, jnp.zeros(2, jnp.uint32)
 
         def act(actor, inputs):
             t, now = inputs
@@ -145,10 +156,23 @@ def play(agent, spec, timestep):
         learned, metrics = agent.learner.learn(learner, batch, jax.random.key(begin))
         return agent.adder.ready(adder), (learner, adder, actor), (learned, taken, actor), metrics
 
+    return jax.jit(begin), jax.jit(advance)
+
+
+def play(agent, spec, timestep):
+    """Yields (params before, metrics, state after) of each update of an agent fed this stream."""
+    num_envs = timestep.reward.shape[1]
+    length = agent.adder.schedule(num_envs).block_length or 1
+    return played(*programs(lambda: (agent, spec), num_envs), length, timestep)
+
+
+def played(begin_with, advance, length, timestep, *args):
+    """Yields the same of the agent that programs of `args` are of."""
+    rows, state = len(timestep.reward), begin_with(*args)
     for begin in range(0, rows - length, length):
         part = jax.tree.map(lambda x, t=begin: x[t : t + length + 1], timestep)
         before = state[0].params
-        ready, waiting, learned, metrics = advance(state, part, begin)
+        ready, waiting, learned, metrics = advance(state, part, begin, *args)
         state = learned if ready else waiting
         if ready:
             yield before, metrics, learned[0]
@@ -231,7 +255,7 @@ def test_normalise_clips_at_its_limit():
     assert max(largest) == largest[0] == 0.5
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained():
     """An agent for CartPole, its parameters after some statistics, and its network alone."""
     spec = CartPole().spec()
@@ -248,14 +272,13 @@ def trained():
 def test_normalise_evaluator_sees_what_the_actor_sees(trained):
     agent, params, network = trained
     moments = params[STATISTICS]
-    rng, actions = np.random.default_rng(4), set()
-    for _ in range(20):
-        x = rng.normal(0.3, 0.2, 4).astype(np.float32)
-        action, *_ = agent.evaluator.select_action(params, dm_env.restart(x), (), None)
-        logits = network.apply(params, (x - moments.mean) / moments.deviation()).policy.logits
-        assert action == np.argmax(logits)
-        actions.add(int(action))
-    assert actions == {0, 1}
+    x = np.random.default_rng(4).normal(0.3, 0.2, (20, 4)).astype(np.float32)
+    act = lambda x: agent.evaluator.select_action(params, dm_env.restart(x), (), None)[0]
+    actions = jax.jit(jax.vmap(act))(x)
+    normalised = (x - moments.mean[None]) / moments.deviation()[None]
+    logits = jax.jit(network.apply)(params, normalised).policy.logits
+    np.testing.assert_array_equal(actions, np.argmax(logits, axis=-1))
+    assert set(actions.tolist()) == {0, 1}
 
 
 def test_normalise_evaluation_changes_no_statistics(trained):
@@ -283,16 +306,27 @@ def scaled_by_hand(timestep, discount, length):
     return found
 
 
+@functools.cache
+def scaling(num_envs, length):
+    """Returns the programs of an agent whose rewards are scaled by a discount they are given."""
+
+    def scaled(discount):
+        agent, spec = make(NESTED["x"], length, Watch)
+        return scale_rewards(agent, discount), spec
+
+    return *programs(scaled, num_envs), length
+
+
+# Episodes have up to 4 steps, so each block of 10 rows spans several.
 @pytest.mark.parametrize(
-    ("num_envs", "length", "discount"), [(1, 1, 0.9), (3, 4, 0.9), (2, 40, 1.0), (2, 8, 0.0)]
+    ("num_envs", "length", "discount"), [(1, 1, 0.9), (3, 10, 0.9), (3, 10, 1.0), (3, 10, 0.0)]
 )
 def test_scale_rewards_follows_a_loop_over_episodes(num_envs, length, discount):
-    agent, spec = make(NESTED["x"], length)
     rng = np.random.default_rng(5)
     zeros = lambda shape: np.zeros((*shape, 2), np.float32)
     timestep = timesteps(rng, 81, num_envs, zeros)
     divisors = scaled_by_hand(timestep, discount, length)
-    updates = list(play(scale_rewards(agent, discount), spec, timestep))
+    updates = list(played(*scaling(num_envs, length), timestep, discount))
     assert len(updates) == len(divisors) == 80 // length
     for i, (divisor, (_, metrics, _)) in enumerate(zip(divisors, updates, strict=True)):
         batch, begin = metrics["batch"], i * length
@@ -313,17 +347,17 @@ LAST_REWARDS = {
 
 @pytest.mark.parametrize(("rewards", "divisor"), LAST_REWARDS.values(), ids=LAST_REWARDS)
 def test_scale_rewards_counts_the_last_reward_and_then_starts_anew(rewards, divisor):
-    agent, spec = make(NESTED["x"], 4 * (len(rewards) + 1))
-    kinds = [F, *[M] * (len(rewards) - 1), L] * 4 + [F]
+    episodes = 12 // (len(rewards) + 1)
+    kinds = [F, *[M] * (len(rewards) - 1), L] * episodes + [F]
     zeros = np.zeros((len(kinds), 1))
     timestep = dm_env.TimeStep(
         np.array(kinds, np.int32)[:, None],
-        np.array([0, *rewards] * 4 + [0], np.float32)[:, None],
+        np.array([0, *rewards] * episodes + [0], np.float32)[:, None],
         np.float32(zeros + 1),
         np.zeros((len(kinds), 1, 2), np.float32),
     )
-    ((_, metrics, _),) = play(scale_rewards(agent, 0.5), spec, timestep)
-    expected = np.array([*rewards, 0] * 4)[None] / divisor
+    ((_, metrics, _),) = played(*scaling(1, 12), timestep, 0.5)
+    expected = np.array([*rewards, 0] * episodes)[None] / divisor
     np.testing.assert_allclose(metrics["batch"].reward, expected, rtol=1e-6)
 
 

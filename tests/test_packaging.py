@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 DISTRIBUTIONS = {
     "haiku": "dm-haiku",
     "dm_env": "dm-env",
+    "tree": "dm-tree",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "mlflow": "mlflow-skinny",
 }

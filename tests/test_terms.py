@@ -29,8 +29,7 @@ VECTOR = specs.Array((2,), np.float32)
 
 
 def spec_of(observations=VECTOR, actions=None):
-    reward, discount = specs.Array((), np.float32), specs.BoundedArray((), np.float32, 0, 1)
-    return EnvironmentSpec(observations, actions or specs.DiscreteArray(2), reward, discount, 6)
+    return EnvironmentSpec(observations, actions or specs.DiscreteArray(2), max_episode_steps=6)
 
 
 class Still(Learner):
@@ -58,7 +57,12 @@ def batch_of(observation, weight, reward=None):
         last=no,
         extras={},
     )
-    return jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
+    return jax.tree.map(lambda x: x[None], batch)
+
+
+def begun(learner):
+    """Returns the state a learner begins with."""
+    return jax.jit(learner.init)(KEY)
 
 
 def compute(learner, state, batch):
@@ -104,8 +108,9 @@ def test_l2_init_equals_hand_worked_numbers(weight):
 def test_l2_init_pulls_parameters_back_to_where_they_began():
     learner = plain(L2Init(cost=0.1))
     state, batch = moved(learner.init(KEY)), batch_of(np.zeros((4, 2), np.float32), [1, 1, 1])
+    learn = jax.jit(learner.learn)
     for expected in ([3.4, 5.2], [2.92, 4.56]):  # nearer by a factor of 0.8 each time
-        state, _ = jax.jit(learner.learn)(state, batch, KEY)
+        state, _ = learn(state, batch, KEY)
         np.testing.assert_allclose(state.params["a"]["w"], expected, rtol=1e-6)
     np.testing.assert_array_equal(state.terms[0]["a"]["w"], PARAMS["a"]["w"])
 
@@ -114,10 +119,10 @@ def test_l2_init_pulls_parameters_back_to_where_they_began():
 def test_l2_init_does_not_hold_running_statistics(order):
     terms = (ObservationStatistics(VECTOR), L2Init(cost=1.0))[::order]
     learner = plain(*terms)
-    state = learner.init(KEY)
+    state, learn = learner.init(KEY), jax.jit(learner.learn)
     batch = batch_of(np.full((4, 2), 100, np.float32), [1, 1, 1])
     for _ in range(2):
-        state, metrics = jax.jit(learner.learn)(state, batch, KEY)
+        state, metrics = learn(state, batch, KEY)
         assert metrics["gradient_norm"] == metrics["l2_init_distance"] == 0
     assert state.params[STATISTICS].number == 6
 
@@ -137,7 +142,7 @@ def entropy_learner(cost=0.1, actions=None, head=None):
 
 def test_entropy_equals_hand_worked_numbers():
     learner = entropy_learner()
-    state = learner.init(KEY)
+    state = begun(learner)
     # In state 1, seen in the step without weight, and state 2, the last, other probabilities.
     w = jnp.array([[0.0, 0], [5, 0], [0, 9]])
     state = state._replace(params={"policy/linear": {"w": w, "b": jnp.log(jnp.float32(P))}})
@@ -154,7 +159,7 @@ def test_entropy_equals_hand_worked_numbers():
 def test_entropy_bonus_spreads_the_policy():
     learner = entropy_learner(cost=1.0)
     params = {"policy/linear": {"w": jnp.zeros((3, 2)), "b": jnp.log(jnp.float32(P))}}
-    state, learn, found = learner.init(KEY)._replace(params=params), jax.jit(learner.learn), []
+    state, learn, found = begun(learner)._replace(params=params), jax.jit(learner.learn), []
     for _ in range(30):
         state, metrics = learn(state, batch_of([0, 1, 0, 2], [1, 1, 1]), KEY)
         found.append(float(metrics["entropy_mean"]))
@@ -166,7 +171,7 @@ def test_entropy_bonus_spreads_the_policy():
 def test_entropy_of_a_normal_policy_equals_hand_worked_numbers():
     actions = specs.BoundedArray((2,), np.float32, [-1, -3], [1, 3])
     learner = entropy_learner(0.5, actions, networks.NormalPolicy(actions))
-    state = learner.init(KEY)
+    state = begun(learner)
     _, metrics, grads = compute(learner, state, batch_of([0, 1, 0, 2], [1, 1, 1]))
     assert metrics["entropy_mean"] == approx(np.log(3) + np.log(2 * np.pi * np.e))
     np.testing.assert_allclose(grads["policy"]["log_std"], [-0.5, -0.5], rtol=1e-6)
@@ -179,7 +184,7 @@ def test_entropy_without_closed_form_is_estimated_from_samples():
         "policy/linear": {"w": jnp.zeros((3, 1)), "b": jnp.array([0.5])},
         "policy/linear_1": {"w": jnp.zeros((3, 1)), "b": jnp.zeros(1)},
     }
-    state = learner.init(KEY)
+    state = begun(learner)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, state.params)
     state = state._replace(params=params)
     _, metrics, _ = compute(learner, state, batch_of([0] * 20_001, [1] * 20_000))
@@ -195,12 +200,12 @@ def test_entropy_needs_a_stochastic_policy():
     actions = specs.BoundedArray((1,), np.float32, -2, 2)
     learner = entropy_learner(1.0, actions, networks.TanhPolicy(actions))
     with pytest.raises(SettingError, match=r"must have a stochastic policy head, got .*policy"):
-        compute(learner, learner.init(KEY), batch_of([0, 1], [1]))
+        compute(learner, begun(learner), batch_of([0, 1], [1]))
     spec = spec_of()
     network = networks.compose(spec, networks.MLP(()), value=networks.Value())
     learner = Still(network, SGD).with_terms(Entropy(network))
     with pytest.raises(SettingError, match=r"must have a stochastic policy head, got .*value"):
-        compute(learner, learner.init(KEY), batch_of(np.zeros((2, 2), np.float32), [1]))
+        compute(learner, begun(learner), batch_of(np.zeros((2, 2), np.float32), [1]))
 
 
 # --- RND. Features are the observation times two numbers, W of the predictor and V of the target;
@@ -220,7 +225,7 @@ SEEN = batch_of(np.float32([[9], [1], [2], [3]]), [1, 0, 1], [10, 0, 20])
 def rnd(scale=0.5, optimizer=SGD):
     learner = Still(Network(lambda key: PARAMS, None), optimizer)
     learner = learner.with_terms(RND(spec_of(ONE), scale, Times()))
-    state = learner.init(KEY)
+    state = begun(learner)
     linear = {"w": jnp.eye(2), "b": jnp.zeros(2)}
     times = lambda value: {"backbone/linear": {"w": jnp.array([value])}, "features/linear": linear}
     target, moments = state.terms[0]
@@ -245,7 +250,8 @@ def test_rnd_rewards_equal_hand_worked_numbers():
     learner, state = rnd(scale=0.5)
     (term,), (own,) = learner.terms, state.terms
     # Of the observations led to, 1 and 3, the errors are 1 and 9: deviation 4.
-    batch, kept, own = jax.jit(term.prepare)(state.params, own, SEEN)
+    prepare = jax.jit(term.prepare)
+    batch, kept, own = prepare(state.params, own, SEEN)
     expected = np.array([[10 + 0.5 * 1 / 4, 0, 20 + 0.5 * 9 / 4]])
     np.testing.assert_allclose(batch.reward, expected, rtol=1e-6)
     assert kept == {}
@@ -253,7 +259,7 @@ def test_rnd_rewards_equal_hand_worked_numbers():
     jax.tree.map(np.testing.assert_array_equal, same, SEEN)
     # Then 36, 16 and 4, too: the deviation is a running one.
     more = batch_of(np.float32([[0], [6], [4], [2]]), [1, 1, 1], [0, 0, 0])
-    batch, _, own = jax.jit(term.prepare)(state.params, own, more)
+    batch, _, own = prepare(state.params, own, more)
     expected = 0.5 * np.array([[36, 16, 4]]) / np.std([1, 9, 36, 16, 4])
     np.testing.assert_allclose(batch.reward, expected, rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, own[0], state.terms[0][0])
@@ -262,11 +268,12 @@ def test_rnd_rewards_equal_hand_worked_numbers():
 def test_rnd_predictor_learns_what_was_seen_and_the_target_never_changes():
     learner = Still(Network(lambda key: PARAMS, None), optax.adam(1e-2))
     learner = learner.with_terms(RND(spec_of(), scale=1.0))
-    state, learn = learner.init(KEY), jax.jit(learner.learn)
+    state, learn = begun(learner), jax.jit(learner.learn)
     (target, _), rng = state.terms[0], np.random.default_rng(0)
     places = rng.normal(size=(2, 9, 2)) + np.array([3, -3])[:, None, None]
     seen, unseen = (batch_of(np.float32(x), [1] * 8) for x in places)
-    novelty = lambda state, batch: compute(learner, state, batch)[1]["rnd_novelty"]
+    measured = jax.jit(lambda state, batch: learner.batch_loss(state.params, batch, KEY, state)[1])
+    novelty = lambda state, batch: measured(state, batch)["rnd_novelty"]
     first, far = novelty(state, seen), novelty(state, unseen)
     assert min(first, far) > 0.1  # a predictor that begins as the target has nothing to learn
     for _ in range(150):
@@ -423,12 +430,13 @@ def test_terms_add_their_gradients_to_those_of_any_agent(config):
 @pytest.mark.parametrize("config", EACH)
 def test_terms_train_with_the_optimizer_of_any_agent(config):
     agent, state, batch = agent_and_batch(config)
-    after, metrics = jax.jit(agent.learner.learn)(state, batch, KEY)
+    learn = jax.jit(agent.learner.learn)
+    after, metrics = learn(state, batch, KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, after)))
     moved = lambda x, y: x.ndim == 1 or not np.array_equal(x, y)
     assert jax.tree.all(jax.tree.map(moved, state.params, after.params))
     assert metrics["l2_init_distance"] == 0
-    again = jax.jit(agent.learner.learn)(after, batch, KEY)[1]
+    again = learn(after, batch, KEY)[1]
     assert again["l2_init_distance"] > 0
     assert again["rnd_novelty"] < metrics["rnd_novelty"]
     assert after.updates == 1
@@ -455,6 +463,6 @@ def test_terms_of_one_name_are_refused():
 def test_a_term_without_a_loss_logs_none():
     agent = a2c.Config(backbone=networks.MLP((8,)), scale_rewards=True).make(SPEC)
     assert agent.learner.terms
-    metrics = core.init(agent, SPEC, 0, 2).totals.metrics
+    metrics = jax.eval_shape(lambda: core.init(agent, SPEC, 0, 2)).totals.metrics
     assert "loss" in metrics
     assert not [name for name in metrics if "reward_scale" in name]

@@ -9,17 +9,18 @@ from dm_env import StepType, TimeStep
 from rlws.types import Row, Trajectory
 
 F, M, L = StepType.FIRST, StepType.MID, StepType.LAST
+from_rows, masked_of = jax.jit(Trajectory.from_rows), jax.jit(Trajectory.masked)
 
 
 def table(weight=1.0):
     """Two episodes and the beginning of a third; the first terminates, the second is truncated."""
     timestep = TimeStep(
-        step_type=jnp.array([F, M, L, F, L, F, M], jnp.int32),
-        reward=jnp.array([0.0, 1, 2, 0, 3, 0, 4]),
-        discount=jnp.array([1.0, 1, 0, 1, 1, 1, 1]),
-        observation={"x": jnp.arange(14.0).reshape(7, 2), "n": jnp.arange(10, 17)},
+        step_type=np.int32([F, M, L, F, L, F, M]),
+        reward=np.float32([0.0, 1, 2, 0, 3, 0, 4]),
+        discount=np.float32([1.0, 1, 0, 1, 1, 1, 1]),
+        observation={"x": np.float32(np.arange(14)).reshape(7, 2), "n": np.arange(10, 17)},
     )
-    return Trajectory.from_rows(Row(timestep, jnp.arange(7), {"v": jnp.arange(7.0) * 10}), weight)
+    return from_rows(Row(timestep, np.arange(7), {"v": np.float32(np.arange(7) * 10)}), weight)
 
 
 EXPECTED = Trajectory(
@@ -42,7 +43,7 @@ def test_from_rows_follows_the_table(field):
 
 
 def test_from_rows_multiplies_the_given_weight():
-    weight = table(jnp.array([2.0, 0.5, 3, 0, 1, 7])).weight
+    weight = table(np.float32([2.0, 0.5, 3, 0, 1, 7])).weight
     np.testing.assert_array_equal(weight, [2, 0.5, 0, 0, 0, 7])
     np.testing.assert_array_equal(table(0.25).weight, [0.25, 0.25, 0, 0.25, 0, 0.25])
 
@@ -61,25 +62,28 @@ def test_trace_is_cut_at_both_kinds_of_end():
 def padded():
     """Steps 2 and 3 of five are padding: NaN, or the largest integer, wherever only they look."""
     nan, largest = np.nan, np.iinfo(np.int32).max
-    hidden = jnp.full((5, 4), 2.0).at[0].set(5.0)
+    hidden = np.full((5, 4), 2.0, np.float32)
+    hidden[0], hidden[2:4] = 5.0, nan
+    image = np.full((6, 2, 2, 1), 3.0, np.float32)
+    image[0], image[3] = 4.0, nan
     return Trajectory(
         observation={
-            "x": jnp.array([[1.0, 2], [3, 4], [5, 6], [nan, nan], [7, 8], [9, 10]]),
-            "image": jnp.full((6, 2, 2, 1), 3.0).at[0].set(4.0).at[3].set(nan),
-            "n": jnp.array([1, 2, 3, largest, 5, 6]),
+            "x": np.float32([[1.0, 2], [3, 4], [5, 6], [nan, nan], [7, 8], [9, 10]]),
+            "image": image,
+            "n": np.int32([1, 2, 3, largest, 5, 6]),
         },
-        action=jnp.array([1, 2, largest, largest, 3]),
-        reward=jnp.array([1.0, 2, nan, nan, 3]),
-        discount=jnp.array([1.0, 1, nan, nan, 1]),
-        weight=jnp.array([1.0, 0.5, 0, 0, 2]),
-        first=jnp.array([True, False, False, False, False, False]),
-        last=jnp.array([False, True, False, False, False]),
-        extras=(jnp.array([1.0, 2, nan, nan, 3]), {"h": hidden.at[2:4].set(nan)}),
+        action=np.int32([1, 2, largest, largest, 3]),
+        reward=np.float32([1.0, 2, nan, nan, 3]),
+        discount=np.float32([1.0, 1, nan, nan, 1]),
+        weight=np.float32([1.0, 0.5, 0, 0, 2]),
+        first=np.array([True, False, False, False, False, False]),
+        last=np.array([False, True, False, False, False]),
+        extras=(np.float32([1.0, 2, nan, nan, 3]), {"h": hidden}),
     )
 
 
 def test_masked_replaces_padding_and_nothing_else():
-    masked, trajectory = padded().masked(), padded()
+    masked, trajectory = masked_of(padded()), padded()
     np.testing.assert_array_equal(
         masked.observation["x"], [[1, 2], [3, 4], [5, 6], [1, 2], [7, 8], [9, 10]]
     )
@@ -97,7 +101,7 @@ def test_masked_replaces_padding_and_nothing_else():
 
 
 def test_masked_keeps_the_final_observation_of_an_episode():
-    masked = table().masked()
+    masked = masked_of(table())
     np.testing.assert_array_equal(masked.observation["n"], EXPECTED.observation["n"])
     np.testing.assert_array_equal(masked.reward, EXPECTED.reward)
     np.testing.assert_array_equal(masked.discount, [1, 0, 0, 1, 0, 1])
@@ -109,31 +113,32 @@ def test_masked_keeps_gradients_finite():
         terms = (trajectory.reward - values[:-1] * trajectory.extras[0]) ** 2
         return jnp.sum(jnp.where(trajectory.weight > 0, terms, 0.0))
 
-    assert np.isnan(jax.grad(loss)(2.0, padded()))  # where() alone does not help
-    assert np.isfinite(jax.grad(loss)(2.0, padded().masked()))
+    slope = jax.jit(jax.grad(loss))
+    assert np.isnan(slope(2.0, padded()))  # where() alone does not help
+    assert np.isfinite(slope(2.0, masked_of(padded())))
 
 
 def batch():
     """Three trajectories: of padding, as `padded`, and begun by a step without weight."""
     x = padded()
-    late = x._replace(weight=jnp.array([0.0, 0.5, 0, 0, 2]))
-    nan = lambda x: jnp.full_like(x, jnp.nan if x.dtype == jnp.float32 else 99)
-    nothing = jax.tree.map(nan, x)._replace(weight=jnp.zeros(5))
-    return jax.tree.map(lambda *x: jnp.stack(x), nothing, x, late)
+    late = x._replace(weight=np.float32([0.0, 0.5, 0, 0, 2]))
+    nan = lambda x: np.full_like(x, np.nan if x.dtype == np.float32 else 99)
+    nothing = jax.tree.map(nan, x)._replace(weight=np.zeros(5, np.float32))
+    return jax.tree.map(lambda *x: np.stack(x), nothing, x, late)
 
 
 def test_masked_batch_is_each_trajectory_masked():
-    masked = batch().masked()
+    masked = masked_of(batch())
     for i in (1, 2):
         one, alone = (jax.tree.map(lambda x, i=i: x[i], b) for b in (masked, batch()))
-        jax.tree.map(np.testing.assert_array_equal, one, alone.masked())
+        jax.tree.map(np.testing.assert_array_equal, one, masked_of(alone))
     np.testing.assert_array_equal(masked.observation["n"][2], [2, 2, 3, 2, 5, 6])
     np.testing.assert_array_equal(masked.action[2], [2, 2, 2, 2, 3])
     np.testing.assert_array_equal(masked.reward[2], [0, 2, 0, 0, 3])
 
 
 def test_masked_trajectory_of_padding_repeats_the_first_step_there_is():
-    masked = batch().masked()
+    masked = masked_of(batch())
     np.testing.assert_array_equal(masked.observation["x"][0], [[1, 2]] * 6)
     np.testing.assert_array_equal(masked.action[0], [1] * 5)
     for x in (masked.reward, masked.discount, masked.weight):
@@ -142,7 +147,7 @@ def test_masked_trajectory_of_padding_repeats_the_first_step_there_is():
 
 
 def test_masked_batch_of_padding_alone_is_zero():
-    masked = batch()._replace(weight=jnp.zeros((3, 5))).masked()
+    masked = masked_of(batch()._replace(weight=np.zeros((3, 5), np.float32)))
     for x in jax.tree.leaves(masked._replace(first=(), last=())):
         np.testing.assert_array_equal(x, 0)
 
@@ -150,6 +155,6 @@ def test_masked_batch_of_padding_alone_is_zero():
 def test_masked_does_not_depend_on_the_order_of_trajectories():
     order = np.array([2, 0, 1])  # still, `late` is the first with a step of weight
     permute = lambda tree: jax.tree.map(lambda x: x[order], tree)
-    mine, its = permute(batch().masked()), permute(batch()).masked()
+    mine, its = permute(masked_of(batch())), masked_of(permute(batch()))
     for i in (0, 2):
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y[i]), mine, its)

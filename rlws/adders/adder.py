@@ -1,7 +1,7 @@
 """The adder: cuts the stream of experience into the trajectories a learner asks for."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import dm_env
 
@@ -18,6 +18,9 @@ class Schedule(NamedTuple):
 
 class Adder(Settings):
     """Pure functions of a state that lives on the device, the same in every trainer."""
+
+    # Whether each block makes a batch by itself, whatever environments it comes from.
+    independent: ClassVar[bool] = False
 
     def init(self, row: Row, num_envs: int) -> Any:
         """Returns the empty state. `row` gives the shapes of one row of one environment."""
@@ -60,11 +63,6 @@ class Adder(Settings):
           SettingError: its settings cannot be kept with so many environments.
         """
         raise NotImplementedError
-
-    @property
-    def independent(self) -> bool:
-        """Whether each block makes a batch by itself, whatever environments it comes from."""
-        return False
 
     @property
     def min_ends(self) -> float:

@@ -26,11 +26,9 @@ class Unrolls(Adder):
     FIRST timestep has weight 0. Every action of it was chosen with the same parameters.
     """
 
-    length: PositiveInt  # steps
+    independent = True
 
-    @property
-    def independent(self) -> bool:
-        return True
+    length: PositiveInt  # steps
 
     def schedule(self, num_envs: int) -> Schedule:
         return Schedule(self.length)

@@ -50,8 +50,6 @@ class CartPole(jax_environment.JaxEnvironment):
         return EnvironmentSpec(
             observations=specs.BoundedArray((4,), np.float32, -high, high, "observation"),
             actions=specs.DiscreteArray(2, name="action"),
-            rewards=specs.Array((), np.float32, "reward"),
-            discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
             max_episode_steps=self.max_episode_steps,
         )
 

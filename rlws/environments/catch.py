@@ -45,7 +45,6 @@ class Catch(jax_environment.JaxEnvironment):
             observations=specs.BoundedArray(board, np.float32, 0, 1, "observation"),
             actions=specs.DiscreteArray(3, name="action"),
             rewards=specs.BoundedArray((), np.float32, -1, 1, "reward"),
-            discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
             max_episode_steps=self.rows - 1,
         )
 

@@ -70,23 +70,10 @@ def check_timestep(spec: EnvironmentSpec, timestep: Any, who: str) -> None:
             raise EnvironmentFault(
                 f"{who}: {name} must be a number, None only on FIRST, got {found!r}"
             )
-    wanted, found = spec.observations, timestep.observation
-    if jax.tree.structure(wanted) != jax.tree.structure(found):
+    if wrong := rules.unlike(spec.observations, jax.tree.map(np.asarray, timestep.observation)):
         raise EnvironmentFault(
-            f"{who}: its observation must be {_keys(wanted)}, as its spec says, got {_keys(found)}"
+            f"{who}: observation{wrong}; mend the environment or its observation_spec"
         )
-    for (path, leaf), x in zip(
-        jax.tree.leaves_with_path(wanted), jax.tree.leaves(found), strict=True
-    ):
-        name, x = f"{who}: observation{jax.tree_util.keystr(path)}", np.asarray(x)
-        if x.shape != leaf.shape or not np.can_cast(x.dtype, leaf.dtype, "same_kind"):
-            raise EnvironmentFault(
-                f"{name} must be {leaf.dtype}{list(leaf.shape)}, as its spec says, got "
-                f"{x.dtype}{list(x.shape)}; mend the environment or its observation_spec"
-            )
-        held = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        if x.dtype.kind in "iu" and not np.array_equal(x.astype(held), x):
-            raise EnvironmentFault(f"{name} must fit into {held}, got {x}")
 
 
 def check_rules(found: list[rules.Rule], who: Callable[[int, int], str]) -> None:
@@ -100,10 +87,10 @@ def check_rules(found: list[rules.Rule], who: Callable[[int, int], str]) -> None
       AgentFault: an action is not finite, or not within its bounds.
       EnvironmentFault: a timestep is not as it must be.
     """
-    broken = rules.earliest(found)
-    if broken is not None:
-        rule, place = broken
-        raise fault(rule, rule.x[place], who(*place[:2]))
+    broken = [(*np.argwhere(rule.broken)[0], rule) for rule in found if rule.broken.any()]
+    if broken:
+        *place, rule = min(broken, key=lambda first: first[0])  # of those at one step, the cause
+        raise fault(rule, rule.x[tuple(place)], who(*map(int, place[:2])))
 
 
 def fault(rule: rules.Rule, value: Any, who: str) -> SettingError:
@@ -128,17 +115,8 @@ def check_actions(spec: Any, action: Any, axes: int = 0) -> None:
     Raises:
       AgentFault: they are nested otherwise, or of another shape or kind of number.
     """
-    if jax.tree.structure(spec) != jax.tree.structure(action):
-        raise AgentFault(f"policy: an action must be {_keys(spec)}, got {_keys(action)}")
-    for (path, leaf), x in zip(
-        jax.tree.leaves_with_path(spec), jax.tree.leaves(action), strict=True
-    ):
-        if x.shape[axes:] != leaf.shape or not np.can_cast(x.dtype, leaf.dtype, "same_kind"):
-            raise AgentFault(
-                f"policy: action{jax.tree_util.keystr(path)} must be "
-                f"{leaf.dtype}{list(leaf.shape)}, as the environment's spec says, got "
-                f"{x.dtype}{list(x.shape[axes:])}; mend the actor"
-            )
+    if wrong := rules.unlike(spec, action, axes):
+        raise AgentFault(f"policy: action{wrong}; mend the actor")
 
 
 def blame(error: BaseException, who: str, when: str = "") -> None:
@@ -181,7 +159,3 @@ def check_same(first: EnvironmentSpec, other: EnvironmentSpec, index: int) -> No
 
 def _kind(spec: Any) -> tuple:
     return tuple(spec.shape), str(spec.dtype), getattr(spec, "num_values", None)
-
-
-def _keys(nest: Any) -> str:
-    return str(jax.tree.map(lambda _: "...", nest)).replace("'...'", "...")

@@ -14,10 +14,11 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
+from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.names import unknown
 from rlws.numerics import streams
 from rlws.settings import SettingError
-from rlws.types import Action
+from rlws.types import Action, Observation
 
 # Skips the argument handling of TimeStep.__new__, as the gymnasium adapter does.
 _timestep = partial(tuple.__new__, dm_env.TimeStep)
@@ -50,17 +51,12 @@ def _import() -> tuple[Any, Any, str]:
 _mujoco, _suite, _no_pictures = _import()
 
 
-class DmControlEnvironment(dm_env.Environment):
+class DmControlEnvironment(HostEnvironment):
     """An environment of the suite; the numbers it takes and returns are float32.
 
     Observations are the suite's dictionaries, discounts its own: 1 where the time limit cuts an
     episode, which few tasks end by themselves. What a task draws when it is made (the springs of
     "lqr") is the same in all runs, or they would not be of the same problem.
-
-    Attributes:
-      episode: number of the next episode from 0; its seed depends on `seed`, `index` and it alone.
-      max_episode_steps: the time limit, or None.
-      frames_per_second: of a film in real time.
     """
 
     def __init__(
@@ -87,40 +83,24 @@ class DmControlEnvironment(dm_env.Environment):
         env: Any = _load(name_or_env) if isinstance(name_or_env, str) else name_or_env
         if max_episode_steps is not None:
             env._step_limit = max_episode_steps  # it has no other name
-        self._env, self._seed, self._index, self._restart = env, seed, index, True
-        self._observation_spec = {
+        self._env, self._seed, self._index = env, seed, index
+        observations = {
             key: specs.Array(spec.shape, np.float32, f"observation/{key}")
             for key, spec in env.observation_spec().items()
         }
-        self._action_spec = _to_actions(env.action_spec())
         limit = env._step_limit  # seconds divided by seconds
-        self.episode = 0
-        self.max_episode_steps = None if math.isinf(limit) else math.ceil(limit)
-        self.frames_per_second = 1 / env.control_timestep()
+        limit = None if math.isinf(limit) else math.ceil(limit)
+        actions = _to_actions(env.action_spec())
+        super().__init__(observations, actions, limit, 1 / env.control_timestep())
 
-    def reset(self) -> dm_env.TimeStep:
-        """Begins the next episode; returns its FIRST timestep, reward and discount None."""
+    def begin(self) -> Observation:
         counters = streams.Stream.ENVIRONMENT, self._index, self.episode
         self._env.task.random.seed(streams.host_seed(self._seed, *counters))
-        self.episode += 1
-        self._restart = False
-        return dm_env.restart(_observe(self._env.reset().observation))
+        return _observe(self._env.reset().observation)
 
-    def step(self, action: Action) -> dm_env.TimeStep:
-        """Takes `action`; before the first reset and after LAST, begins an episode instead."""
-        if self._restart:
-            return self.reset()
+    def advance(self, action: Action) -> dm_env.TimeStep:
         step_type, reward, discount, observation = self._env.step(action)
-        self._restart = step_type == dm_env.StepType.LAST
         return _timestep((step_type, float(reward), float(discount), _observe(observation)))
-
-    def observation_spec(self) -> dict[str, specs.Array]:
-        """Returns the specs of an observation, float32, by name."""
-        return self._observation_spec
-
-    def action_spec(self) -> specs.Array:
-        """Returns the spec of an action, float32; bounded where its actuators are."""
-        return self._action_spec
 
     def render(self) -> np.ndarray:
         """Returns a picture from the environment's first camera, uint8 [480, 640, 3].

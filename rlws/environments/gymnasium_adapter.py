@@ -10,26 +10,22 @@ import gymnasium
 import numpy as np
 
 from rlws.environments import gymnasium_spaces as spaces
+from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.names import unknown
 from rlws.numerics import streams
 from rlws.settings import SettingError
-from rlws.types import Action
+from rlws.types import Action, Observation
 
 _FIRST, _MID, _LAST = dm_env.StepType
 # Skips the argument handling of TimeStep.__new__, a third of the cost of making one.
 _timestep = partial(tuple.__new__, dm_env.TimeStep)
 
 
-class GymEnvironment(dm_env.Environment):
+class GymEnvironment(HostEnvironment):
     """A gymnasium environment with dm_env semantics.
 
     The discount is 0 where the environment terminates, 1 elsewhere, so also where only a time limit
     truncates the episode. Observations may be the environment's own arrays: copy what you keep.
-
-    Attributes:
-      episode: number of the next episode from 0; its seed depends on `seed`, `index` and it alone.
-      max_episode_steps: the time limit, or None.
-      frames_per_second: of a film in real time.
     """
 
     def __init__(
@@ -51,46 +47,28 @@ class GymEnvironment(dm_env.Environment):
           SettingError: an unknown id, a missing package, a space with no spec, a limit below 1.
         """
         env = _build(id_or_env, render, max_episode_steps)
+        registered = env.spec.max_episode_steps if env.spec else None
+        super().__init__(
+            spaces.to_spec(env.observation_space, "observation"),
+            spaces.to_spec(env.action_space, "action"),
+            max_episode_steps or registered,
+            env.metadata.get("render_fps") or 30,
+        )
         self._env, self._env_step, self._env_reset = env, env.step, env.reset
-        self._observation_spec = spaces.to_spec(env.observation_space, "observation")
-        self._action_spec = spaces.to_spec(env.action_space, "action")
         self._observe = spaces.from_gymnasium(env.observation_space)
         self._act = spaces.to_gymnasium(env.action_space)
-        self._seed, self._index, self._restart = seed, index, True
-        self.episode = 0
-        self.max_episode_steps = max_episode_steps or (env.spec and env.spec.max_episode_steps)
-        self.frames_per_second = env.metadata.get("render_fps") or 30
+        self._seed, self._index = seed, index
 
-    def reset(self) -> dm_env.TimeStep:
-        """Begins the next episode; returns its FIRST timestep, reward and discount None."""
+    def begin(self) -> Observation:
         counters = streams.Stream.ENVIRONMENT, self._index, self.episode
         observation, _ = self._env_reset(seed=streams.host_seed(self._seed, *counters))
-        self.episode += 1
-        self._restart = False
-        return dm_env.restart(self._observe(observation))
+        return self._observe(observation)
 
-    def step(self, action: Action) -> dm_env.TimeStep:
-        """Takes `action`; before the first reset and after LAST, begins an episode instead."""
-        if self._restart:
-            return self.reset()
+    def advance(self, action: Action) -> dm_env.TimeStep:
         observation, reward, terminated, truncated, _ = self._env_step(self._act(action))
-        self._restart = terminated or truncated
-        return _timestep(
-            (
-                _LAST if self._restart else _MID,
-                float(reward),
-                0.0 if terminated else 1.0,
-                self._observe(observation),
-            )
-        )
-
-    def observation_spec(self) -> Any:
-        """Returns the spec of one observation, nested as the space is."""
-        return self._observation_spec
-
-    def action_spec(self) -> Any:
-        """Returns the spec of one action, nested as the space is."""
-        return self._action_spec
+        step_type = _LAST if terminated or truncated else _MID
+        discount = 0.0 if terminated else 1.0
+        return _timestep((step_type, float(reward), discount, self._observe(observation)))
 
     def render(self) -> np.ndarray:
         """Returns a picture of the environment, uint8 [height, width, 3].

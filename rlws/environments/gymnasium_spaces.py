@@ -54,23 +54,19 @@ def from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
     return _by_parts(space, from_gymnasium)
 
 
-def to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
-    """Returns the function from actions that conform to `to_spec(space)` to the environment's."""
-    if isinstance(space, spaces.Discrete):
-        # A Python int is what gymnasium checks fastest; `index`, unlike `int`, rejects a float.
-        start = int(space.start)
-        return (lambda value: start + operator.index(value)) if start else operator.index
-    return _by_parts(space, to_gymnasium)
+def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], Any]:
+    """Returns the function from actions that conform to `to_spec(space)` to the environment's.
 
-
-def batch_to_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
-    """Returns `to_gymnasium(space)`, where `space` is of one environment, for a batch [B, ...]."""
+    With `batch`, from leaves [B, ...], where `space` is of one environment.
+    """
     if isinstance(space, spaces.Discrete):
         start, dtype = int(space.start), space.dtype
-        # "same_kind" rejects floats, as `to_gymnasium` does.
-        cast = lambda values: np.asarray(values).astype(dtype, casting="same_kind", copy=False)
-        return (lambda values: start + cast(values)) if start else cast
-    return _by_parts(space, batch_to_gymnasium)
+        # A Python int is what gymnasium checks fastest. Unlike `int`, `index` rejects a float, and
+        # so does "same_kind".
+        several = lambda values: np.asarray(values).astype(dtype, casting="same_kind", copy=False)
+        cast: Callable = several if batch else operator.index
+        return (lambda value: start + cast(value)) if start else cast
+    return _by_parts(space, partial(to_gymnasium, batch=batch))
 
 
 def _by_parts(space: spaces.Space, convert: Callable) -> Callable[[Any], Any]:

@@ -53,8 +53,6 @@ class GymnaxEnvironment(jax_environment.JaxEnvironment):
             return EnvironmentSpec(
                 observations=_to_spec(env.observation_space(params), "observation"),
                 actions=_to_spec(env.action_space(params), "action"),
-                rewards=specs.Array((), np.float32, "reward"),
-                discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
                 max_episode_steps=int(params.max_steps_in_episode),
             )
 

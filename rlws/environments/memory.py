@@ -37,8 +37,6 @@ class Memory(jax_environment.JaxEnvironment):
         return EnvironmentSpec(
             observations=specs.BoundedArray((2,), np.float32, -1, 1, "observation"),
             actions=specs.DiscreteArray(2, name="action"),
-            rewards=specs.Array((), np.float32, "reward"),
-            discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
             max_episode_steps=self.length,
         )
 

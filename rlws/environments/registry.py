@@ -15,7 +15,7 @@ from rlws.environments.catch import Catch
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
 from rlws.environments.names import unknown
-from rlws.settings import SettingError
+from rlws.settings import SettingError, importing
 from rlws.types import EnvironmentSpec
 
 Environment: TypeAlias = JaxEnvironment | dm_env.Environment
@@ -119,12 +119,6 @@ def spec(environment: Environment) -> EnvironmentSpec:
     )
 
 
-def missing(thing: str, error: ImportError, extra: str = "envs") -> SettingError:
-    """Returns the error for a `thing` whose package, of an extra of ours, is not installed."""
-    remedy = f"pip install 'rlws[{extra}]' ({error})"
-    return SettingError(f"{thing} needs a package that is missing: {remedy}")
-
-
 def _factory(name: str) -> Callable[..., Environment]:
     if name in _factories:
         return _factories[name]
@@ -132,10 +126,8 @@ def _factory(name: str) -> Callable[..., Environment]:
     if prefix not in _ADAPTERS or not identity:
         raise unknown(name, available(), "rlws.environments.available() lists the names")
     _, adapted, extra = _ADAPTERS[prefix]
-    try:
+    with importing(f"environment {name!r}", extra):
         adapter = _adapter(prefix)
-    except ImportError as error:
-        raise missing(f"environment {name!r}", error, extra) from error
     return functools.partial(getattr(adapter, adapted), identity)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import dm_env
 import jax
 import numpy as np
+import tree
 from dm_env import specs
 
 FIRST, LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
@@ -69,26 +70,52 @@ def of_timesteps(timestep: dm_env.TimeStep, xp: Any = np) -> list[Rule]:
     """Returns the rules for the numbers in timesteps, leaves [T, B, ...]."""
     discount = timestep.discount
     within = (discount >= 0) & (discount <= 1)
-    found = [Rule("discount", "within [0, 1]", discount, ~within)]
-    if _floating(reward := timestep.reward):
-        found.append(Rule("reward", "finite", reward, ~xp.isfinite(reward)))
-    for path, x in jax.tree.leaves_with_path(timestep.observation):
-        if _floating(x):
-            name = f"observation{jax.tree_util.keystr(path)}"
-            found.append(Rule(name, "finite", x, ~xp.isfinite(x)))
-    return found
+    leaves = jax.tree.leaves_with_path(timestep.observation)
+    named = [("reward", timestep.reward)]
+    named += [(f"observation{jax.tree_util.keystr(path)}", x) for path, x in leaves]
+    finite = [Rule(name, "finite", x, ~xp.isfinite(x)) for name, x in named if _floating(x)]
+    return [Rule("discount", "within [0, 1]", discount, ~within), *finite]
 
 
 def _floating(x: Any) -> bool:
     return jax.numpy.issubdtype(x.dtype, np.floating)  # which knows bfloat16, too
 
 
-def earliest(found: list[Rule]) -> tuple[Rule, tuple[int, ...]] | None:
-    """Returns, of NumPy's, the rule that is broken first, and where: [t, environment, ...]."""
-    first = None
-    for rule in found:
-        if rule.broken.any():
-            place = tuple(map(int, np.argwhere(rule.broken)[0]))
-            if first is None or place[0] < first[1][0]:
-                first = rule, place
-    return first
+def unlike(spec: Any, nest: Any, axes: int = 0) -> str | None:
+    """Returns where a nest is not as its spec says, and how: "['x'] must be ..., got ...".
+
+    Traced, only what is known then is looked at: structure, shapes and types.
+
+    Args:
+      spec: of its leaves.
+      nest: arrays, with `axes` more axes in front.
+    """
+    if jax.tree.structure(spec) != jax.tree.structure(nest):
+        return f" must be {_keys(spec)}, as the spec says, got {_keys(nest)}"
+    for i, (leaf, x) in enumerate(zip(tree.flatten(spec), tree.flatten(nest), strict=True)):
+        wrong = _unlike(leaf, x, axes)
+        if wrong:
+            path, _ = tree.flatten_with_path(spec)[i]  # slow, and seldom needed
+            return subscripts(path) + wrong
+    return None
+
+
+def _unlike(spec: specs.Array, x: Any, axes: int) -> str | None:
+    shape = x.shape[axes:]
+    if shape != spec.shape or not np.can_cast(x.dtype, spec.dtype, "same_kind"):
+        wanted = f"{spec.dtype}{list(spec.shape)}"
+        return f" must be {wanted}, as the spec says, got {x.dtype}{list(shape)}"
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        held = jax.dtypes.canonicalize_dtype(spec.dtype)
+        if not np.array_equal(x.astype(held), x):
+            return f" must fit into {held}, got {x}"
+    return None
+
+
+def subscripts(path: tuple) -> str:
+    """Returns a path of dm-tree's as it is written in Python: "['position'][0]"."""
+    return "".join(f"[{key!r}]" for key in path)
+
+
+def _keys(nest: Any) -> str:
+    return str(tree.map_structure(lambda _: "...", nest)).replace("'...'", "...")

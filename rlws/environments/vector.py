@@ -14,49 +14,16 @@ from typing import Any
 
 import dm_env
 import numpy as np
-from dm_env import specs
 
-from rlws.environments import registry
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.names import unknown
+from rlws.environments.registry import make
 from rlws.numerics import streams
-from rlws.settings import SettingError, choose
+from rlws.settings import SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
 
 CLOSING = 5.0  # seconds in which processes may end by themselves
-
-
-class VectorEnvironment:
-    """B environments stepped together, each with the rows it would have alone.
-
-    Rows are NumPy: `step_type` int32 [B], `reward` and `discount` float32 [B], observation leaves
-    [B, ...]. FIRST has reward 0 and discount 1. The discount is 0 where an episode terminates, else
-    1, so also where it is truncated. The step after LAST ignores that environment's action and is
-    FIRST.
-
-    Attributes:
-      num_envs: B.
-      spec: of one environment.
-    """
-
-    num_envs: int
-    spec: EnvironmentSpec
-
-    def reset(self) -> dm_env.TimeStep:
-        """Begins an episode in every environment; returns their FIRST rows."""
-        raise NotImplementedError
-
-    def step(self, actions: Action) -> dm_env.TimeStep:
-        """Takes actions that conform to the spec, leaves [B, ...]; returns the next rows."""
-        raise NotImplementedError
-
-    def culprit(self, error: BaseException) -> int | None:
-        """Returns which environment raised an error in `step`; None: nobody can tell."""
-        return None
-
-    def close(self) -> None:
-        """Frees what the environments hold, such as processes."""
 
 
 def make_vector(
@@ -66,7 +33,7 @@ def make_vector(
     vectorization: str = "sync",
     begin: int = 0,
     first: int = 0,
-) -> VectorEnvironment:
+) -> "VectorEnvironment":
     """Returns the `num_envs` environments of the run with `seed`, stepped together.
 
     Seeds: environment i begins as `GymEnvironment(id, seed, i)` does; its later episodes draw from
@@ -93,17 +60,27 @@ def make_vector(
     counters = ((streams.Stream.ENVIRONMENT, i, begin) for i in range(first, first + num_envs))
     seeds = [streams.host_seed(seed, *each) for each in counters]
     if not isinstance(source, str):
-        return _Rows(_checked(source, seed, num_envs), seeds)
+        return VectorEnvironment(_checked(source, seed, num_envs), seeds)
     prefix, _, identity = source.partition(":")
     if prefix != "gym":
-        raise _not_gymnasium(source, registry.make(source))
+        raise _not_gymnasium(source, make(source))
     if vectorization == "envpool":
         return _envpool(identity, num_envs, seeds)
-    return _Rows(_gymnasium(identity, num_envs, vectorization), seeds)
+    return VectorEnvironment(_gymnasium(identity, num_envs, vectorization), seeds)
 
 
-class _Rows(VectorEnvironment):
-    """Written for speed: a handful of NumPy calls a step, however many environments."""
+class VectorEnvironment:
+    """B environments stepped together, each with the rows it would have alone.
+
+    Rows are NumPy: `step_type` int32 [B], `reward` and `discount` float32 [B], observation leaves
+    [B, ...]. FIRST has reward 0 and discount 1. The discount is 0 where an episode terminates, else
+    1, so also where it is truncated. The step after LAST ignores that environment's action and is
+    FIRST. Written for speed: a handful of NumPy calls a step, however many environments.
+
+    Attributes:
+      num_envs: B.
+      spec: of one environment.
+    """
 
     def __init__(self, envs: Any, seeds: list[int] | None, limit: int | None = None):
         from gymnasium import vector  # slow to import, and not always needed
@@ -119,17 +96,16 @@ class _Rows(VectorEnvironment):
         observations, actions = envs.single_observation_space, envs.single_action_space
         self._envs, self._seed = _restarting(envs), seeds if several or not seeds else seeds[0]
         self._observe = spaces.from_gymnasium(observations)
-        self._act = spaces.batch_to_gymnasium(actions)
+        self._act = spaces.to_gymnasium(actions, batch=True)
         self.num_envs = envs.num_envs
         self.spec = EnvironmentSpec(
             observations=spaces.to_spec(observations, "observation"),
             actions=spaces.to_spec(actions, "action"),
-            rewards=specs.Array((), np.float32, "reward"),
-            discounts=specs.BoundedArray((), np.float32, 0, 1, "discount"),
             max_episode_steps=limit,
         )
 
     def reset(self) -> dm_env.TimeStep:
+        """Begins an episode in every environment; returns their FIRST rows."""
         seed, self._seed = self._seed, None  # seeded again, they would repeat their episodes
         observation, _ = self._envs.reset(seed=seed)
         self._live = np.ones(self.num_envs, bool)  # which ones will take their next action
@@ -138,6 +114,7 @@ class _Rows(VectorEnvironment):
         return dm_env.TimeStep(step_type, reward, discount, self._observe(observation))
 
     def step(self, actions: Action) -> dm_env.TimeStep:
+        """Takes actions that conform to the spec, leaves [B, ...]; returns the next rows."""
         try:
             observation, reward, terminated, truncated, _ = self._envs.step(self._act(actions))
         except (OSError, EOFError) as error:
@@ -152,6 +129,7 @@ class _Rows(VectorEnvironment):
         )
 
     def culprit(self, error: BaseException) -> int | None:
+        """Returns which environment raised an error in `step`; None: nobody can tell."""
         if self._processes:  # gymnasium closes the pipe to the one it raises the error of
             closed = [i for i, pipe in enumerate(self._vector.parent_pipes) if pipe is None]
             return closed[-1] if closed else None
@@ -174,6 +152,7 @@ class _Rows(VectorEnvironment):
         return error
 
     def close(self) -> None:
+        """Frees what the environments hold, such as processes."""
         if not self._processes or self._vector.closed:
             self._envs.close()
             return
@@ -302,10 +281,8 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironment:
-    try:
+    with importing("vectorization 'envpool'", "envpool"):
         import envpool
-    except ImportError as error:
-        raise registry.missing("vectorization 'envpool'", error, "envpool") from error
     known = envpool.list_all_envs()
     if identity not in known:
         names = [f"gym:{name}" for name in known]
@@ -314,4 +291,4 @@ def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironmen
         warnings.simplefilter("ignore")  # gymnasium's, about bounds it rounds to float32
         envs = envpool.make(identity, env_type="gymnasium", num_envs=num_envs, seed=seeds)
         limit = envs.config["max_episode_steps"]
-        return _Rows(envs, None, limit if limit < 2**31 - 1 else None)
+        return VectorEnvironment(envs, None, limit if limit < 2**31 - 1 else None)

@@ -161,38 +161,30 @@ def compose(
     transformed = hk.without_apply_rng(hk.multi_transform(build))
     whole, *parts = transformed.apply
     example = spec.zero_observation()
-    batched = functools.partial(_batched, spec.observations)
-    core = Core(batched(parts[0]), parts[1], _decoding(parts[2]), start) if recurrent else None
-    network = Network(lambda key: transformed.init(key, example), batched(whole), core)
+    leading = functools.partial(_leading_shape, spec.observations)
+    of_features = lambda features: next(iter(features.values())).shape[:-1]
+    core = None
+    if recurrent:
+        core = Core(_batched(parts[0], leading), parts[1], _batched(parts[2], of_features), start)
+    network = Network(lambda key: transformed.init(key, example), _batched(whole, leading), core)
     _check_heads(spec, jax.eval_shape(lambda: whole(network.init(jax.random.key(0)), example)))
     return network
 
 
-def _batched(spec: Any, apply: Callable) -> Callable:
-    """Returns `apply`, written for one observation, for any leading axes of it."""
+def _batched(apply: Callable, leading_shape: Callable[[Any], tuple[int, ...]]) -> Callable:
+    """Returns `apply`, written for one observation or its features, for any leading axes."""
 
-    def batched(params, observation):
-        leading = _leading_shape(spec, observation)
+    def batched(params, inputs):
+        leading = leading_shape(inputs)
         if not leading:
-            return apply(params, observation)
+            return apply(params, inputs)
         # One flat batch axis: vmap over each leading axis in turn gives slower matrix products.
         merge = lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[len(leading) :]))
         split = lambda x: jnp.reshape(x, (*leading, *x.shape[1:]))
-        flat = jax.tree.map(merge, observation)
+        flat = jax.tree.map(merge, inputs)
         return jax.tree.map(split, jax.vmap(apply, in_axes=(None, 0))(params, flat))
 
     return batched
-
-
-def _decoding(decode: Callable) -> Callable:
-    """Returns `decode`, written for the features of one observation, also for [T + 1] of them."""
-
-    def decoding(params, features):
-        if all(x.ndim == 1 for x in features.values()):
-            return decode(params, features)
-        return jax.vmap(decode, in_axes=(None, 0))(params, features)
-
-    return decoding
 
 
 def _scoped(name: str, function: Callable, *args: Any) -> Any:

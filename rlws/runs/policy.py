@@ -7,10 +7,11 @@ from typing import Any
 import dm_env
 import jax
 import numpy as np
+import tree
 
 from rlws import environments
 from rlws.agent import Agent
-from rlws.environments import resolve
+from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
@@ -101,16 +102,10 @@ class Policy:
         Raises:
           SettingError: the observation is not one of the spec's.
         """
-        zero = self.spec.zero_observation()
-        if jax.tree.structure(observation) != jax.tree.structure(zero):
-            raise SettingError(f"an observation must be nested like {self.spec.observations}")
-        for x, like in zip(jax.tree.leaves(observation), jax.tree.leaves(zero), strict=True):
-            if np.shape(x) != like.shape:
-                raise SettingError(
-                    f"an observation must have shape {like.shape}, got {np.shape(x)}; "
-                    "one environment's, without a batch axis"
-                )
-        one = jax.tree.map(lambda x, y: np.asarray(x, y.dtype)[None], observation, zero)
+        wanted = self.spec.observations
+        if jax.tree.structure(observation) != jax.tree.structure(wanted):
+            raise SettingError(f"an observation must be nested like {wanted}")
+        one = tree.map_structure_with_path(_one, wanted, observation)
         step_type = dm_env.StepType.MID if self._step else dm_env.StepType.FIRST
         ones = np.ones(1, np.float32)
         timestep = dm_env.TimeStep(np.full(1, step_type, np.int32), 0 * ones, ones, one)
@@ -119,3 +114,13 @@ class Policy:
         self._step += 1
         action = jax.tree.map(lambda x: np.asarray(x)[0], action)
         return environments.clip_actions(self.spec.actions, action)
+
+
+def _one(path: tuple, spec: Any, x: Any) -> np.ndarray:
+    """Returns part of an observation as a batch of one."""
+    if np.shape(x) != spec.shape:
+        raise SettingError(
+            f"an observation{rules.subscripts(path)} must have shape {spec.shape}, got "
+            f"{np.shape(x)}; one environment's, without a batch axis"
+        )
+    return np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]

@@ -53,7 +53,7 @@ class Machine:
 
     def __init__(self, count, max_length, num_envs):
         adder = Episodes(count, max_length)
-        self.empty = adder.init(EXAMPLE, num_envs)
+        self.empty = jax.jit(adder.init, static_argnums=1)(EXAMPLE, num_envs)
 
         def add(state, rows, length):
             state = adder.add(state, rows, length, None)  # whole episodes need no more
@@ -122,9 +122,9 @@ CASES = {
     "one-step episodes": (3, 4, [play("T1", "C1", "T1")], [[0], [200], [400]], "TCT", 0),
     "one step at most": (2, 1, [play("T1", "C1")], [[0], [200]], "TC", 0),
     "exactly max_length": (2, 3, [play("T3", "C3")], [[0, 100, 200], [400, 500, 600]], "TC", 0),
-    "longer than max_length": (2, 2, [play("T5", "T1")], [[0, 100], [600]], "XT", 3),
-    "longer, still under way": (1, 2, [play("U2")], [[0, 100]], "X", 1),
-    "longer by one": (1, 2, [play("T3")], [[0, 100]], "X", 1),
+    "longer than max_length": (2, 3, [play("T6", "T1")], [[0, 100, 200], [700]], "XT", 3),
+    "longer, still under way": (1, 4, [play("U4")], [[0, 100, 200, 300]], "X", 1),
+    "longer by one": (1, 4, [play("T5")], [[0, 100, 200, 300]], "X", 1),
     "mixed lengths": (
         3, 4, [play("T2", "C4", "T1")], [[0, 100], [300, 400, 500, 600], [800]], "TCT", 0,
     ),
@@ -198,22 +198,22 @@ def test_episodes_under_way_when_a_batch_is_taken_are_not_used():
 
 
 def test_episodes_count_drops_over_the_whole_run():
-    machine = machine_for(1, 2, 1)
+    machine = machine_for(1, 4, 1)
     total = 0
-    for block in parts(stream(play(*["T5"] * 8)), [6] * 8):
+    for block in parts(stream(play(*["T7"] * 8)), [8] * 8):
         assert machine.add(block)
-        assert names(machine.sample()[1])[0] == [100 * total, 100 * total + 100]
-        total += 6
+        assert names(machine.sample()[1])[0] == [100 * (total + i) for i in range(4)]
+        total += 8
     assert machine.state.dropped == 8 * 3
 
 
 def test_episodes_rest_of_a_long_episode_takes_no_room():
-    machine = machine_for(2, 2, 1)
+    machine = machine_for(2, 3, 1)
     rows = stream(play("T200", "T1"))
     assert len(rows.action) > 4 * machine.state.rows.action.shape[0]
     readiness = [machine.add(block) for block in parts(rows)]
     assert readiness == [False] * (len(readiness) - 1) + [True]
-    assert names(machine.sample()[1]) == [[0, 100], [20100]]
+    assert names(machine.sample()[1]) == [[0, 100, 200], [20100]]
 
 
 class Reference:
@@ -374,13 +374,13 @@ def test_episodes_full_buffer_neither_overflows_nor_loses_count():
 
 
 def test_episodes_are_ready_at_the_episode_limit():
-    machine = machine_for(1, 2, 1)
-    rows = stream(play("U2"))
+    machine = machine_for(1, 4, 1)
+    rows = stream(play("U4"))
     machine.add(rows)
     assert machine.ready
     # A host counts an episode of so many steps as ended, and so looks in time.
-    assert Episodes(1, 2).episode_limit == 2
-    assert Episodes(1, 2).min_ends == 1
+    assert Episodes(1, 4).episode_limit == 4
+    assert Episodes(1, 4).min_ends == 1
 
 
 def test_episodes_look_whenever_an_episode_ends():
@@ -397,14 +397,14 @@ def test_episodes_settings_are_checked():
 def test_episodes_add_and_sample_under_vmap():
     adder = Episodes(2, 3)
     seeds = [stream(play("T3", "C1")), stream(play("T1", "C3"))]
-    rows = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
-    states = jax.vmap(lambda _: adder.init(EXAMPLE, 1))(jnp.arange(2))
+    rows = jax.tree.map(lambda *x: np.stack(x), *seeds)
 
     @jax.jit
-    def batches(states):
+    def batches():
+        states = jax.vmap(lambda _: adder.init(EXAMPLE, 1))(jnp.arange(2))
         states = jax.vmap(adder.add, (0, 0, None, None))(states, rows, 6, None)
         return jax.vmap(adder.ready)(states), jax.vmap(adder.sample, (0, None))(states, None)[1]
 
-    ready, batch = batches(states)
+    ready, batch = batches()
     assert ready.all()
     np.testing.assert_array_equal(batch.weight.sum(-1), [[3, 1], [1, 3]])

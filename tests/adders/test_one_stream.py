@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rlws.adders import Episodes, PrioritisedReplay, Replay, Unrolls
-from tests.adders.test_replay import cut, example, last_state, stream, trajectories
+from tests.adders.test_replay import KEY, cut, example, last_state, stream, trajectories
 
 # a0 a1 x b0 x c0 c1 c2 c3, and the row that c3 leads to.
 ROWS = stream([("T", [1.0, 2]), ("C", [3.0]), ("U", [4.0, 5, 6, 7])])
@@ -59,11 +59,11 @@ def test_prioritised_replay_holds_what_replay_does():
 
 def test_unrolls():
     adder, found = Unrolls(3), []
-    state = adder.init(example(ROWS), 1)
+    state, add, sample = adder.init(example(ROWS), 1), jax.jit(adder.add), jax.jit(adder.sample)
     for begin in (0, 3, 6):
         following = jax.tree.map(lambda x, t=begin + 3: x[t], ROWS.timestep)
-        state = adder.add(state, cut(ROWS, begin, begin + 3), 3, following)
-        found.append(adder.sample(state, jax.random.key(0))[1])
+        state = add(state, cut(ROWS, begin, begin + 3), 3, following)
+        found.append(sample(state, KEY)[1])
     batch = jax.tree.map(lambda *x: np.concatenate(x), *found)
     check(
         batch,
@@ -77,12 +77,12 @@ def test_unrolls():
 
 def test_episodes():
     adder = Episodes(2, max_length=3)
-    state = adder.init(example(ROWS), 1)
-    for begin, end in ((0, 4), (4, 5)):  # the row of the second end is the fifth
+    state, add = jax.jit(adder.init, static_argnums=1)(example(ROWS), 1), jax.jit(adder.add)
+    for begin, length in ((0, 4), (4, 1)):  # the row of the second end is the fifth
         assert not adder.ready(state)
-        state = adder.add(state, cut(ROWS, begin, end), end - begin, None)
+        state = add(state, cut(ROWS, begin, begin + 4), length, None)
     assert adder.ready(state)
-    batch = adder.sample(state, jax.random.key(0))[1].masked()
+    batch = jax.jit(lambda state: adder.sample(state, KEY)[1].masked())(state)
     weights = np.array([[1, 1, 0], [1, 0, 0]])
     np.testing.assert_array_equal(batch.weight, weights)
     np.testing.assert_array_equal(weights * batch.reward, [[1, 2, 0], [3, 0, 0]])

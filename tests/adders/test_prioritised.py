@@ -31,14 +31,15 @@ def stream(num_envs, rows, period=None):
 
 @functools.cache
 def compiled(adder):
-    return tuple(map(jax.jit, (adder.add, adder.sample, adder.feedback, adder.gather)))
+    methods = adder.add, adder.sample, adder.feedback, adder.gather
+    return *map(jax.jit, methods), jax.jit(adder.init, static_argnums=1)
 
 
 def states(adder, rows, state=None, begin=0):
     """Yields the rows added so far and the state after each block; send a state to replace it."""
     num_envs = rows.action.shape[1]
     if state is None:
-        state = adder.init(jax.tree.map(lambda x: jnp.asarray(x[0, 0]), rows), num_envs)
+        state = compiled(adder)[4](jax.tree.map(lambda x: x[0, 0], rows), num_envs)
     length = adder.schedule(num_envs).block_length
     for t in range(begin, len(rows.action) - length, length):
         block = jax.tree.map(lambda x, t=t: x[t : t + length], rows)
@@ -70,74 +71,88 @@ def check_sums(tree):
         assert not np.any(sums[len(expected) :])
 
 
-def by_hand(batch_size=800, **settings):
-    """Returns the adder, and its state holding four steps of priority 1, 1, 2 and 4."""
-    adder = PrioritisedReplay(4, batch_size, 1, epsilon=1e-20, **settings)
-    state = state_after(adder, stream(1, 5))
+@functools.cache
+def drawn(batch_size, count):
+    """Returns a program of exponent, beta and `count` keys: a batch for each of them.
+
+    They are drawn from four steps of priority 1, 1, 2 and 4; besides, it returns the batch before.
+    """
+    rows = stream(1, 5)
+    following = jax.tree.map(lambda x: x[1:], rows.timestep)
+
+    def program(exponent, beta, keys):
+        settings = {"epsilon": 1e-20, "exponent": exponent, "beta": beta}
+        adder = PrioritisedReplay(4, batch_size, 1, **settings)
+
+        def add(state, inputs):
+            row, timestep = inputs
+            return adder.add(state, jax.tree.map(lambda x: x[None], row), 1, timestep), None
+
+        state = adder.init(jax.tree.map(lambda x: x[0, 0], rows), 1)
+        inputs = jax.tree.map(lambda x: x[:4], rows), following
+        state, _ = jax.lax.scan(add, state, inputs)
+        state, before = adder.sample(state, KEY)
+        state = adder.feedback(state, jnp.array([1.0, 1, 2, 4])[before.action[:, 0]])
+        return before, jax.vmap(lambda key: adder.sample(state, key)[1])(keys)
+
+    return jax.jit(program)
+
+
+def by_hand(exponent, beta, batch_size=800, count=1):
+    """Returns the names of what was drawn, and their weights, [count, batch]."""
+    keys = jax.random.split(jax.random.key(1), count)
+    before, batches = drawn(batch_size, count)(exponent, beta, keys)
     # Equal priorities so far and a share of the total for each draw: each is there as often.
-    state, batch = compiled(adder)[1](state, KEY)
-    np.testing.assert_array_equal(np.bincount(batch.action[:, 0]), [batch_size // 4] * 4)
-    np.testing.assert_array_equal(batch.weight, 1)
-    return adder, compiled(adder)[2](state, jnp.array([1.0, 1, 2, 4])[batch.action[:, 0]])
+    if batch_size % 4 == 0:
+        np.testing.assert_array_equal(np.bincount(before.action[:, 0]), [batch_size // 4] * 4)
+    np.testing.assert_array_equal(before.weight, 1)
+    return np.asarray(batches.action[..., 0]), np.asarray(batches.weight[..., 0])
 
 
 def test_prioritised_probabilities_and_weights_equal_hand_worked_numbers():
-    adder, state = by_hand(exponent=1.0, beta=1.0)
-    _, batch = compiled(adder)[1](state, jax.random.key(1))
-    item, weight = np.asarray(batch.action[:, 0]), np.asarray(batch.weight[:, 0])
+    (item,), (weight,) = by_hand(exponent=1.0, beta=1.0)
     counts = np.bincount(item)
     np.testing.assert_allclose(counts, 800 * np.array([1 / 8, 1 / 8, 1 / 4, 1 / 2]), atol=1)
     np.testing.assert_allclose(weight, np.array([1, 1, 0.5, 0.25])[item], rtol=1e-6)
 
 
 def test_prioritised_weights_undo_the_probabilities():
-    adder, state = by_hand(exponent=1.0, beta=1.0)
-    _, batch = compiled(adder)[1](state, jax.random.key(1))
+    (item,), (weight,) = by_hand(exponent=1.0, beta=1.0)
     g = np.array([3.0, -1, 5, 7])
-    item = np.asarray(batch.action[:, 0])
     # sum_i P_i w_i g_i is the mean of g, but for the largest weight, (N P_0)^-1 = 2.
-    np.testing.assert_allclose(np.mean(batch.weight[:, 0] * g[item]), g.mean() / 2, rtol=2e-2)
+    np.testing.assert_allclose(np.mean(weight * g[item]), g.mean() / 2, rtol=2e-2)
     probability = np.array([1, 1, 2, 4]) / 8
-    weights = np.array([np.asarray(batch.weight)[item == i][0, 0] for i in range(4)])
+    weights = np.array([weight[item == i][0] for i in range(4)])
     np.testing.assert_allclose(probability * weights @ g, g.mean() / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("exponent", "beta"), [(0.5, 0.4), (2.0, 1.0), (0.6, 0.0)])
 def test_prioritised_exponents_follow_the_formula(exponent, beta):
-    adder, state = by_hand(exponent=exponent, beta=beta)
+    (item,), (found,) = by_hand(exponent, beta)
     scaled = np.array([1.0, 1, 2, 4]) ** exponent
-    _, batch = compiled(adder)[1](state, jax.random.key(1))
-    item = np.asarray(batch.action[:, 0])
     np.testing.assert_allclose(np.bincount(item), 800 * scaled / scaled.sum(), atol=1.5)
     weight = (4 * scaled / scaled.sum()) ** -beta
-    np.testing.assert_allclose(batch.weight[:, 0], (weight / weight[0])[item], rtol=1e-5)
+    np.testing.assert_allclose(found, (weight / weight[0])[item], rtol=1e-5)
 
 
 def test_prioritised_largest_weight_is_that_of_the_batch():
-    adder, state = by_hand(batch_size=4, exponent=1.0, beta=1.0)
     # Of four draws the last two are always the fourth item, one the third, one of the others.
-    for key in range(5):
-        batch = compiled(adder)[1](state, jax.random.key(key))[1]
-        assert batch.action[:, 0].tolist()[1:] == [2, 3, 3]
-        np.testing.assert_allclose(batch.weight[:, 0], [1, 0.5, 0.25, 0.25], rtol=1e-6)
-    alone = PrioritisedReplay(4, 1, 1, exponent=1.0, beta=1.0)
-    sample = jax.jit(jax.vmap(alone.sample, (None, 0)))
-    batch = sample(state, jax.random.split(KEY, 20))[1]
-    assert set(batch.action.ravel().tolist()) == {0, 1, 2, 3}
-    np.testing.assert_array_equal(batch.weight, 1)
+    items, weights = by_hand(1.0, 1.0, batch_size=4, count=4000)
+    assert (items[:, 1:] == [2, 3, 3]).all()
+    np.testing.assert_allclose(weights, [[1, 0.5, 0.25, 0.25]] * 4000, rtol=1e-6)
+    alone, weight = by_hand(1.0, 1.0, batch_size=1, count=20)
+    assert set(alone.ravel().tolist()) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(weight, 1)
 
 
 def test_prioritised_exponent_0_is_uniform():
-    adder, state = by_hand(exponent=0.0, beta=1.0)
-    _, batch = compiled(adder)[1](state, jax.random.key(1))
-    np.testing.assert_array_equal(np.bincount(batch.action[:, 0]), [200] * 4)
-    np.testing.assert_array_equal(batch.weight, 1)
+    (item,), (weight,) = by_hand(exponent=0.0, beta=1.0)
+    np.testing.assert_array_equal(np.bincount(item), [200] * 4)
+    np.testing.assert_array_equal(weight, 1)
 
 
 def test_prioritised_draws_are_random_within_their_shares():
-    adder, state = by_hand(batch_size=4, exponent=1.0)
-    sample = jax.jit(jax.vmap(adder.sample, (None, 0)))
-    items = sample(state, jax.random.split(KEY, 4000))[1].action[:, :, 0]
+    items, _ = by_hand(exponent=1.0, beta=0.4, batch_size=4, count=4000)
     counts = np.bincount(items.ravel(), minlength=4)
     np.testing.assert_array_equal(counts[2:], [4000, 8000])
     assert abs(counts[0] - 2000) < 5 * np.sqrt(4000 / 4)  # five deviations
@@ -319,13 +334,21 @@ def test_prioritised_settings_are_checked(settings, message):
 # --- The tree. Whole numbers below 2^24 add up exactly in float32, in any order.
 
 SIZES = [1, 63, 64, 65, 4096, 4097, 5000]
+DRAWS = 2000  # shares that are looked for at once
+
+
+def write(tree, index, values):
+    """Writes any number of items, of one shape for JAX."""
+    beyond = [(0, max(SIZES) - len(index))]
+    index = np.pad(index, beyond, constant_values=sum_tree.NOWHERE)
+    return jax.jit(sum_tree.write)(tree, index, np.pad(values, beyond))
 
 
 def tree_of(values):
     values = np.asarray(values, np.float32)
     tree = sum_tree.init(len(values))
     assert sum_tree.total(tree) == 0
-    return jax.jit(sum_tree.write)(tree, np.arange(len(values)), values)
+    return write(tree, np.arange(len(values)), values)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -337,7 +360,7 @@ def test_sum_tree_equals_numpy_after_any_writes(size):
         index = rng.choice(size, count) if count == 7 else rng.permutation(size)[:count]
         given = np.float32(rng.integers(0, 9, size)[index])  # the same for one that occurs twice
         somewhere = rng.random(count) < 0.8
-        tree = jax.jit(sum_tree.write)(tree, np.where(somewhere, index, sum_tree.NOWHERE), given)
+        tree = write(tree, np.where(somewhere, index, sum_tree.NOWHERE), given)
         values[index[somewhere]] = given[somewhere]
         np.testing.assert_array_equal(tree[0][:size], values)
         assert sum_tree.total(tree) == values.sum()
@@ -351,7 +374,9 @@ def test_sum_tree_finds_as_numpy_does(size):
     values[rng.integers(size)] = 3  # or the only one might be 0
     tree, sums = tree_of(values), np.cumsum(values)
     total = sums[-1]
-    share = np.float32([*range(0, total, max(1, total // 997)), total - 0.25, 0.75])
+    share = np.float32([total - 0.25, 0.75, *range(0, total, max(1, total // 997))])
+    assert len(share) <= DRAWS
+    share = np.resize(share, DRAWS)
     index, priority = jax.jit(sum_tree.find)(tree, share)
     expected = np.searchsorted(sums, share, side="right")
     np.testing.assert_array_equal(index, expected)
@@ -368,12 +393,12 @@ def test_sum_tree_never_finds_what_has_priority_0(size):
     total = np.float32(sum_tree.total(tree))
     np.testing.assert_allclose(total, values.sum(), rtol=1e-5)
     beyond = [total, np.nextafter(total, np.float32(np.inf)), 1.0001 * total]
-    share = np.float32([*(total * rng.random(2000)), *beyond, 0.0])
+    share = np.float32([*beyond, *(total * rng.random(DRAWS - 3))])
     index, priority = jax.jit(sum_tree.find)(tree, share)
     assert (values[index] > 0).all()
     np.testing.assert_array_equal(priority, np.float32(values)[index])
-    assert index[2000:2003].tolist() == [size // 2] * 3
+    assert index[:3].tolist() == [size // 2] * 3
     sums = np.concatenate([[0.0], np.cumsum(values)])
     slack = 1e-5 * total
-    assert (sums[index[:2000]] - slack <= share[:2000]).all()
-    assert (share[:2000] <= sums[index[:2000] + 1] + slack).all()
+    assert (sums[index[3:]] - slack <= share[3:]).all()
+    assert (share[3:] <= sums[index[3:] + 1] + slack).all()

@@ -24,16 +24,17 @@ NESTED = {
 
 
 def spec_of(observations=VECTOR, actions=None):
-    actions = actions or specs.DiscreteArray(2)
-    return EnvironmentSpec(
-        observations, actions, specs.Array((), np.float32), specs.BoundedArray((), float, 0, 1)
-    )
+    return EnvironmentSpec(observations, actions or specs.DiscreteArray(2))
 
 
 def network_of(observations=VECTOR, backbone=None, shared=True):
     backbone = backbone or MLP((5,))
     heads = {"policy": CategoricalPolicy(2, scale=1.0), "value": Value()}
     return compose(spec_of(observations), backbone, shared=shared, **heads)
+
+
+def init(network, key=KEY):
+    return jax.jit(network.init)(key)
 
 
 def observe(*leading):
@@ -49,7 +50,7 @@ def observe(*leading):
 
 def test_apply_agrees_over_any_leading_axes():
     network = network_of(NESTED)
-    params = network.init(KEY)
+    params = init(network)
     apply = jax.jit(network.apply)
     observation = observe(2, 3, 4)
     whole = apply(params, observation)
@@ -74,7 +75,7 @@ def trajectory_of(observation):
 
 def test_step_and_unroll_of_a_network_without_core_are_apply():
     network = network_of()
-    params, x = network.init(KEY), np.eye(3, dtype=np.float32)
+    params, x = init(network), np.eye(3, dtype=np.float32)
     assert network.initial_state() == ()
     outputs, state = network.step(params, x[0], True, ())
     assert state == ()
@@ -90,21 +91,22 @@ def see(features):
 def test_core_begins_anew_with_every_episode():
     network = network_of(backbone=GRU(MLP((4,)), 4))
     rng = np.random.default_rng(0)
-    params, observation = network.init(KEY), rng.normal(size=(4, 3)).astype(np.float32)
-    stale = {"backbone": jnp.asarray(rng.normal(size=4), jnp.float32)}
+    params, observation = init(network), rng.normal(size=(4, 3)).astype(np.float32)
+    stale = {"backbone": np.float32(rng.normal(size=4))}
 
+    @jax.jit
     def values(observation, first, core):
         zeros = jnp.zeros(len(first) - 1)
         repeated = {"core": jax.tree.map(lambda x: jnp.tile(x, (len(zeros), 1)), core)}
         steps = Trajectory(observation, zeros, zeros, zeros, zeros, first, zeros > 0, repeated)
         return network.unroll(params, steps).value
 
-    whole = values(observation, jnp.array([False, False, True, False]), stale)
-    second = values(observation[2:], jnp.array([True, False]), network.initial_state())
+    whole = values(observation, np.array([False, False, True, False]), stale)
+    second = values(observation[2:], np.array([True, False]), network.initial_state())
     np.testing.assert_allclose(whole[2:], second, atol=1e-6)
-    first = values(observation[:2], jnp.array([False, False]), network.initial_state())
+    first = values(observation[:2], np.array([False, False]), network.initial_state())
     assert np.abs(whole[:2] - first).min() > 1e-3  # where nothing begins the state counts
-    step = lambda core: network.step(params, observation[0], jnp.bool_(True), core)[0].value
+    step = jax.jit(lambda core: network.step(params, observation[0], True, core)[0].value)
     np.testing.assert_allclose(step(stale), step(network.initial_state()), atol=1e-6)
 
 
@@ -114,7 +116,7 @@ def test_observations_reach_the_backbone_discrete_ones_one_hot():
         "inner": (np.int32(2), np.array([[7, 0], [1, 9]], np.int32)),
     }
     network = compose(spec_of(NESTED), lambda o: o, seen=see)
-    seen = network.apply(network.init(KEY), observation).seen
+    seen = network.apply(init(network), observation).seen
     np.testing.assert_array_equal(seen["inner"][0], [0, 0, 1, 0])
     np.testing.assert_array_equal(seen["inner"][1], observation["inner"][1])
     np.testing.assert_array_equal(seen["x"], observation["x"])
@@ -125,7 +127,7 @@ def test_observations_reach_the_backbone_discrete_ones_one_hot():
 def test_mlp_sees_all_leaves_side_by_side_as_float32():
     network = compose(spec_of(NESTED), MLP(()), seen=see)
     observation = observe()
-    seen = network.apply(network.init(KEY), observation).seen
+    seen = network.apply(init(network), observation).seen
     number, table = observation["inner"]
     expected = [*np.eye(4)[number], *table.ravel(), *observation["x"]]
     np.testing.assert_array_equal(seen, np.float32(expected))
@@ -134,33 +136,36 @@ def test_mlp_sees_all_leaves_side_by_side_as_float32():
 
 def test_init_depends_on_its_key_alone():
     network = network_of()
-    same = jax.tree.map(np.array_equal, network.init(KEY), network_of().init(KEY))
+    same = jax.tree.map(np.array_equal, init(network), init(network_of()))
     assert jax.tree.all(same)
     differ = lambda x, y: np.array_equal(x, y) == (x.ndim == 1)  # weights do, biases are 0
-    other = network.init(jax.random.key(2))
-    assert jax.tree.all(jax.tree.map(differ, network.init(KEY), other))
+    other = init(network, jax.random.key(2))
+    assert jax.tree.all(jax.tree.map(differ, init(network), other))
 
 
 def test_backbones_are_shared_or_apart():
     x = np.array([1.0, 2, 3], np.float32)
     for shared, backbones in [(True, {"backbone"}), (False, {"policy_backbone", "value_backbone"})]:
         network = network_of(shared=shared)
-        params = network.init(KEY)
+        params = init(network)
         assert {name.split("/")[0] for name in params} == backbones | {"policy", "value"}
-        before = network.apply(params, x)
+        apply = jax.jit(network.apply)
+        before = apply(params, x)
         for backbone in backbones:
             moved_by = {name: float(name.startswith(f"{backbone}/")) for name in params}
             changed = {
-                name: jax.tree.map(lambda p, by=moved_by[name]: p + by, module)
+                name: jax.tree.map(
+                    lambda p, by=moved_by[name]: np.asarray(p) + np.float32(by), module
+                )
                 for name, module in params.items()
             }
-            after = network.apply(changed, x)
+            after = apply(changed, x)
             moved = {
                 "policy": not np.array_equal(before.policy.logits, after.policy.logits),
                 "value": not np.array_equal(before.value, after.value),
             }
             assert moved == {head: shared or backbone.startswith(head) for head in moved}
-    apart = network_of(shared=False).init(KEY)
+    apart = init(network_of(shared=False))
     assert not np.array_equal(*(apart[f"{h}_backbone/linear"]["w"] for h in ("policy", "value")))
 
 
@@ -223,13 +228,13 @@ def test_haiku_is_transformed_in_one_place():
 def joined(core, steps=3):
     """Returns a recurrent network, its parameters, and a trajectory of two episodes, then each."""
     network = compose(spec_of(), core, value=Value())
-    params = network.init(jax.random.key(1))
+    params = init(network)
     rng = np.random.default_rng(0)
     observation = rng.normal(size=(2 * steps + 1, 3)).astype(np.float32)
     first = np.zeros(2 * steps + 1, bool)
     first[[0, steps]] = True
     begun = lambda n: jax.tree.map(
-        lambda x: jnp.broadcast_to(jnp.asarray(x), (n, *jnp.shape(x))), network.initial_state()
+        lambda x: np.broadcast_to(x, (n, *jnp.shape(x))), network.initial_state()
     )
 
     def part(begin, end):
@@ -254,7 +259,7 @@ def test_two_episodes_in_an_unroll_are_bitwise_those_two_alone(core):
 def test_an_lstm_is_the_one_of_the_textbook():
     """Hochreiter and Schmidhuber, 1997, with forget gates whose bias begins at 1, in NumPy."""
     network, params, _, one, _ = joined(LSTM(MLP((4,), "relu"), 5))
-    found = network.unroll(params, one).value
+    found = jax.jit(network.unroll)(params, one).value
     parts = {
         name: {k: np.asarray(v, np.float64) for k, v in x.items()} for name, x in params.items()
     }

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents_zoo import a2c, dqn, ppo, reinforce, sac, td3
+from agents_zoo import dqn, ppo, sac, td3
 from rlws.diagnose.tabular import Tabular, blank
 from rlws.networks.initializers import Orthogonal, orthonormal
 from rlws.trainers import core
@@ -15,7 +15,7 @@ from rlws.trainers import core
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 3), (256, 256), (3, 3, 2, 8)])
 def test_orthogonal_weights_have_their_gain(shape):
     init = hk.transform(lambda: Orthogonal(2.0)(shape, jnp.float32))
-    w = np.float64(init.apply({}, jax.random.key(0))).reshape(-1, shape[-1])
+    w = np.float64(jax.jit(init.apply)({}, jax.random.key(0))).reshape(-1, shape[-1])
     gram = w.T @ w if len(w) >= shape[-1] else w @ w.T
     np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-5)
 
@@ -33,7 +33,8 @@ def test_orthonormal_of_nearly_dependent_columns():
     np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-5)
 
 
-@pytest.mark.parametrize("module", [reinforce, a2c, ppo, dqn, sac, td3])
+# Networks of A2C and REINFORCE are those of PPO.
+@pytest.mark.parametrize("module", [ppo, dqn, sac, td3])
 def test_agents_begin_without_calls_into_libraries(module):
     """Batches of those, from many seeds, have deadlocked on few cores."""
     spec = Tabular(blank(), module in (sac, td3)).spec()

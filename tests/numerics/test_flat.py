@@ -10,7 +10,7 @@ from rlws.numerics.flat import flat_products
 
 X = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
 NETWORK = hk.without_apply_rng(hk.transform(lambda x: hk.nets.MLP([8, 3])(x)))
-PARAMS = NETWORK.init(jax.random.key(0), X[0, 0])
+PARAMS = jax.jit(NETWORK.init)(jax.random.key(0), X[0, 0])
 
 
 def whole(params, x):
@@ -26,10 +26,10 @@ def total(function):
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_flat_products_change_nothing(wrap):
-    ours, theirs = wrap(flat_products(wrap(whole)))(PARAMS, X), whole(PARAMS, X)
+    ours, theirs = wrap(flat_products(wrap(whole)))(PARAMS, X), jax.jit(whole)(PARAMS, X)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), ours, theirs)
-    ours = jax.grad(total(flat_products(wrap(whole))))(PARAMS)
-    theirs = jax.grad(total(whole))(PARAMS)
+    ours = jax.jit(jax.grad(total(flat_products(wrap(whole)))))(PARAMS)
+    theirs = jax.jit(jax.grad(total(whole)))(PARAMS)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), ours, theirs)
 
 
@@ -52,7 +52,7 @@ def _all(jaxpr):
 
 
 def test_flat_products_keep_scans_conditions_and_closures():
-    scale = jnp.arange(3.0)
+    scale = np.arange(3, dtype=np.float32)
 
     def function(params, x):
         step = lambda carry, row: (carry + NETWORK.apply(params, row), carry.sum())
@@ -61,7 +61,7 @@ def test_flat_products_keep_scans_conditions_and_closures():
 
     with jax.numpy_rank_promotion("allow"):
         ours = jax.jit(flat_products(function))(PARAMS, X)
-        np.testing.assert_allclose(ours, function(PARAMS, X), rtol=1e-5)
+        np.testing.assert_allclose(ours, jax.jit(function)(PARAMS, X), rtol=1e-5)
 
 
 def test_flat_products_under_a_gradient_of_what_they_close_over():
@@ -69,10 +69,11 @@ def test_flat_products_under_a_gradient_of_what_they_close_over():
         inner = lambda x: x @ (weight * jnp.ones((4, 2)))
         return flat_products(jax.vmap(inner))(X).sum()
 
-    np.testing.assert_allclose(jax.grad(outer)(2.0), 2 * X.sum(), rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.grad(outer))(2.0), 2 * X.sum(), rtol=1e-4)
 
 
 def test_flat_products_take_keys():
     keys = jax.random.split(jax.random.key(0), 6)
     draw = jax.vmap(lambda key, x: x @ jax.random.normal(key, (4, 2)))
-    np.testing.assert_allclose(flat_products(draw)(keys, X), draw(keys, X), rtol=1e-5)
+    ours, theirs = (jax.jit(f)(keys, X) for f in (flat_products(draw), draw))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,7 +6,7 @@ from scipy import stats
 from rlws.numerics.permutation import permutation
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 100, 1000, 1024, 5000])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 16, 17, 63, 64, 1000, 5000])
 def test_permutation_has_each_number_once(n):
     several = jax.jit(jax.vmap(lambda key: permutation(key, n)))(
         jax.random.split(jax.random.key(n), 4)
@@ -33,6 +32,7 @@ def test_permutation_puts_numbers_anywhere_and_apart(n):
 
 
 def test_permutation_depends_on_its_key():
-    one, other = (permutation(jax.random.key(k), 512) for k in (0, 1))
-    assert jnp.mean(one == other) < 0.02
-    np.testing.assert_array_equal(one, permutation(jax.random.key(0), 512))
+    permuted = jax.jit(permutation, static_argnums=1)
+    one, other = (np.asarray(permuted(jax.random.key(k), 512)) for k in (0, 1))
+    assert np.mean(one == other) < 0.02
+    np.testing.assert_array_equal(one, permuted(jax.random.key(0), 512))

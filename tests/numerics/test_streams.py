@@ -1,5 +1,6 @@
 """Named random streams: a draw depends on seed, stream and counters, and on nothing else."""
 
+import functools
 import itertools
 
 import dm_env
@@ -84,6 +85,7 @@ class Dice(Actor):
         return jax.random.bits(key), state + 1, jax.random.key_data(key)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def roll(num_envs, step, seed=3):
     timestep = dm_env.TimeStep(*(jnp.zeros(num_envs) for _ in range(4)))
     actor = Dice()
@@ -91,7 +93,7 @@ def roll(num_envs, step, seed=3):
         actor,
         (),
         streams.key(seed, Stream.ACT),
-        jnp.uint32(step),
+        jnp.asarray(step, jnp.uint32),
         timestep,
         core.initial_actor_state(actor, num_envs),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlws.environments import registry
-from rlws.settings import SettingError
+from rlws.settings import SettingError, importing
 from rlws.tracking.interrupts import handlers_kept
 
 
@@ -21,10 +21,8 @@ def imported() -> Any:
     """
     # Before it is imported: it would say so on stderr, and send it to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with importing("the DistributedTrainer", "ray"):
         import ray
-    except ImportError as error:
-        raise registry.missing("the DistributedTrainer", error, "ray") from error
     return ray
 
 
