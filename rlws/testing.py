@@ -14,15 +14,15 @@ from rlws.agent import AgentConfig
 from rlws.diagnose import diagnose
 from rlws.diagnose.doctor import is_continuous
 from rlws.diagnose.probes import chain
-from rlws.diagnose.small import small
 from rlws.diagnose.tabular import Tabular
+from rlws.diagnose.toy import toy
 from rlws.trainers import DeviceTrainer, HostTrainer
 
 
 class AgentConformance:
     """What every agent must do; pytest collects it in a subclass named Test...
 
-    Of the agent, a small version is tested (`rlws.diagnose.small`).
+    Of the agent, a toy version is tested (`rlws.diagnose.toy`).
     """
 
     config: ClassVar[AgentConfig]
@@ -43,7 +43,7 @@ class AgentConformance:
         self._passes("P")
 
     def test_host_and_device_agree(self):
-        config, _ = small(self.config)
+        config, _ = toy(self.config)
         table = jax.tree.map(jnp.asarray, chain())
         environment = Tabular(table, is_continuous(config, self.actions))
         reports = [
