@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from rlws.diagnose.beliefs import sequence
 
 from agents_zoo import a2c, ddpg, dqn, impala, ppo, td3
 from rlws.diagnose import probes
-from rlws.diagnose.beliefs import sequence
 from rlws.diagnose.tabular import FEATURES, Tabular
 from rlws.environments import registry
 from rlws.networks import MLP
