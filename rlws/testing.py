@@ -4,6 +4,7 @@ class TestMine(AgentConformance):
     config = my_agent.Config()
 """
 
+import functools
 from typing import ClassVar
 
 import jax
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws.agent import AgentConfig
-from rlws.diagnose import diagnose
+from rlws.diagnose import Report, diagnose
 from rlws.diagnose.doctor import is_continuous
 from rlws.diagnose.probes import chain
+from rlws.diagnose.probing import SEEDS
 from rlws.diagnose.tabular import Tabular
 from rlws.diagnose.toy import toy
 from rlws.trainers import DeviceTrainer, HostTrainer
@@ -29,6 +31,10 @@ class AgentConformance:
     actions: ClassVar[str] = ""  # "discrete" or "continuous"; default: what it can be made for
     discount: ClassVar[float | None] = None  # gamma, if no setting is called discount
     skip: ClassVar[tuple[str, ...]] = ()  # names of checks that are known not to hold
+    only: ClassVar[
+        tuple[str, ...]
+    ] = ()  # names of checks to run, or their beginnings; default: all
+    seeds: ClassVar[int] = SEEDS  # of each problem with a known answer
 
     def test_the_actor_is_sound(self):
         self._passes("actor")
@@ -58,10 +64,16 @@ class AgentConformance:
             *map(jax.device_get, (host.params, device.params)),
         )
 
-    def _passes(self, *only: str):
-        report = diagnose(self.config, actions=self.actions, discount=self.discount, only=only)
-        failures = [check for check in report.failures if check.name not in self.skip]
+    def _passes(self, part: str):
+        checks = [c for c in _report(type(self)).failures if c.name.startswith((part, "agent"))]
+        failures = [check for check in checks if check.name not in self.skip]
         assert not failures, "\n".join(
             f"{c.name}: expected {c.expected}, got {c.got}; {c.advice} ({c.component})"
             for c in failures
         )
+
+
+@functools.cache  # the doctor is asked once, about all parts
+def _report(case: type[AgentConformance]) -> Report:
+    settings = {"actions": case.actions, "discount": case.discount, "seeds": case.seeds}
+    return diagnose(case.config, only=case.only, **settings)

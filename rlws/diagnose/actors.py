@@ -11,7 +11,7 @@ from dm_env import specs
 
 from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
-from rlws.diagnose import value_estimates
+from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.trainers import core
@@ -78,7 +78,7 @@ def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
 
     `spec` is that of observations {"action_mask": [2], "state": [n]}.
     """
-    params = jax.jit(lambda: agent.learner.init(core.seed_key()).params)()
+    params = compilation.jit(lambda: agent.learner.init(core.seed_key()).params)()
     state = np.ones(spec.observations["state"].shape, np.float32)
     keys, wrong = jax.random.split(jax.random.key(0), 512), 0
     for actor in (agent.actor, agent.evaluator):
@@ -109,7 +109,7 @@ def check_log_prob(subject: Subject) -> Iterator[Check]:
         apart = jnp.abs(policy.log_prob(trajectory.action) - trajectory.extras["log_prob"])
         return jnp.where(trajectory.weight > 0, apart, 0.0).max()
 
-    worst_of = jax.jit(lambda batch: jax.vmap(miss)(learner.prepare(state, batch)[0]).max())
+    worst_of = compilation.jit(lambda batch: jax.vmap(miss)(learner.prepare(state, batch)[0]).max())
     worst = max(float(worst_of(batch)) for batch in subject.play(state.params)[1])
     where = locate(subject.agent.actor, "select_action")
     yield LOG_PROB.holds(worst < 1e-3, f"up to {worst:.3g} apart", where)
@@ -137,7 +137,7 @@ def _acting(actor: Actor) -> Any:
         alone = lambda _: jax.vmap(act, axis_name=ENVIRONMENTS)(jnp.zeros(1))
         return jax.vmap(alone, None, None, axis_name=WORKERS, axis_size=1)(())[:2]
 
-    compiled = jax.jit(jax.vmap(one, (None, None, None, 0)))
+    compiled = compilation.jit(jax.vmap(one, (None, None, None, 0)))
     return lambda *inputs: jax.device_get(compiled(*inputs))
 
 
@@ -149,7 +149,7 @@ def _outputs(subject, observation):
         return jax.tree.map(lambda x: x[0], learner.network.unroll(state.params, trajectory))
 
     try:
-        return jax.jit(outputs)()
+        return compilation.jit(outputs)()
     except Exception:  # parameters of several networks: nobody says which are this one's
         return None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from rlws.diagnose import compilation
 from rlws.diagnose.check import Check, Question, locate
 from rlws.diagnose.subject import Subject
 from rlws.learner import LearnerState
@@ -56,7 +57,7 @@ def _learned(subject: Subject, name: str, *values: float) -> list[tuple[LearnerS
             other = change(config, {name: value}).make(subject.spec).learner
         except SettingError:  # it means something else to this agent
             return []
-        learn = subject.learn if getattr(config, name) == value else jax.jit(other.learn)
+        learn = subject.learn if getattr(config, name) == value else compilation.jit(other.learn)
         found.append(learn(subject.state.learner, subject.batches[0], jax.random.key(0)))
     return found
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws.agent import AgentConfig
-from rlws.diagnose import value_estimates
+from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import Table, Tabular, make_table
 from rlws.trainers import evaluation
@@ -64,11 +64,11 @@ def train(
         return returned, (jnp.full(ASKED, jnp.nan) if value is None else value)
 
     vmap = partial(jax.vmap, axis_name=AXIS)
-    init = jax.jit(vmap(lambda seed, table: program(table).init(seed)))
-    advance = jax.jit(
+    init = compilation.jit(vmap(lambda seed, table: program(table).init(seed)))
+    advance = compilation.jit(
         vmap(lambda run, table, budget: program(table).advance(run, budget)), donate_argnums=0
     )
-    ask = jax.jit(vmap(ask))
+    ask = compilation.jit(vmap(ask))
     stack = lambda *tables: np.stack([table for table in tables for _ in range(seeds)])
     tables = jax.tree.map(stack, *(probe.table for probe in probes))
     seed = np.tile(np.arange(seeds, dtype=np.uint32), len(probes))

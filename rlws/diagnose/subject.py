@@ -12,6 +12,7 @@ import numpy as np
 from dm_env import StepType
 
 from rlws.agent import Agent, AgentConfig
+from rlws.diagnose import compilation
 from rlws.diagnose.tabular import FEATURES
 from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Params, Row, Trajectory
@@ -82,7 +83,7 @@ class Subject:
     @cached_property
     def init(self) -> Callable[[int], core.State]:
         """Returns the state before the first step, of a seed."""
-        return jax.jit(lambda seed: core.init(self.agent, self.spec, seed, NUM_ENVS))
+        return compilation.jit(lambda seed: core.init(self.agent, self.spec, seed, NUM_ENVS))
 
     @cached_property
     def state(self) -> core.State:
@@ -92,7 +93,7 @@ class Subject:
     @cached_property
     def learn(self) -> Any:
         """`Learner.learn`, compiled."""
-        return jax.jit(self.agent.learner.learn)
+        return compilation.jit(self.agent.learner.learn)
 
     @cached_property
     def played(self) -> tuple[Row, list[Trajectory]]:
@@ -117,8 +118,8 @@ class Subject:
 
         start = core.initial_actor_state(actor, NUM_ENVS)
         inputs = jnp.arange(ROWS), head
-        act = jax.jit(lambda params: jax.lax.scan(partial(step, params), start, inputs)[1])
-        add, sample = jax.jit(adder.add), jax.jit(adder.sample)
+        act = compilation.jit(lambda params: jax.lax.scan(partial(step, params), start, inputs)[1])
+        add, sample = compilation.jit(adder.add), compilation.jit(adder.sample)
 
         def play(params):
             state, batches, rows = self.state.adder, [], jax.device_get(act(params))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlws.diagnose import compilation
 from rlws.diagnose.check import Check, Question, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.value_estimates import has_values
@@ -38,7 +39,7 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     They are what the loss calls `target`, or the `return` that is worked out before it.
     """
     component = locate(subject.agent.learner, "loss")
-    compiled = jax.jit(partial(_targets, subject))
+    compiled = compilation.jit(partial(_targets, subject))
     found = jax.eval_shape(compiled, batch, jax.random.key(0))
     if found is None or found.shape != batch.reward.shape:
         for question in (BOOTSTRAP, REWARDS, SPLIT):
@@ -68,7 +69,7 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
         yield BOOTSTRAP.skip("no values")
     else:
         value = partial(subject.agent.learner.value, subject.state.learner.params)
-        values = np.asarray(jax.jit(jax.vmap(value))(batch))
+        values = np.asarray(compilation.jit(jax.vmap(value))(batch))
         ended, cut = (of(discount=np.where(ends, np.float32(x), batch.discount)) for x in (0, 1))
         yield say(BOOTSTRAP, cut - ended - gamma * values[:, 1:], ends)
     more = np.random.default_rng(0).normal(size=batch.reward.shape).astype(np.float32)
