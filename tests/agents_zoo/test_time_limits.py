@@ -1,4 +1,4 @@
-"""A cycle that a time limit cuts after 8 steps: worth 50 by every kind of adder, trainer and binding.
+"""A cycle that a time limit cuts after 8 steps: worth 50 by each adder, trainer and binding.
 
 Stable-Baselines3 tests its advantages so; treating the limit as an end would give 5.67 on average.
 """
@@ -62,8 +62,8 @@ AGENTS = {
     "dqn": dqn.Config(learning_rate=3e-3, target_period=10, max_gradient_norm=1e3, **REPLAY),
     "td3": td3.Config(**CRITICS),
 }
-# That each agent bootstraps here, probe P6 of the doctor says; what is left is how a limit gets from
-# an environment to the adder, of unrolls or replay.
+# That each agent bootstraps here, probe P6 of the doctor says. What is left is how a limit gets
+# from an environment to the adder, be it of unrolls or a replay.
 TOGETHER, ON_DEVICE = HostTrainer(num_envs=4, vectorization="sync"), "limits:Cycle"
 CASES = [("ppo", TOGETHER, "gym:Cycle-v0"), ("td3", TOGETHER, "gym:Cycle-v0")]
 CASES += [("dqn", HostTrainer(), "gym:Cycle-v0"), ("ppo", DeviceTrainer(num_envs=4), ON_DEVICE)]
