@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -37,7 +37,6 @@ class Report(NamedTuple):
     """What the doctor found."""
 
     agent: str
-    settings: dict[str, Any]  # those that made it a toy
     checks: list[Check]
     seconds: float
 
@@ -78,12 +77,12 @@ def diagnose(
     """
     began, only = time.perf_counter(), tuple(only)
     name = f"{type(config).__module__}:{type(config).__qualname__}"
-    config, settings = toy(config)
+    config = toy(config)
     continuous = is_continuous(config, actions)
     gamma = discount if discount is not None else getattr(config, "discount", None)
     spec = Tabular(make_table(), continuous).spec()
     if broken := _check_compiles(config.make(spec), spec):  # nothing else can be asked
-        return Report(name, settings, [broken], time.perf_counter() - began)
+        return Report(name, [broken], time.perf_counter() - began)
     no_mask = "continuous actions" if continuous else _no_mask(config)
     asked = [part for part in PARTS if not only or any(x.startswith(part) for x in only)]
     checks = list[Check]()
@@ -111,7 +110,7 @@ def diagnose(
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
-    return Report(name, settings, [*filter(wanted, checks)], time.perf_counter() - began)
+    return Report(name, [*filter(wanted, checks)], time.perf_counter() - began)
 
 
 def is_continuous(config: AgentConfig, actions: str = "") -> bool:

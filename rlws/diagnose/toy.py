@@ -34,8 +34,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def toy(config: AgentConfig) -> tuple[AgentConfig, dict[str, Any]]:
-    """Returns the toy version of an agent, and which settings make it so."""
+def toy(config: AgentConfig) -> AgentConfig:
+    """Returns the toy version of an agent."""
     names = {field.name for field in dataclasses.fields(config)}
     settings = {name: value for name, value in SETTINGS.items() if name in names}
     backbone = getattr(config, "backbone", None)
@@ -45,4 +45,4 @@ def toy(config: AgentConfig) -> tuple[AgentConfig, dict[str, Any]]:
         settings["backbone"] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)
-    return change(config, settings), settings
+    return change(config, settings)
