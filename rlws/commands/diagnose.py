@@ -7,7 +7,7 @@ from rich.console import Console
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose, show
 from rlws.diagnose.doctor import STEPS
-from rlws.diagnose.ladder import SEEDS
+from rlws.diagnose.probing import SEEDS
 from rlws.numerics.cache import enable_cache
 
 

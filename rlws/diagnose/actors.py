@@ -1,7 +1,7 @@
 """Checks of an actor: legal actions, drawn as the policy says, afresh in every episode."""
 
 from collections.abc import Iterator
-from functools import partial
+from typing import Any
 
 import dm_env
 import jax
@@ -9,80 +9,68 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from rlws.actor import ENVIRONMENTS, WORKERS
+from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
-from rlws.diagnose import beliefs
-from rlws.diagnose.check import Check, is_real, locate
-from rlws.learner import LearnerState
+from rlws.diagnose import compilation, value_estimates
+from rlws.diagnose.check import Check, Question, is_real, locate
+from rlws.diagnose.subject import Subject
 from rlws.trainers import core
-from rlws.types import EnvironmentSpec, Trajectory
+from rlws.types import EnvironmentSpec
+
+LEGAL = Question("actor: legal", "actions are what the environment takes")
+EVALUATION = Question("actor: evaluation", "evaluation is greedy", "one action")
+FREQUENCIES = Question("actor: frequencies", "actions are drawn as the policy says")
+RESET = Question(
+    "actor: reset",
+    "what an episode leaves in the actor does not reach the next",
+    "the same actions and state",
+    "core state leaks across episodes: reset it where timestep.first()",
+)
+MASK = Question(
+    "actor: mask",
+    "what the action mask forbids is never chosen",
+    "0 forbidden",
+    "what explores must look at observation['action_mask'], too: networks.random_action does",
+)
+LOG_PROB = Question(
+    "actor: log_prob",
+    "log-probabilities of actor and learner agree before the first gradient",
+    "the same",
+    "the actor must see what the learner sees: observations, core states and parameters",
+)
+DRAWS = 4096
+LEARNED = 5  # updates before log-probabilities are compared
 
 
-def check_actor(agent: Agent, spec: EnvironmentSpec, state: LearnerState) -> Iterator[Check]:
+def check_actor(subject: Subject) -> Iterator[Check]:
     """Yields whether actions are legal, drawn as the policy says, and afresh in each episode."""
+    agent, params = subject.agent, subject.state.learner.params
     component = locate(agent.actor, "select_action")
-    rng = np.random.default_rng(0)
-    count, size = 4096, spec.observations.shape[0]
-    observation = jnp.asarray(rng.normal(size=size), jnp.float32)
-    act = partial(_act, state.params, observation)
-    keys = jax.random.split(jax.random.key(0), count)
-    action, *_ = act(agent.actor, agent.actor.initial_state(), keys)
-    action = np.asarray(action)[:, 0]
-    legal, limits = _legal(spec.actions, action)
-    yield Check(
-        "actor: legal",
-        "actions are what the environment takes",
-        limits,
-        f"{list(action.shape[1:])} from {action.min():.3g} to {action.max():.3g}",
-        "pass" if legal else "fail",
-        component,
-    )
-    greedy = np.asarray(act(agent.evaluator, agent.evaluator.initial_state(), keys)[0])
+    size = subject.spec.observations.shape[0]
+    observation = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    act, initial = _acting(agent.actor), agent.actor.initial_state()
+    drawn, after = act(params, observation, initial, keys)
+    action = drawn[:, 0]
+    legal, limits = _legal(subject.spec.actions, action)
+    found = f"{list(action.shape[1:])} from {action.min():.3g} to {action.max():.3g}"
+    yield LEGAL.answer(legal, found, component, limits)
+    evaluator = agent.evaluator
+    greedy = _acting(evaluator)(params, observation, evaluator.initial_state(), keys)[0]
     spread = int((greedy != greedy[:1]).any(axis=tuple(range(1, greedy.ndim))).sum())
-    yield Check(
-        "actor: evaluation",
-        "evaluation is greedy",
-        "one action",
-        "one action" if not spread else f"other actions in {spread} of {count} draws",
-        "note" if spread else "pass",
-        locate(agent.evaluator, "select_action"),
-    )
-    outputs = _outputs(agent, state, observation)
-    logits = getattr(getattr(outputs, "policy", None), "logits", None)
-    if logits is None:
-        yield Check(
-            "actor: frequencies", "actions are drawn as the policy says", "", "no logits", "skip"
-        )
-    else:
-        expected = np.asarray(jax.nn.softmax(logits))
-        found = np.bincount(action, minlength=len(expected)) / count
-        error = np.sqrt(expected * (1 - expected) / count)
-        fine = (np.abs(found - expected) <= 5 * error + 1e-3).all()
-        yield Check(
-            "actor: frequencies",
-            "actions are drawn as the policy says",
-            np.array2string(expected, precision=3),
-            np.array2string(found, precision=3),
-            "pass" if fine else "fail",
-            component,
-        )
-    stale = jax.tree.map(lambda x: x + 1.5 if is_real(x) else x, agent.actor.initial_state())
-    leaves = [x for x in jax.tree.leaves(stale) if is_real(x)]
-    if not leaves:
-        yield Check("actor: reset", "an episode begins afresh", "", "no state", "skip")
+    where = locate(evaluator, "select_action")
+    yield EVALUATION.holds(not spread, f"other actions in {spread} of {DRAWS} draws", where, "note")
+    yield _check_frequencies(subject, observation, action, component)
+    stale = jax.tree.map(lambda x: x + 1.5 if is_real(x) else x, initial)
+    if not any(map(is_real, jax.tree.leaves(stale))):
+        yield RESET.skip("no state")
         return
-    one, other = (act(agent.actor, s, keys[:64]) for s in (agent.actor.initial_state(), stale))
+    # The evidence of a state that is carried on is in what the actor does, and in what it carries.
+    other = act(params, observation, stale, keys)
     same = lambda x, y: not is_real(x) or np.allclose(x, y, atol=1e-5)
-    fine = np.array_equal(one[0], other[0]) and jax.tree.all(jax.tree.map(same, one[1], other[1]))
-    yield Check(
-        "actor: reset",
-        "what an episode leaves in the actor does not reach the next",
-        "the same actions and state",
-        "the same" if fine else "the state of the episode before still counts",
-        "pass" if fine else "fail",
-        component,
-        "core state leaks across episodes: reset it where timestep.first()",
-    )
+    fine = np.array_equal(drawn, other[0]) and jax.tree.all(jax.tree.map(same, after, other[1]))
+    got = "the same" if fine else "the state of the episode before still counts"
+    yield RESET.answer(fine, got, component)
 
 
 def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
@@ -90,75 +78,80 @@ def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
 
     `spec` is that of observations {"action_mask": [2], "state": [n]}.
     """
-    state = jax.jit(lambda: agent.learner.init(core.seed_key()))()
-    size = spec.observations["state"].shape
+    params = compilation.jit(lambda: agent.learner.init(core.seed_key()).params)()
+    state = np.ones(spec.observations["state"].shape, np.float32)
     keys, wrong = jax.random.split(jax.random.key(0), 512), 0
-    for legal in range(2):
-        seen = {"action_mask": jnp.arange(2) == legal, "state": jnp.ones(size)}
-        for actor in (agent.actor, agent.evaluator):
-            chosen = _act(state.params, seen, actor, actor.initial_state(), keys)[0]
-            wrong += int((np.asarray(chosen) != legal).sum())
-    return Check(
-        "actor: mask",
-        "what the action mask forbids is never chosen",
-        "0 forbidden",
-        f"{wrong} forbidden of {4 * len(keys):,}",
-        "fail" if wrong else "pass",
-        locate(agent.actor, "select_action"),
-        "what explores must look at observation['action_mask'], too: networks.random_action does",
-    )
+    for actor in (agent.actor, agent.evaluator):
+        act = _acting(actor)
+        for legal in range(2):
+            seen = {"action_mask": np.arange(2) == legal, "state": state}
+            wrong += int((act(params, seen, actor.initial_state(), keys)[0] != legal).sum())
+    got = f"{wrong} forbidden of {4 * len(keys):,}"
+    return MASK.answer(not wrong, got, locate(agent.actor, "select_action"))
 
 
-def check_log_prob(agent: Agent, state: LearnerState, batches: list[Trajectory]) -> Iterator[Check]:
+def check_log_prob(subject: Subject) -> Iterator[Check]:
     """Yields whether the learner finds the log-probabilities that the actor recorded.
 
-    `batches` hold what was acted by the parameters of `state`, which has learned a little, so that
-    statistics and recurrent states are none of the initial ones.
+    The parameters have learned a little, so that statistics and recurrent states are none of the
+    initial ones.
     """
-    name, network = "actor: log_prob", agent.learner.network
-    isolates = "log-probabilities of actor and learner agree before the first gradient"
-    if "log_prob" not in batches[0].extras:
-        yield Check(name, isolates, "", "none recorded", "skip")
+    if "log_prob" not in subject.batches[0].extras:
+        yield LOG_PROB.skip("none recorded")
         return
+    learner, state = subject.agent.learner, subject.state.learner
+    for i, batch in enumerate(subject.batches[:LEARNED]):
+        state, _ = subject.learn(state, batch, jax.random.key(i))
 
     def miss(trajectory):
-        outputs = network.unroll(state.params, trajectory)
+        outputs = learner.network.unroll(state.params, trajectory)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
         apart = jnp.abs(policy.log_prob(trajectory.action) - trajectory.extras["log_prob"])
         return jnp.where(trajectory.weight > 0, apart, 0.0).max()
 
-    worst_of = jax.jit(lambda batch: jax.vmap(miss)(agent.learner.prepare(state, batch)[0]).max())
-    worst = max(float(worst_of(batch)) for batch in batches)
-    yield Check(
-        name,
-        isolates,
-        "the same",
-        "the same" if worst < 1e-3 else f"up to {worst:.3g} apart",
-        "pass" if worst < 1e-3 else "fail",
-        locate(agent.actor, "select_action"),
-        "the actor must see what the learner sees: observations, core states and parameters",
-    )
+    worst_of = compilation.jit(lambda batch: jax.vmap(miss)(learner.prepare(state, batch)[0]).max())
+    worst = max(float(worst_of(batch)) for batch in subject.play(state.params)[1])
+    where = locate(subject.agent.actor, "select_action")
+    yield LOG_PROB.holds(worst < 1e-3, f"up to {worst:.3g} apart", where)
 
 
-def _act(params, observation, actor, carried, keys):
+def _check_frequencies(subject, observation, action, component):
+    outputs = _outputs(subject, observation)
+    logits = getattr(getattr(outputs, "policy", None), "logits", None)
+    if logits is None:
+        return FREQUENCIES.skip("no logits")
+    expected = np.asarray(jax.nn.softmax(logits))
+    found = np.bincount(action, minlength=len(expected)) / DRAWS
+    error = np.sqrt(expected * (1 - expected) / DRAWS)
+    fine = (np.abs(found - expected) <= 5 * error + 1e-3).all()
+    show = lambda x: np.array2string(x, precision=3)
+    return FREQUENCIES.answer(fine, show(found), component, show(expected))
+
+
+def _acting(actor: Actor) -> Any:
     """Returns what an actor says of a FIRST observation, with each key; leaves [n, 1, ...]."""
-    timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(1), observation)
-    one = lambda key, _: actor.select_action(params, timestep, carried, key)
-    named = lambda key: jax.vmap(partial(one, key), axis_name=ENVIRONMENTS)(jnp.zeros(1))
-    alone = jax.vmap(named, None, None, axis_name=WORKERS, axis_size=1)
-    return jax.jit(jax.vmap(alone))(keys)
+
+    def one(params, observation, carried, key):
+        timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(1), observation)
+        act = lambda _: actor.select_action(params, timestep, carried, key)
+        alone = lambda _: jax.vmap(act, axis_name=ENVIRONMENTS)(jnp.zeros(1))
+        return jax.vmap(alone, None, None, axis_name=WORKERS, axis_size=1)(())[:2]
+
+    compiled = compilation.jit(jax.vmap(one, (None, None, None, 0)))
+    return lambda *inputs: jax.device_get(compiled(*inputs))
 
 
-def _outputs(agent, state, observation):
-    learner, observations = agent.learner, observation[None]
-    observations = beliefs.observed(learner, state, observations)
-    trajectory = beliefs.sequence(learner.network, observations, jnp.array([True]))
-    params = state.params
+def _outputs(subject, observation):
+    learner, state = subject.agent.learner, subject.state.learner
+
+    def outputs():
+        trajectory = value_estimates.seen(learner, state, observation[None], jnp.array([True]))
+        return jax.tree.map(lambda x: x[0], learner.network.unroll(state.params, trajectory))
+
     try:
-        outputs = learner.network.unroll(params, trajectory)
+        return compilation.jit(outputs)()
     except Exception:  # parameters of several networks: nobody says which are this one's
         return None
-    return jax.tree.map(lambda x: x[0], outputs)
 
 
 def _legal(spec, action):

@@ -1,106 +1,28 @@
 """Checks of an adder: whether trajectories are what happened."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from dm_env import StepType
 
-from rlws.agent import Agent
-from rlws.diagnose.check import Check, Verdict, locate
-from rlws.diagnose.stream import NUM_ENVS, ROWS, Stream
-from rlws.trainers import core
-from rlws.types import Trajectory
+from rlws.diagnose.check import Check, Question, locate
+from rlws.diagnose.subject import EXPERIENCE, NUM_ENVS, ROWS, Subject
+
+BATCHES = Question("adder", "batches come", "a batch")
 
 
-def collect(
-    agent: Agent, state: core.State, stream: Stream
-) -> tuple[list[Trajectory], list[Check]]:
-    """Returns the batches an adder makes of the stream, and what is wrong with them."""
-    length = agent.adder.schedule(NUM_ENVS).block_length or 8
-    add, sample = jax.jit(agent.adder.add), jax.jit(agent.adder.sample)
-    adder, batches = state.adder, []
-    for number, begin in enumerate(range(0, ROWS - length + 1, length)):
-        end = begin + length
-        rows = _at(stream.rows, slice(begin, end))
-        following = stream.final if end == ROWS else _at(stream.rows.timestep, end)
-        adder = add(adder, rows, length, following)
-        if agent.adder.ready(adder):
-            adder, batch = sample(adder, jax.random.key(number))
-            batches.append(jax.device_get(batch))
-    name, component = "adder", locate(agent.adder, "sample")
-    if not batches:
-        none = f"no batch from {ROWS} rows"
-        return [], [Check(name, "batches come", "a batch", none, "fail", component)]
-    return batches, list(_check_batches(agent, stream, batches, component))
-
-
-def _check_batches(agent, stream, batches, component):
-    index = {
-        (env, int(stream.episode[row, env]), int(stream.t[row, env])): row
-        for row in range(ROWS + 1)
-        for env in range(NUM_ENVS)
-    }
-    ends: dict[tuple[int, int], int] = {}  # (environment, episode): its last row
-    for (env, episode, _), row in index.items():
-        ends[env, episode] = max(row, ends.get((env, episode), 0))
-    gamma = getattr(agent.adder, "discount", 1.0)
-    most = getattr(agent.adder, "n_step", 1)
-    timestep = stream.rows.timestep
-    reward_of = np.concatenate([timestep.reward, stream.final.reward[None]])
-    wrong: dict[str, str] = {}
-    steps = finals = 0
-
-    def note(what, text):
-        wrong.setdefault(what, text)
-
-    for batch in batches:
-        batch = jax.tree.map(np.asarray, batch)
-        for i, k in zip(*np.nonzero(batch.weight > 0), strict=True):
-            env, episode, t = _place(batch.observation[i, k])
-            there = _place(batch.observation[i, k + 1])
-            steps += 1
-            where = f"environment {env}, episode {episode}, step {t}"
-            if there[:2] != (env, episode):
-                note("episodes", f"a step from episode {episode} into episode {there[1]}")
-                continue
-            taken, row = there[2] - t, index.get((env, episode, t), ROWS)
-            last = index.get((env, *there[1:])) == ends[env, episode]
-            if row >= ROWS or _is_last(stream, row, env) or not 1 <= taken <= most:
-                note("order", f"{where} followed by step {there[2]}")
-                continue
-            reaches_end = last and _is_last(stream, index[env, episode, there[2]], env)
-            if taken < most and not reaches_end:
-                note("order", f"{where} followed by step {there[2]}, not {t + most}")
-            rewards = [reward_of[row + 1 + j, env] for j in range(taken)]
-            expected = sum(gamma**j * r for j, r in enumerate(rewards))
-            if not np.isclose(batch.reward[i, k], expected, atol=1e-4):
-                note("rewards", f"{where}: {batch.reward[i, k]:.3f}, not {expected:.3f}")
-            end = stream.terminated[index[env, episode, there[2]], env]
-            factor = 0.0 if end else gamma ** (taken - 1)
-            if not np.isclose(batch.discount[i, k], factor, atol=1e-5):
-                kind = "terminated" if end else "went on, or was truncated"
-                note(
-                    "discounts",
-                    f"{where}, which {kind}: {batch.discount[i, k]:.3f}, not {factor:.3f}",
-                )
-            if bool(batch.last[i, k]) != reaches_end:
-                note("ends", f"{where}: last is {bool(batch.last[i, k])}")
-            if bool(batch.first[i, k]) != (t == 0):
-                note("ends", f"{where}: first is {bool(batch.first[i, k])}")
-            taken_action = _at(stream.rows.action, (row, env))
-            same = jax.tree.map(np.array_equal, _at(batch.action, (i, k)), taken_action)
-            if not all(jax.tree.leaves(same)):
-                note("actions", f"{where}: another action than the one taken")
-            finals += reaches_end
-    share = (stream.rows.timestep.step_type == StepType.LAST).mean() / (
-        stream.rows.timestep.step_type != StepType.LAST
-    ).mean()
-    if finals < 0.3 * share * steps:
-        note("last steps", f"{finals} of {steps} steps end an episode; in the stream, {share:.0%}")
+def check_adder(subject: Subject) -> Iterator[Check]:
+    """Yields what is wrong with the batches that an adder makes of known experience."""
+    component = locate(subject.agent.adder, "sample")
+    if not subject.batches:
+        yield BATCHES.answer(False, f"no batch from {ROWS} rows", component)
+        return
+    count, wrong = _wrong(subject)
+    many = getattr(subject.agent.adder, "n_step", 1)
     expectations = {
         "episodes": "no step crosses an episode's end",
-        "order": f"steps follow each other{'' if most == 1 else f', {most} at a time'}",
+        "order": f"steps follow each other{'' if many == 1 else f', {many} at a time'}",
         "rewards": "each step has the rewards that came of it",
         "discounts": "discounts are 0 at termination only",
         "ends": "first and last are where episodes begin and end",
@@ -108,20 +30,80 @@ def _check_batches(agent, stream, batches, component):
         "last steps": "the last step of an episode is experience",
     }
     for what, isolates in expectations.items():
-        verdict: Verdict = "fail" if what in wrong else "pass"
-        got = wrong.get(what, f"{steps:,} steps")
-        yield Check(f"adder: {what}", isolates, "every step", got, verdict, component, isolates)
+        question = Question(f"adder: {what}", isolates, "every step", isolates)
+        got = wrong.get(what, f"{count:,} steps")
+        yield question.answer(what not in wrong, got, component)
 
 
-def _place(observation):
-    env, episode, t = np.rint(np.asarray(observation[:3], np.float64) * 8).astype(int)
-    return int(env), int(episode), int(t)
+def _wrong(subject):
+    """Returns how many steps there are, and the first fault of each kind, in words."""
+    timestep, episodes, ts, terminated = EXPERIENCE
+    adder, (taken_rows, batches) = subject.agent.adder, subject.played
+    gamma, most = getattr(adder, "discount", 1.0), getattr(adder, "n_step", 1)
+    rows = {
+        (env, int(episodes[row, env]), int(ts[row, env])): row
+        for row in range(ROWS + 1)
+        for env in range(NUM_ENVS)
+    }
+    is_last = timestep.step_type == StepType.LAST
+    batch = jax.tree.map(lambda *x: np.concatenate(x), *batches)
+    real = batch.weight > 0
+    told = np.rint(np.float64(batch.observation[..., :3]) * 8).astype(int)
+    here, there = told[:, :-1][real], told[:, 1:][real]
+    last, first = batch.last[real], batch.first[:, :-1][real]
+    env, episode, t = here.T
+    wrong = {}
 
+    def note(what, steps, text):
+        """Notes the first of some steps, if there are any."""
+        if steps.any():
+            wrong[what] = text(steps.argmax())
 
-def _is_last(stream, row, env):
-    types = stream.rows.timestep.step_type
-    return bool((types[row, env] if row < ROWS else stream.final.step_type[env]) == StepType.LAST)
-
-
-def _at(tree: Any, index: Any) -> Any:
-    return jax.tree.map(lambda x: x[index], tree)
+    where = lambda i: f"environment {env[i]}, episode {episode[i]}, step {t[i]}"
+    crosses = (here[:, :2] != there[:, :2]).any(axis=1)
+    note(
+        "episodes",
+        crosses,
+        lambda i: f"a step from episode {episode[i]} into episode {there[i, 1]}",
+    )
+    find = lambda told: np.array([rows.get(tuple(x), -1) for x in told.tolist()])
+    row, onward, taken = find(here), find(there), there[:, 2] - t
+    column = np.clip(env, 0, NUM_ENVS - 1)
+    ended = ~crosses & (onward >= 0) & is_last[onward, column]
+    jumps = ~((row >= 0) & (row < ROWS) & (taken >= 1) & (taken <= most)) | is_last[row, column]
+    short = ~jumps & (taken < most) & ~ended
+    but = lambda i: "" if jumps[i] else f", not {t[i] + most}"
+    astray = ~crosses & (jumps | short)
+    note("order", astray, lambda i: f"{where(i)} followed by step {there[i, 2]}{but(i)}")
+    fine = ~crosses & ~jumps  # of the others nothing can be said
+    sum_of = np.zeros(len(row))
+    for j in range(most):
+        later = np.minimum(row + 1 + j, ROWS)
+        sum_of += np.where(j < taken, gamma**j * timestep.reward[later, column], 0.0)
+    reward, discount = batch.reward[real], batch.discount[real]
+    off = fine & ~np.isclose(reward, sum_of, atol=1e-4)
+    note("rewards", off, lambda i: f"{where(i)}: {reward[i]:.3f}, not {sum_of[i]:.3f}")
+    end = terminated[onward, column]
+    factor = np.where(end, 0.0, gamma ** np.clip(taken - 1.0, 0, most))
+    kind = lambda i: "terminated" if end[i] else "went on, or was truncated"
+    off = fine & ~np.isclose(discount, factor, atol=1e-5)
+    said = lambda i: f"{discount[i]:.3f}, not {factor[i]:.3f}"
+    note("discounts", off, lambda i: f"{where(i)}, which {kind(i)}: {said(i)}")
+    off_last = last != ended
+    flag = lambda i: f"last is {bool(last[i])}" if off_last[i] else f"first is {bool(first[i])}"
+    off = fine & (off_last | (first != (t == 0)))
+    note("ends", off, lambda i: f"{where(i)}: {flag(i)}")
+    other = np.zeros(len(row), bool)
+    inside = np.minimum(row, ROWS - 1)
+    for ours, theirs in zip(
+        jax.tree.leaves(batch.action), jax.tree.leaves(taken_rows.action), strict=True
+    ):
+        unlike = ours[real] != theirs[inside, column]
+        other |= unlike.reshape(len(row), -1).any(axis=1)
+    note("actions", fine & other, lambda i: f"{where(i)}: another action than the one taken")
+    share = is_last[:ROWS].mean() / (~is_last[:ROWS]).mean()
+    finals, count = int((fine & ended).sum()), len(row)
+    if finals < 0.3 * share * count:
+        text = f"{finals} of {count} steps end an episode; in the stream, {share:.0%}"
+        wrong["last steps"] = text
+    return count, wrong

@@ -1,4 +1,4 @@
-"""What the doctor says of one thing, and where that was written."""
+"""A question about a part of an agent, the doctor's answer, and where the part was written."""
 
 import inspect
 import pathlib
@@ -22,6 +22,31 @@ class Check(NamedTuple):
     verdict: Verdict
     component: str = ""  # the likely one, where it fails
     advice: str = ""
+
+
+class Question(NamedTuple):
+    """What can be asked of any agent."""
+
+    name: str
+    isolates: str
+    expected: str = ""
+    advice: str = ""  # the likely cause, where it fails
+
+    def answer(
+        self, fine: bool, got: str, component: str, expected: str = "", wrong: Verdict = "fail"
+    ) -> Check:
+        """Returns what was found; `wrong` is the verdict where that is not fine."""
+        verdict: Verdict = "pass" if fine else wrong
+        expected = expected or self.expected
+        return Check(self.name, self.isolates, expected, got, verdict, component, self.advice)
+
+    def holds(self, fine: bool, otherwise: str, component: str, wrong: Verdict = "fail") -> Check:
+        """Returns that all is as expected, or what is instead."""
+        return self.answer(fine, self.expected if fine else otherwise, component, wrong=wrong)
+
+    def skip(self, reason: str) -> Check:
+        """Returns why it does not apply."""
+        return Check(self.name, self.isolates, "", reason, "skip")
 
 
 def is_real(x: Any) -> bool:

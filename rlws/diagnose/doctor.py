@@ -1,34 +1,42 @@
-"""The doctor: runs parts and ladder on an agent, and says where to look."""
+"""The doctor: asks the parts of an agent, tries it on probes, and says where to look."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from rlws.agent import Agent, AgentConfig
-from rlws.diagnose import ladder, parts
-from rlws.diagnose.actors import check_mask
-from rlws.diagnose.check import Check, Verdict, locate
-from rlws.diagnose.probes import Probe
-from rlws.diagnose.probes import ladder as all_probes
-from rlws.diagnose.small import small
-from rlws.diagnose.tabular import Tabular, blank
+from rlws.diagnose import probing
+from rlws.diagnose.actors import check_actor, check_log_prob, check_mask
+from rlws.diagnose.adders import check_adder
+from rlws.diagnose.check import Check, Question, Verdict, locate
+from rlws.diagnose.entropy import check_entropy
+from rlws.diagnose.keys import check_keys
+from rlws.diagnose.learners import check_learner
+from rlws.diagnose.probes import PROBES, Probe
+from rlws.diagnose.subject import NUM_ENVS, Subject
+from rlws.diagnose.tabular import Tabular, make_table
+from rlws.diagnose.toy import toy
+from rlws.diagnose.value_estimates import has_values
 from rlws.settings import SettingError, change
 from rlws.tracking.stderr import line_of
 from rlws.trainers import core
+from rlws.trainers.tracebacks import place_of
+from rlws.types import EnvironmentSpec
 
 STEPS = 6_000
-ADVISORY = {"P10 deep sea", "P12 rewards / 1000", "P12 rewards x 1000"}
+PARTS = ("actor", "adder", "learner")
+SHAPES = Question("agent: shapes", "what actor and learner compute can be compiled", "no error")
 
 
 class Report(NamedTuple):
     """What the doctor found."""
 
     agent: str
-    settings: dict[str, Any]  # those that made it small
     checks: list[Check]
     seconds: float
 
@@ -49,14 +57,14 @@ def diagnose(
     actions: str = "",
     discount: float | None = None,
     steps: int = STEPS,
-    seeds: int = ladder.SEEDS,
+    seeds: int = probing.SEEDS,
     only: Iterable[str] = (),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Returns what is wrong with an agent, from its parts and from problems with known answers.
 
     Args:
-      config: of the agent; a small version of it is looked at, see `small`.
+      config: of the agent; a toy version of it is looked at, see `toy`.
       actions: "discrete" or "continuous"; by default what the agent can be made for.
       discount: the agent's gamma, where it is no setting of that name.
       steps: of each probe and seed, at most.
@@ -67,59 +75,42 @@ def diagnose(
     Raises:
       SettingError: the agent cannot be made for a probe.
     """
-    began, name = time.perf_counter(), _name(config)
-    wanted = lambda check: not only or any(check.startswith(start) for start in only)
-    config, settings = small(config)
+    began, only = time.perf_counter(), tuple(only)
+    name = f"{type(config).__module__}:{type(config).__qualname__}"
+    config = toy(config)
     continuous = is_continuous(config, actions)
     gamma = discount if discount is not None else getattr(config, "discount", None)
-    checks = []
-
-    def add(check):
-        if wanted(check.name):
-            checks.append(check)
-
-    spec = Tabular(blank(), continuous).spec()
-    if broken := parts.check_compiles(config.make(spec), spec):  # nothing else can be asked
-        return Report(name, settings, [broken], time.perf_counter() - began)
-    only = tuple(only)
+    spec = Tabular(make_table(), continuous).spec()
+    if broken := _check_compiles(config.make(spec), spec):  # nothing else can be asked
+        return Report(name, [broken], time.perf_counter() - began)
     no_mask = "continuous actions" if continuous else _no_mask(config)
-    asked = [p for p in parts.PARTS if not only or any(start.startswith(p) for start in only)]
+    asked = [part for part in PARTS if not only or any(x.startswith(part) for x in only)]
+    checks = list[Check]()
     if asked:
         progress("parts: actor, adder, learner")
-        once = {"epochs": 1, "minibatches": 1}  # one gradient, of the whole batch
-        fields = {field.name for field in dataclasses.fields(config)}
-        whole = change(config, {k: v for k, v in once.items() if k in fields})
-        for check in parts.check_all(whole, spec, asked, gamma):
-            add(check)
-        if "actor" in asked and not no_mask:
-            with_mask = Tabular(blank(), masked=True).spec()
-            add(check_mask(config.make(with_mask), with_mask))
+        checks += _check_parts(config, spec, asked, gamma, bool(no_mask))
     agent = config.make(spec)
-    probes = [probe for probe in all_probes() if wanted(probe.name)]
-    reasons = {probe.name: _not_for(probe, agent, continuous, gamma, no_mask) for probe in probes}
-    fit = [probe for probe in probes if not reasons[probe.name]]
-    found: dict[str, ladder.Found] = {}
-    if fit:
-        # What shows masks is another program, as its observations are others.
-        for masked in (False, True):
-            group = [probe for probe in fit if (probe.needs == "mask") == masked]
-            if not group:
-                continue
-            how = gamma, continuous, steps, seeds, ADVISORY, masked
-            for done, some in ladder.run(config, group, *how):
-                right = sum(one.right.all() for one in some.values())
-                progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(group)} right")
-            found |= some
+    wanted = lambda check: not only or check.name.startswith(only)
+    probes = [probe for probe in PROBES if wanted(probe)]
+    reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
+    why_not = lambda probe: reasons["values" if probe.values else probe.needs]
+    found: dict[str, probing.Found] = {}
+    # What shows masks is another program, as its observations are others.
+    for masked in (False, True):
+        fit = [p for p in probes if not why_not(p) and (p.needs == "mask") == masked]
+        if not fit:
+            continue
+        environment = partial(Tabular, continuous=continuous, masked=masked)
+        for done, some in probing.train(config, fit, environment, gamma, steps, seeds):
+            right = sum(one.right.all() for one in some.values())
+            progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(fit)} right")
+        found |= some
     for probe in probes:
-        if reason := reasons[probe.name]:
-            add(Check(probe.name, probe.isolates, "", reason, "skip"))
+        if reason := why_not(probe):
+            checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
-            add(_judge(probe, found[probe.name], gamma, agent, seeds))
-    return Report(name, settings, checks, time.perf_counter() - began)
-
-
-def _name(config: AgentConfig) -> str:
-    return f"{type(config).__module__}:{type(config).__qualname__}"
+            checks.append(_judge(probe, found[probe.name], gamma, agent))
+    return Report(name, [*filter(wanted, checks)], time.perf_counter() - began)
 
 
 def is_continuous(config: AgentConfig, actions: str = "") -> bool:
@@ -127,38 +118,75 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
     if actions:
         return actions == "continuous"
     try:
-        config.make(Tabular(blank(), False).spec())
+        config.make(Tabular(make_table(), False).spec())
     except SettingError as error:
         try:
-            config.make(Tabular(blank(), True).spec())
+            config.make(Tabular(make_table(), True).spec())
         except SettingError:
             raise error from None
         return True
     return False
 
 
-def _not_for(
-    probe: Probe, agent: Agent, continuous: bool, gamma: float | None, no_mask: str
-) -> str:
-    """Returns why a probe does not apply, "" where it does."""
-    if probe.needs == "memory" and not agent.learner.network.recurrent:
-        return "no recurrent core"
-    if probe.needs == "continuous" and not continuous:
-        return "discrete actions"
-    if probe.needs in ("discrete", "exploration") and continuous:
-        return "continuous actions"
-    if probe.needs == "mask":
-        return no_mask
-    if probe.values is None:
-        return ""
-    if not ladder.has_values(agent):
-        return "no value function"
-    return "the discount is not known: give it" if gamma is None else ""
+def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
+    """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
+    try:
+        jax.eval_shape(lambda: core.init(agent, spec, 0, NUM_ENVS))
+    except SettingError:  # which says what to do
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+        return SHAPES.holds(False, "an error", place_of(error))._replace(advice=text)
+    return None
+
+
+def _check_parts(
+    config: AgentConfig,
+    spec: EnvironmentSpec,
+    asked: list[str],
+    gamma: float | None,
+    no_mask: bool,
+) -> Iterator[Check]:
+    """Yields the checks of actor, adder and learner: what must hold whatever the algorithm."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    once = {"epochs": 1, "minibatches": 1}  # one gradient, of the whole batch
+    whole = change(config, {name: value for name, value in once.items() if name in fields})
+    subject = Subject(whole, spec, gamma)
+    if "actor" in asked:
+        yield from check_actor(subject)
+    yield from check_adder(subject)
+    if subject.batches:
+        if "actor" in asked:
+            yield from check_log_prob(subject)
+        if "learner" in asked:
+            yield from check_learner(subject)
+            yield from check_entropy(subject)
+        yield from check_keys(subject)
+    if "actor" in asked and not no_mask:
+        with_mask = Tabular(make_table(), masked=True).spec()
+        yield check_mask(config.make(with_mask), with_mask)
+
+
+def _reasons_against(
+    agent: Agent, spec: EnvironmentSpec, continuous: bool, gamma: float | None, no_mask: str
+) -> dict[str, str]:
+    """Returns why probes that need something do not apply, "" where they do."""
+    discrete_only = "continuous actions" if continuous else ""
+    no_values = "the discount is not known: give it" if gamma is None else ""
+    return {
+        "": "",
+        "values": no_values if has_values(agent, spec) else "no value function",
+        "memory": "" if agent.learner.network.recurrent else "no recurrent core",
+        "continuous": "" if continuous else "discrete actions",
+        "discrete": discrete_only,
+        "exploration": discrete_only,
+        "mask": no_mask,
+    }
 
 
 def _no_mask(config: AgentConfig) -> str:
     """Returns why an agent cannot be shown action masks, "" if it can."""
-    spec = Tabular(blank(), masked=True).spec()
+    spec = Tabular(make_table(), masked=True).spec()
     try:
         agent = config.make(spec)
         params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
@@ -168,91 +196,21 @@ def _no_mask(config: AgentConfig) -> str:
     return ""
 
 
-def _judge(probe: Probe, found: ladder.Found, gamma: Any, agent: Agent, seeds: int) -> Check:
-    right = int(found.right.sum())
-    tally = f"{right} of {seeds} seeds"
-    if found.values is not None and probe.values is not None:
+def _judge(probe: Probe, found: probing.Found, gamma: float | None, agent: Agent) -> Check:
+    right = found.right
+    tally = f"{right.sum()} of {len(right)} seeds"
+    if probe.values is not None and gamma is not None:
         expected = np.array(probe.values(gamma))
-        got = np.median(found.values, axis=0)
+        got = np.median(found.values, axis=0)[: len(expected)]
         show = lambda x: " ".join(f"{v:.2f}" for v in x)
         texts = f"V = {show(expected)}", f"V = {show(got)}, {tally}"
-        component, advice = _value_fault(probe, expected, got, agent)
     else:
-        texts = f"return {probe.best:g}", f"return {np.median(_known(found.returns)):.3g}, {tally}"
-        component, advice = _policy_fault(probe, agent)
-    verdict: Verdict = "pass" if right == seeds else "fail"
-    if verdict == "pass":
-        component = advice = ""
+        expected, got = np.array(probe.best), np.median(found.returns)
+        texts = f"return {probe.best:g}", f"return {got:.3g}, {tally}"
+    if right.all():
         texts = texts[0], f"{texts[1]} in {found.steps:,} steps"
-    elif probe.name in ADVISORY:
-        verdict = "note"
-    return Check(probe.name, probe.isolates, *texts, verdict, component, advice)
-
-
-def _known(x: np.ndarray | None) -> np.ndarray:
-    assert x is not None
-    return x
-
-
-def _value_fault(probe, expected, got, agent):
-    loss, where = locate(agent.learner, "loss"), probe.name[:2]
-    if where == "P1":
-        return loss, "values do not move towards their targets: look at the value loss and its sign"
-    if where == "P2":
-        return loss, (
-            "values do not tell observations apart: look for (B,) - (B, 1) that broadcasts, for "
-            "observations and targets that are one step apart, and at the batch axis"
-        )
-    if where == "P3":
-        if got[0] > 0.97 * expected[1]:
-            return loss, "the discount is ignored: multiply what follows by gamma"
-        if got[0] < 0.5 * expected[0]:
-            return loss, (
-                "what follows is not bootstrapped: the target network never moves, rewards are one "
-                "step off, or the value of the next observation is missing"
-            )
-        return (
-            loss,
-            "values of earlier states are off: look at traces and the power of the discount",
-        )
-    if where == "P6" and got.mean() < expected.mean():
-        return loss, (
-            "truncation is treated as termination: bootstrap from the last observation, let "
-            "trajectory.discount, not trajectory.last, say what ends, and cut traces at episode "
-            "ends with trajectory.trace()"
-        )
-    if where == "P6":
-        return loss, "returns go on into the next episode: cut traces with trajectory.trace()"
-    return loss, (
-        "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
-        "and cut traces at episode ends with trajectory.trace()"
-    )
-
-
-def _policy_fault(probe, agent):
-    loss, act = (locate(agent.learner, "loss"), locate(agent.actor, "select_action"))
-    where = probe.name.split()[0]
-    if where == "P4":
-        return loss, "the worse action is preferred: look at the sign of the advantage"
-    if where == "P5":
-        return loss, (
-            "actions do not depend on observations as they should: look at the order of "
-            "observations, actions and advantages, and at what the policy is given"
-        )
-    if where == "P8":
-        return act, "memory does not reach the choice: look at resets, and the core state recorded"
-    if where == "P9":
-        return act, "the bound is not reached: look at how actions are squashed or clipped"
-    if where == "P11":
-        return act, (
-            "forbidden actions are chosen: networks.compose masks policies and action values by "
-            "observation['action_mask']; what explores must look at it, too (random_action)"
-        )
-    if where == "P13":
-        return loss, (
-            "the value of the next state is not that of the best action there: look at which "
-            "action the target takes"
-        )
-    if where == "P12":
-        return loss, "learning depends on the size of rewards: scale_rewards makes it independent"
-    return act, "nothing explores: an intrinsic reward such as the term RND would"
+        return Check(probe.name, probe.isolates, *texts, "pass")
+    verdict: Verdict = "note" if probe.advisory else "fail"
+    where = (agent.actor, "select_action") if probe.of_actor else (agent.learner, "loss")
+    advice = probe.advice if isinstance(probe.advice, str) else probe.advice(expected, got)
+    return Check(probe.name, probe.isolates, *texts, verdict, locate(*where), advice)

@@ -1,4 +1,4 @@
-"""The ladder: problems of a few states, each with a known answer, each about one thing."""
+"""The probes: problems of a few states, each with a known answer, each about one thing."""
 
 import itertools
 from collections.abc import Callable
@@ -6,196 +6,82 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rlws.diagnose.tabular import Table, blank
+from rlws.diagnose.tabular import FEATURES, Table, make_table
 
 
 class Probe(NamedTuple):
-    """One problem, and what an agent that works makes of it."""
+    """One problem, what an agent that works makes of it, and where to look if it does not."""
 
     name: str
     isolates: str
     table: Table
-    episodes: tuple[tuple[int, ...], ...] = ()  # their states, in order, whose value is asked
-    values: Callable[[float], list[float]] | None = None  # theirs, of the discount gamma
-    best: float | None = None  # return of the best policy
+    advice: str | Callable[[np.ndarray, np.ndarray], str]  # of values expected and got
+    values: Callable[[float], list[float]] | None = None  # of states 0, 1, ..., of the discount
+    best: float = 1.0  # return of the best policy, where no values are asked
     tolerance: float = 0.05  # of values, relative to the largest; of the return, to `spread`
     spread: float = 1.0  # how much worse than the best a policy that knows nothing is
     needs: Literal["", "discrete", "continuous", "memory", "exploration", "mask"] = ""
+    advisory: bool = False  # a wrong answer is what an algorithm is like, not a fault
 
+    @property
+    def of_actor(self) -> bool:
+        """Whether to look at the actor first where it fails, and not at the loss."""
+        return self.needs not in ("", "discrete")
 
-def ladder() -> list[Probe]:
-    """Returns all probes, simplest first."""
-    return [
-        Probe(
-            "P1 one state",
-            "a value is learned at all",
-            one_state(),
-            ((0,),),
-            lambda gamma: [1.0],
-        ),
-        Probe(
-            "P2 two states",
-            "the value depends on the observation",
-            two_states(),
-            ((0,), (1,)),
-            lambda gamma: [1.0, -1.0],
-        ),
-        Probe(
-            "P3 reward later",
-            "discount, and bootstrapping from the next state",
-            reward_later(),
-            ((0, 1),),
-            lambda gamma: [gamma, 1.0],
-        ),
-        Probe("P4 bandit", "the sign of the advantage", bandit(), best=1.0),
-        Probe("P5 match", "the action depends on the observation", match(), best=1.0),
-        Probe(
-            "P6 truncation",
-            "a time limit is no end: the return goes on",
-            cycle(),
-            ((0, 1, 2, 3),),
-            lambda gamma: [0.1 / (1 - gamma)] * 4,
-        ),
-        Probe(
-            "P7 termination",
-            "an end is an end: nothing is worth anything after it",
-            chain(),
-            ((0, 1, 2, 3),),
-            lambda gamma: [0.1 * (1 - gamma**k) / (1 - gamma) for k in (4, 3, 2, 1)],
-        ),
-        Probe(
-            "P8 memory",
-            "the core carries one bit over five steps, and none into the next episode",
-            memory(),
-            best=1.0,
-            needs="memory",
-        ),
-        Probe(
-            "P9 bound",
-            "the best action, at the bound, can be reached",
-            bound(),
-            best=1.0,
-            needs="continuous",
-        ),
-        Probe(
-            "P10 deep sea",
-            "exploration: one way in 1,024 is rewarded",
-            deep_sea(),
-            best=0.99,
-            needs="exploration",
-        ),
-        Probe(
-            "P11 mask",
-            "what the action mask forbids is not done",
-            masked(),
-            best=1.0,
-            spread=0.5,
-            needs="mask",
-        ),
-        Probe("P12 rewards / 1000", "small rewards", match(1e-3), best=1e-3, spread=1e-3),
-        Probe("P12 rewards x 1000", "large rewards", match(1e3), best=1e3, spread=1e3),
-        Probe(
-            "P13 plan",
-            "what follows is worth what the best action there makes of it",
-            plan(),
-            best=1.0,
-            spread=0.5,
-            needs="discrete",
-        ),
-    ]
-
-
-def one_state() -> Table:
-    """Reward 1, and the end."""
-    table = blank()
-    table.reward[0] = 1
-    return table
-
-
-def two_states() -> Table:
-    """Reward 1 in state 0 and -1 in state 1."""
-    table = blank(starts=2)
-    table.reward[0], table.reward[1] = 1, -1
-    return table
-
-
-def reward_later() -> Table:
-    """From state 0 to state 1 without reward, and from there to the end with 1."""
-    table = blank()
-    table.following[0], table.ends[0] = 1, False
-    table.reward[1] = 1
-    return table
-
-
-def bandit() -> Table:
-    """Action 1 is rewarded; of continuous ones 0.3 is best."""
-    table = blank()
-    table.reward[0, 1] = 1
-    return _peak(table, {0: 0.3})
+    def right(self, gamma: float | None, values: np.ndarray, returns: np.ndarray) -> np.ndarray:
+        """Returns which answers are right, bool [seeds], of values [seeds, asked] and returns."""
+        if self.values is None or gamma is None:
+            return returns >= self.best - self.tolerance * self.spread
+        expected = np.array(self.values(gamma))
+        limit = self.tolerance * np.abs(expected).max()
+        return (np.abs(values[:, : len(expected)] - expected) <= limit).all(axis=1)
 
 
 def match(scale: float = 1.0) -> Table:
     """The action has to be the state; of continuous ones, 0.5 less or more than nothing."""
-    table = blank(starts=2)
-    table.reward[0, 0] = table.reward[1, 1] = scale
-    return _peak(table, {0: -0.5, 1: 0.5}, scale)
+    rewards = {(0, 0): scale, (1, 1): scale}
+    return make_table(rewards, starts=2, best={0: -0.5, 1: 0.5}, cost=scale)
 
 
 def cycle() -> Table:
     """Around four states, reward 0.1 each, cut after 8 steps."""
-    table = blank(starts=4, limit=8)
-    for state in range(4):
-        table.following[state], table.ends[state] = (state + 1) % 4, False
-        table.reward[state] = 0.1
-    return table
+    onward = {state: (state + 1) % 4 for state in range(4)}
+    return make_table(dict.fromkeys(range(4), 0.1), onward, starts=4, limit=8)
 
 
 def chain() -> Table:
     """Through four states, reward 0.1 each, to the end."""
-    table = cycle()
-    table.ends[3] = True
-    return table._replace(starts=np.int32(1))
+    return make_table(dict.fromkeys(range(4), 0.1), {0: 1, 1: 2, 2: 3}, limit=8)
 
 
 def memory() -> Table:
     """State 0 or 1, then five that look the same from either, then a choice as in `match`."""
-    table = blank(starts=2)
-    for cue in (0, 1):
-        places = [cue, *range(2 + 6 * cue, 8 + 6 * cue)]
-        for here, there in itertools.pairwise(places):
-            table.following[here], table.ends[here] = there, False
-            table.observation[there] = np.eye(len(table.observation[0]))[2]
-        table.observation[places[-1]] = np.eye(len(table.observation[0]))[3]
-        table.reward[places[-1], cue] = 1
-        table = _peak(table, {places[-1]: cue - 0.5})
+    paths = [0, *range(2, 8)], [1, *range(8, 14)]
+    onward = {here: there for path in paths for here, there in itertools.pairwise(path)}
+    table = make_table({(7, 0): 1.0, (13, 1): 1.0}, onward, starts=2, best={7: -0.5, 13: 0.5})
+    table.observation[2:14] = np.eye(FEATURES)[2]
+    table.observation[[7, 13]] = np.eye(FEATURES)[3]
     return table
-
-
-def bound() -> Table:
-    """Of continuous actions 1, the largest, is best."""
-    return _peak(blank(), {0: 1.0})
 
 
 def deep_sea(size: int = 10) -> Table:
     """Osband et al., 2020: only ten times right, at a cost of 0.001 each, finds the reward."""
-    table = blank(limit=size)
-    place = lambda row, column: row * (row + 1) // 2 + column
-    for row in range(size):
-        for column in range(row + 1):
-            here = place(row, column)
-            table.observation[here] = [row / size, column / size, 1, 0, 0, 0]
-            if row + 1 < size:
-                table.ends[here] = False
-                table.following[here] = (
-                    place(row + 1, max(column - 1, 0)),
-                    place(row + 1, column + 1),
-                )
-            table.reward[here, 1] = -0.01 / size
-    table.reward[place(size - 1, size - 1), 1] += 1
+    state = lambda row, column: row * (row + 1) // 2 + column
+    places = [(row, column) for row in range(size) for column in range(row + 1)]
+    onward = {
+        state(row, column): (state(row + 1, max(column - 1, 0)), state(row + 1, column + 1))
+        for row, column in places
+        if row + 1 < size
+    }
+    rewards = {(state(*place), 1): -0.01 / size for place in places}
+    table = make_table(rewards, onward, limit=size)
+    for place in places:
+        table.observation[state(*place)] = [*np.divide(place, size), 1, 0, 0, 0]
+    table.reward[state(size - 1, size - 1), 1] += 1
     return table
 
 
-def masked() -> Table:
+def mask() -> Table:
     """As `match`, but that states look alike: which action is right, only the mask says."""
     table = match()
     table.observation[1] = table.observation[0]
@@ -203,16 +89,125 @@ def masked() -> Table:
     return table
 
 
-def plan() -> Table:
-    """Half a reward at once, or all of it by the right action in the next state."""
-    table = blank()
-    table.reward[0, 0], table.reward[1, 1] = 0.5, 1
-    table.following[0, 1], table.ends[0, 1] = 1, False
-    return table
+def _of_discounting(expected, got):
+    if got[0] > 0.97 * expected[1]:
+        return "the discount is ignored: multiply what follows by gamma"
+    if got[0] < 0.5 * expected[0]:
+        return (
+            "what follows is not bootstrapped: the target network never moves, rewards are one "
+            "step off, or the value of the next observation is missing"
+        )
+    return "values of earlier states are off: look at traces and the power of the discount"
 
 
-def _peak(table: Table, best: dict[int, float], scale: float = 1.0) -> Table:
-    """Returns the table with a best continuous action in some states, worth what the best is."""
-    for state, action in best.items():
-        table.best[state], table.cost[state] = action, scale
-    return table
+def _of_truncation(expected, got):
+    if got.mean() < expected.mean():
+        return (
+            "truncation is treated as termination: bootstrap from the last observation, let "
+            "trajectory.discount, not trajectory.last, say what ends, and cut traces at episode "
+            "ends with trajectory.trace()"
+        )
+    return "returns go on into the next episode: cut traces with trajectory.trace()"
+
+
+UNITS = "learning depends on the size of rewards: scale_rewards makes it independent"
+PROBES = (  # simplest first
+    Probe(
+        "P1 one state",
+        "a value is learned at all",
+        make_table({0: 1.0}),
+        "values do not move towards their targets: look at the value loss and its sign",
+        lambda gamma: [1.0],
+    ),
+    Probe(
+        "P2 two states",
+        "the value depends on the observation",
+        make_table({0: 1.0, 1: -1.0}, starts=2),
+        "values do not tell observations apart: look for (B,) - (B, 1) that broadcasts, for "
+        "observations and targets that are one step apart, and at the batch axis",
+        lambda gamma: [1.0, -1.0],
+    ),
+    Probe(
+        "P3 reward later",
+        "discount, and bootstrapping from the next state",
+        make_table({1: 1.0}, {0: 1}),
+        _of_discounting,
+        lambda gamma: [gamma, 1.0],
+    ),
+    Probe(
+        "P4 bandit",
+        "the sign of the advantage",
+        make_table({(0, 1): 1.0}, best={0: 0.3}),
+        "the worse action is preferred: look at the sign of the advantage",
+    ),
+    Probe(
+        "P5 match",
+        "the action depends on the observation",
+        match(),
+        "actions do not depend on observations as they should: look at the order of "
+        "observations, actions and advantages, and at what the policy is given",
+    ),
+    Probe(
+        "P6 truncation",
+        "a time limit is no end: the return goes on",
+        cycle(),
+        _of_truncation,
+        lambda gamma: [0.1 / (1 - gamma)] * 4,
+    ),
+    Probe(
+        "P7 termination",
+        "an end is an end: nothing is worth anything after it",
+        chain(),
+        "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
+        "and cut traces at episode ends with trajectory.trace()",
+        lambda gamma: [0.1 * (1 - gamma**k) / (1 - gamma) for k in (4, 3, 2, 1)],
+    ),
+    Probe(
+        "P8 memory",
+        "the core carries one bit over five steps, and none into the next episode",
+        memory(),
+        "memory does not reach the choice: look at resets, and the core state recorded",
+        needs="memory",
+    ),
+    Probe(
+        "P9 bound",
+        "the best action, at the bound, can be reached",
+        make_table(best={0: 1.0}),
+        "the bound is not reached: look at how actions are squashed or clipped",
+        needs="continuous",
+    ),
+    Probe(
+        "P10 deep sea",
+        "exploration: one way in 1,024 is rewarded",
+        deep_sea(),
+        "nothing explores: an intrinsic reward such as the term RND would",
+        best=0.99,
+        needs="exploration",
+        advisory=True,
+    ),
+    Probe(
+        "P11 mask",
+        "what the action mask forbids is not done",
+        mask(),
+        "forbidden actions are chosen: networks.compose masks policies and action values by "
+        "observation['action_mask']; what explores must look at it, too (random_action)",
+        spread=0.5,
+        needs="mask",
+    ),
+    *(
+        Probe(name, isolates, match(x), UNITS, best=x, spread=x, advisory=True)
+        for name, isolates, x in (
+            ("P12 rewards / 1000", "small rewards", 1e-3),
+            ("P12 rewards x 1000", "large rewards", 1e3),
+        )
+    ),
+    Probe(
+        "P13 plan",
+        "what follows is worth what the best action there makes of it",
+        make_table({(0, 0): 0.5, (1, 1): 1.0}, {(0, 1): 1}),
+        "the value of the next state is not that of the best action there: look at which "
+        "action the target takes",
+        spread=0.5,
+        needs="discrete",
+    ),
+)

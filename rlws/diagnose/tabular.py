@@ -1,5 +1,6 @@
 """Probe environments: a few states, written as tables, whose values can be worked out by hand."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import dm_env
@@ -92,11 +93,30 @@ class Tabular(JaxEnvironment):
         return (there, t + 1), timestep
 
 
-def blank(starts: int = 1, limit: int = LIMIT) -> Table:
-    """Returns a table whose states end the episode without reward, the first of them one-hot."""
+def make_table(
+    rewards: Mapping[Any, float] | None = None,
+    onward: Mapping[Any, Any] | None = None,
+    *,
+    starts: int = 1,
+    limit: int = LIMIT,
+    best: Mapping[int, float] | None = None,
+    cost: float = 1.0,
+) -> Table:
+    """Returns a table, of which what is not named ends the episode without reward.
+
+    The first states are seen as one-hot vectors.
+
+    Args:
+      rewards: of states, or of (state, action).
+      onward: to which state one of them leads, or two of them by one action each.
+      starts: an episode begins in any of so many states.
+      limit: steps until an episode is truncated.
+      best: the best continuous action in some states.
+      cost: what missing one of those by 1 costs, and what it is worth.
+    """
     observation = np.zeros((STATES, FEATURES), np.float32)
     observation[:FEATURES] = np.eye(FEATURES)
-    return Table(
+    table = Table(
         observation=observation,
         following=np.zeros((STATES, ACTIONS), np.int32),
         reward=np.zeros((STATES, ACTIONS), np.float32),
@@ -107,3 +127,10 @@ def blank(starts: int = 1, limit: int = LIMIT) -> Table:
         limit=np.int32(limit),
         legal=np.ones((STATES, ACTIONS), bool),
     )
+    for here, reward in (rewards or {}).items():
+        table.reward[here] = reward
+    for here, there in (onward or {}).items():
+        table.following[here], table.ends[here] = there, False
+    for state, action in (best or {}).items():
+        table.best[state], table.cost[state] = action, cost
+    return table

@@ -5,83 +5,86 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rlws.agent import Agent
-from rlws.diagnose.check import Check, Verdict, locate
-from rlws.learner import LearnerState
+from rlws.diagnose import compilation
+from rlws.diagnose.check import Check, Question, locate
+from rlws.diagnose.subject import Subject
+from rlws.diagnose.value_estimates import has_values
 from rlws.types import Array, Trajectory
 
-NAMES = ("bootstrap", "rewards", "split")
-ISOLATES = (
+BOOTSTRAP = Question(
+    "learner: bootstrap",
     "where an end becomes a cut, the target grows by gamma times the value of what follows",
-    "targets are linear in rewards",
-    "what comes after the end of an episode reaches no target before it",
-)
-ADVICE = (
+    "gamma V",
     "add discount * trajectory.discount times the value of the next observation, once",
+)
+REWARDS = Question(
+    "learner: rewards",
+    "targets are linear in rewards",
+    "three times the change",
     "rewards are clipped, squashed or counted more than once",
+)
+SPLIT = Question(
+    "learner: split",
+    "what comes after the end of an episode reaches no target before it",
+    "no change",
     "cut traces at episode ends with trajectory.trace(), as if the unroll were split there",
 )
 
 
-def check_targets(
-    agent: Agent, state: LearnerState, batch: Trajectory, gamma: float | None
-) -> Iterator[Check]:
+def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     """Yields whether the targets of a batch (leaves [B, T, ...]) change as they must with it.
 
     They are what the loss calls `target`, or the `return` that is worked out before it.
     """
-    component = locate(agent.learner, "loss")
-    of = jax.jit(partial(_targets, agent, state))
-    found = jax.eval_shape(of, batch, jax.random.key(0))
+    component = locate(subject.agent.learner, "loss")
+    compiled = compilation.jit(partial(_targets, subject))
+    found = jax.eval_shape(compiled, batch, jax.random.key(0))
     if found is None or found.shape != batch.reward.shape:
-        reason = "the loss tells no target of each step"
-        for name, isolates in zip(NAMES, ISOLATES, strict=True):
-            yield Check(f"learner: {name}", isolates, "", reason, "skip")
+        for question in (BOOTSTRAP, REWARDS, SPLIT):
+            yield question.skip("the loss tells no target of each step")
         return
-    drawn = not np.allclose(of(batch, jax.random.key(0)), of(batch, jax.random.key(1)))
-    targets = lambda batch: np.asarray(of(batch, jax.random.key(0)))
-    real = np.asarray(batch.weight > 0)
-    ends = np.asarray(batch.last) & real
+    of = lambda seed=0, **fields: np.asarray(
+        compiled(batch._replace(**fields), jax.random.key(seed))
+    )
+    before, gamma = of(), subject.discount
+    drawn = not np.allclose(before, of(seed=1))
+    real = batch.weight > 0
+    ends = batch.last & real
 
-    def say(i, expected, wrong, where):
+    def say(question, wrong, where):
         off = np.abs(wrong)[where]
         if not off.size:
-            return Check(f"learner: {NAMES[i]}", ISOLATES[i], "", "no such step", "skip")
+            return question.skip("no such step")
         fine = off.max() < 1e-3
         got = "the same" if fine else f"up to {off.max():.3g} apart in {len(off)} steps"
-        verdict: Verdict = "pass" if fine else "fail"
-        name, isolates = f"learner: {NAMES[i]}", ISOLATES[i]
-        return Check(name, isolates, expected, got, verdict, component, ADVICE[i])
+        return question.answer(fine, got, component)
 
-    values = _values(agent, state, batch)
-    if gamma is None or values is None or drawn:
-        reason = "targets are drawn at random" if drawn else "no values"
-        reason = "the discount is not known: give it" if gamma is None else reason
-        yield Check(f"learner: {NAMES[0]}", ISOLATES[0], "", reason, "skip")
+    if gamma is None:
+        yield BOOTSTRAP.skip("the discount is not known: give it")
+    elif drawn:
+        yield BOOTSTRAP.skip("targets are drawn at random")
+    elif not has_values(subject.agent, subject.spec):
+        yield BOOTSTRAP.skip("no values")
     else:
-        ended, cut = (
-            targets(batch._replace(discount=jnp.where(ends, x, batch.discount))) for x in (0.0, 1.0)
-        )
-        yield say(0, "gamma V", cut - ended - gamma * np.asarray(values)[:, 1:], ends)
-    rng = np.random.default_rng(0)
-    more = jnp.asarray(rng.normal(size=batch.reward.shape), jnp.float32)
-    once, thrice = (targets(batch._replace(reward=batch.reward + n * more)) for n in (1, 3))
-    before = targets(batch)
-    yield say(1, "three times the change", (thrice - before) - 3 * (once - before), real)
+        value = partial(subject.agent.learner.value, subject.state.learner.params)
+        values = np.asarray(compilation.jit(jax.vmap(value))(batch))
+        ended, cut = (of(discount=np.where(ends, np.float32(x), batch.discount)) for x in (0, 1))
+        yield say(BOOTSTRAP, cut - ended - gamma * values[:, 1:], ends)
+    more = np.random.default_rng(0).normal(size=batch.reward.shape).astype(np.float32)
+    once, thrice = (of(reward=batch.reward + np.float32(n) * more) for n in (1, 3))
+    yield say(REWARDS, (thrice - before) - 3 * (once - before), real)
     passed = np.cumsum(ends, axis=1) - ends > 0  # steps after the first end of their unroll
     # After a termination nothing counts anyway; so all ends are cuts here.
-    cuts = batch._replace(discount=jnp.where(ends, 1.0, batch.discount))
-    other = targets(cuts._replace(reward=batch.reward + 10.0 * passed))
-    yield say(
-        2, "no change", other - targets(cuts), real & ~passed & passed.any(axis=1, keepdims=True)
-    )
+    cuts = np.where(ends, np.float32(1), batch.discount)
+    other = of(discount=cuts, reward=batch.reward + np.float32(10) * passed)
+    early = real & ~passed & passed.any(axis=1, keepdims=True)
+    yield say(SPLIT, other - of(discount=cuts), early)
 
 
-def _targets(agent: Agent, state: LearnerState, batch: Trajectory, key: Any) -> Array | None:
-    learner = agent.learner
+def _targets(subject: Subject, batch: Trajectory, key: Any) -> Array | None:
+    learner, state = subject.agent.learner, subject.state.learner
     prepared = getattr(learner, "samples", lambda params, trajectory: trajectory)
 
     def one(trajectory):
@@ -90,9 +93,3 @@ def _targets(agent: Agent, state: LearnerState, batch: Trajectory, key: Any) -> 
         return metrics.get("target", trajectory.extras.get("return"))
 
     return jax.vmap(one, axis_name="batch")(batch.masked())
-
-
-def _values(agent, state, batch):
-    value = partial(agent.learner.value, state.params)
-    known = jax.eval_shape(value, jax.tree.map(lambda x: x[0], batch)) is not None
-    return jax.jit(jax.vmap(value))(batch) if known else None

@@ -1,6 +1,7 @@
 """DQN: targets of a tabular network by hand, exploration, and the target network."""
 
 import dataclasses
+import functools
 
 import dm_env
 import jax
@@ -20,8 +21,8 @@ from tests.agents_zoo.trajectories import trajectory
 
 KEY = jax.random.key(0)
 # Q of observation i and action j, of the network and of its target.
-ONLINE = jnp.array([[1.0, 2.0], [5.0, 3.0], [0.0, 4.0], [7.0, 6.0]])
-TARGET = jnp.array([[0.0, 0.0], [10.0, 20.0], [30.0, 40.0], [50.0, 60.0]])
+ONLINE = np.float32([[1, 2], [5, 3], [0, 4], [7, 6]])
+TARGET = np.float32([[0, 0], [10, 20], [30, 40], [50, 60]])
 
 
 class Outputs(dict):
@@ -31,11 +32,16 @@ class Outputs(dict):
 TABLE = Network(lambda key: ONLINE, lambda params, observation: Outputs(q=params[observation]))
 
 
+@functools.cache
+def compiled(**settings):
+    """Returns the compiled loss of parameters, target and trajectory."""
+    learner = dqn.DQN(TABLE, optax.sgd(1.0), dqn.Config(discount=0.5, **settings))
+    return jax.jit(lambda p, target, x: learner.loss(p, x, KEY, LearnerState(p, (), target)))
+
+
 def loss(trajectory, **settings):
     """Returns the loss of each step, and its metrics."""
-    learner = dqn.DQN(TABLE, optax.sgd(1.0), dqn.Config(discount=0.5, **settings))
-    state = LearnerState(ONLINE, (), TARGET)
-    return learner.loss(ONLINE, jax.tree.map(jnp.asarray, trajectory), KEY, state)
+    return compiled(**settings)(ONLINE, TARGET, trajectory)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +74,8 @@ def test_dqn_n_steps_within_a_sequence_stop_at_its_ends():
 
 
 def test_dqn_gradient_is_of_the_value_and_not_of_its_target():
-    learner = dqn.DQN(TABLE, optax.sgd(1.0), dqn.Config(discount=0.5))
-    state = LearnerState(ONLINE, (), ONLINE)
-    steps = jax.tree.map(jnp.asarray, trajectory(reward=[1], action=[1]))
-    grads = jax.grad(lambda p: learner.loss(p, steps, KEY, state)[0].sum())(ONLINE)
+    steps = trajectory(reward=[1], action=[1])
+    grads = jax.jit(jax.grad(lambda p: compiled()(p, ONLINE, steps)[0].sum()))(ONLINE)
     expected = np.zeros((4, 2))
     expected[0, 1] = 2 - (1 + 0.5 * 5)
     np.testing.assert_allclose(grads, expected)
@@ -89,10 +93,10 @@ def test_dqn_priority_is_the_absolute_error():
 def test_dqn_target_is_a_copy_now_and_then():
     spec = environments.make("jax:CartPole-v1").spec()
     agent = dqn.Config(backbone=MLP((8,)), target_period=3).make(spec)
-    state = agent.learner.init(KEY)
+    state = jax.jit(agent.learner.init)(KEY)
     batch = trajectory(observation=np.ones((2, 4), np.float32) * [[1], [2]], reward=[1], action=[0])
-    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], batch)
-    same = lambda x, y: jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), x, y))
+    batch = jax.tree.map(lambda x: x[None], batch)
+    same = lambda x, y: jax.tree.all(jax.tree.map(np.array_equal, x, y))
     learn = jax.jit(agent.learner.learn)
     targets = [state.extra]
     for update in range(1, 8):
@@ -127,12 +131,12 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
 def test_dqn_does_not_count_the_ignored_step():
     actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
     timestep = lambda kind: dm_env.TimeStep(
-        jnp.array([kind]), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int)
+        np.int32([kind]), np.zeros(1), np.ones(1), np.zeros(1, int)
     )
-    state = core.initial_actor_state(actor, 1)
+    act = jax.jit(lambda now, state: core.act(actor, ONLINE, key, 0, now, state)[1])
+    state, key = core.initial_actor_state(actor, 1), np.zeros(2, np.uint32)
     for kind in (0, 1, 2, 0, 2):
-        arguments = ONLINE, jnp.zeros(2, jnp.uint32), 0, timestep(kind), state
-        _, state, _ = core.act(actor, *arguments)
+        state = act(timestep(kind), state)
     assert state[1] == 3
 
 
@@ -163,25 +167,30 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
     spec = environments.make("jax:CartPole-v1").spec()
     config = dqn.Config(backbone=GRU(MLP((8,)), 8), sequence_length=4, burn_in=3)
     learner = config.make(spec).learner
-    state = learner.init(KEY)
     rng = np.random.default_rng(0)
     observation = rng.normal(size=(8, 4)).astype(np.float32)
     steps = trajectory(observation=observation, reward=np.ones(7), action=np.zeros(7, np.int32))
-    core = {"backbone": jnp.asarray(rng.normal(size=(7, 8)), jnp.float32)}
-    steps = jax.tree.map(jnp.asarray, steps._replace(extras={"core": core}))
+    core = {"backbone": rng.normal(size=(7, 8)).astype(np.float32)}
+    steps = steps._replace(extras={"core": core})
 
-    def total(observation):
-        x = steps._replace(observation=observation)
-        return learner.loss(state.params, x, KEY, state)[0].sum()
+    @jax.jit
+    def compute(steps):
+        state = learner.init(KEY)
 
-    grads = jax.grad(total)(steps.observation)
+        def loss(observation):
+            x = steps._replace(observation=observation)
+            found = learner.loss(state.params, x, KEY, state)[0]
+            return found.sum(), found
+
+        grads, found = jax.grad(loss, has_aux=True)(steps.observation)
+        warm = learner.network.warm_up(state.params, steps, 3)
+        return grads, found, *(learner.network.unroll(state.params, x).q for x in (steps, warm))
+
+    grads, found, whole, rest = jax.device_get(compute(steps))
     np.testing.assert_array_equal(grads[:3], 0)
     assert np.abs(grads[3:7]).max(axis=1).min() > 0
-    found, _ = learner.loss(state.params, steps, KEY, state)
     np.testing.assert_array_equal(found[:3], 0)
     # The state after the burn-in is that of one long unroll.
-    whole = learner.network.unroll(state.params, steps).q
-    rest = learner.network.unroll(state.params, learner.network.warm_up(state.params, steps, 3)).q
     np.testing.assert_allclose(rest, whole[3:], atol=1e-6)
 
 
@@ -189,12 +198,11 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
         {"n_step": 3, "duelling": True, "prioritised": True, "beta_steps": 500},
         {"period": 8, "updates": 2, "double": False, "loss": "huber"},
         {"backbone": GRU(MLP((8,)), 8), "sequence_length": 6, "burn_in": 2, "period": 4},
     ],
-    ids=["plain", "rainbow", "periodic", "recurrent"],
+    ids=["rainbow", "periodic", "recurrent"],
 )
 def test_dqn_host_and_device_agree(settings):
     config = dqn.Config(backbone=MLP((16,)), min_size=64, capacity=200, batch_size=16)

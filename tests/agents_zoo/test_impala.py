@@ -1,5 +1,7 @@
 """IMPALA: V-trace by hand and by a slow reference, its limits, and agreement of trainers."""
 
+import functools
+
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -27,20 +29,34 @@ TABLE = Network(
     lambda key: {},
     lambda params, i: Outputs(value=params["v"][i], policy=Categorical(params["l"][i])),
 )
-HALF = {"v": jnp.array([1.0, 2, 3]), "l": jnp.zeros((3, 2))}  # both actions alike
+HALF = {"v": np.float32([1, 2, 3]), "l": np.zeros((3, 2), np.float32)}  # both actions alike
 
 
 def acted(steps, ratio):
     """Returns steps whose actor had probabilities such that pi / mu is `ratio`, pi being 1/2."""
-    log_prob = jnp.log(0.5) - jnp.log(jnp.asarray(ratio, jnp.float32))
-    return jax.tree.map(jnp.asarray, steps._replace(extras={"log_prob": log_prob}))
+    return steps._replace(extras={"log_prob": np.float32(np.log(0.5) - np.log(ratio))})
+
+
+@functools.cache
+def compiled(config):
+    """Returns the compiled loss of parameters and steps, and its gradient."""
+    learner_class = a2c.A2C if isinstance(config, a2c.Config) else impala.Impala
+    learner = learner_class(TABLE, optax.sgd(1.0), config)
+
+    def total(params, steps):
+        found = learner.loss(params, steps, KEY, LearnerState(params, ()))
+        return found[0].sum(), found
+
+    def both(params, steps):
+        (_, found), grads = jax.value_and_grad(total, has_aux=True)(params, steps)
+        return found, grads
+
+    return jax.jit(both)
 
 
 def loss(params, steps, module=impala, **settings):
     """Returns the loss of each step, and metrics."""
-    config = module.Config(**settings)
-    learner = {impala: impala.Impala, a2c: a2c.A2C}[module](TABLE, optax.sgd(1.0), config)
-    return learner.loss(params, steps, KEY, LearnerState(params, ()))
+    return compiled(module.Config(**settings))(params, steps)[0]
 
 
 # Ratios 1/2 and 2 (clipped to 1), gamma 1/2, lambda 1: TD errors are 1 + V'/2 - V = 1 and 1/2.
@@ -62,7 +78,7 @@ def test_impala_loss_by_hand():
 
 def test_impala_gradient_by_hand():
     """Values move towards constant targets; ratios are constants, too."""
-    grads = jax.grad(lambda p: loss(p, STEPS, **BY_HAND)[0].sum())(HALF)
+    grads = compiled(impala.Config(**BY_HAND))(HALF, STEPS)[1]
     np.testing.assert_allclose(grads["v"], [-0.5 * 0.625, -0.5 * 0.5, 0], rtol=1e-6)
     towards = np.array([-1, 1])  # towards the action taken: 0, 1
     np.testing.assert_allclose(grads["l"][:2, 0], towards * ADVANTAGE / 2, rtol=1e-6)
@@ -94,10 +110,16 @@ def drawn(steps, seed):
         last=last,
         action=rng.integers(0, 3, steps).astype(np.int32),
     )
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
     params = {"v": normal(steps + 1), "l": normal(steps + 1, 3)}
     mu = np.log(rng.uniform(0.1, 0.9, steps)).astype(np.float32)
-    return params, jax.tree.map(jnp.asarray, found._replace(extras={"log_prob": mu}))
+    return params, found._replace(extras={"log_prob": mu})
+
+
+def log_probs(logits, action):
+    """Returns the logarithms of a softmax at some actions, float64."""
+    chosen = np.take_along_axis(np.float64(logits), action[:, None], axis=1)[:, 0]
+    return chosen - np.log(np.exp(np.float64(logits)).sum(axis=1))
 
 
 def slow_vtrace(v, r, discount, ratio, trace, limit):
@@ -123,7 +145,7 @@ def test_impala_is_vtrace_off_policy(seed, limit):
     v, r, discount, last = (
         np.float64(x) for x in (params["v"], steps.reward, steps.discount, steps.last)
     )
-    log_pi = np.float64(Categorical(params["l"][:-1]).log_prob(steps.action))
+    log_pi = log_probs(params["l"][:-1], steps.action)
     ratio = np.exp(log_pi - np.float64(steps.extras["log_prob"]))
     targets, advantage = slow_vtrace(v, r, 0.9 * discount, ratio, 0.8 * (1 - last), limit)
     assert (ratio > limit).any()
@@ -134,19 +156,14 @@ def test_impala_is_vtrace_off_policy(seed, limit):
 
 def test_impala_on_policy_is_a2c():
     params, steps = drawn(40, 7)
-    log_prob = Categorical(params["l"][:-1]).log_prob(steps.action)
+    log_prob = np.float32(log_probs(params["l"][:-1], steps.action))
     steps = steps._replace(extras={"log_prob": log_prob})
     same = {"discount": 0.9, "value_cost": 0.7, "entropy_cost": 0.03}
-
-    def ours(p):
-        return loss(p, steps, trace=0.8, **same)[0]
-
-    def theirs(p):
-        return loss(p, steps, a2c, gae_lambda=0.8, **same)[0]
-
-    np.testing.assert_allclose(ours(params), theirs(params), rtol=1e-5, atol=1e-6)
-    grads = (jax.grad(lambda p, f=f: f(p).sum())(params) for f in (ours, theirs))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), *grads)
+    ours, our_grads = compiled(impala.Config(trace=0.8, **same))(params, steps)
+    theirs, their_grads = compiled(a2c.Config(gae_lambda=0.8, **same))(params, steps)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, our_grads, their_grads)
 
 
 @pytest.mark.parametrize(("discount", "target"), [(1.0, 1 + 0.5 * 2), (0.0, 1.0)])
@@ -158,13 +175,18 @@ def test_impala_bootstraps_a_truncated_episode_from_its_last_observation(discoun
 
 def test_impala_actor_records_the_log_prob_of_its_action():
     agent = impala.Config(MLP((8,)), **PLAIN).make(environments.make("jax:CartPole-v1").spec())
-    params, x = agent.learner.init(KEY).params, jnp.ones((2, 4))
-    timestep = dm_env.TimeStep(jnp.ones(2, int), jnp.zeros(2), jnp.ones(2), x)
+    x = np.ones((2, 4), np.float32)
+    timestep = dm_env.TimeStep(np.ones(2, int), np.zeros(2), np.ones(2), x)
     state = core.initial_actor_state(agent.actor, 2)
-    arguments = params, jnp.zeros(2, jnp.uint32), 0, timestep, state
-    action, _, extras = core.act(agent.actor, *arguments)
-    expected = agent.actor.network.apply(params, x).policy.log_prob(action)
-    np.testing.assert_allclose(extras["log_prob"], expected, atol=1e-6)
+
+    @jax.jit
+    def recorded_and_expected():
+        params = agent.learner.init(KEY).params
+        arguments = params, jnp.zeros(2, jnp.uint32), 0, timestep, state
+        action, _, extras = core.act(agent.actor, *arguments)
+        return extras["log_prob"], agent.actor.network.apply(params, x).policy.log_prob(action)
+
+    np.testing.assert_allclose(*recorded_and_expected(), atol=1e-6)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from dm_env import specs
 
 from agents_zoo import a2c, ddpg, dqn, impala, ppo, sac, td3
 from rlws import networks
-from rlws.trainers import HostTrainer
+from rlws.trainers import HostTrainer, core
+from rlws.types import EnvironmentSpec
 
 SMALL = networks.MLP((8,))
 REPLAY = {"min_size": 20, "capacity": 60, "batch_size": 4}
@@ -64,8 +65,9 @@ class Nested(dm_env.Environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", AGENTS.values(), ids=AGENTS)
-def test_agents_learn_from_nested_observations(config):
+@pytest.mark.parametrize("name", ["recurrent ppo", "dqn", "sac"])
+def test_agents_learn_from_nested_observations(name):
+    config = AGENTS[name]
     make = lambda seed, index: Nested(seed, isinstance(config, CONTINUOUS))
     first, *_, last = HostTrainer(num_envs=2).train(config, make, steps=80)
     assert last.updates > 0
@@ -73,3 +75,24 @@ def test_agents_learn_from_nested_observations(config):
     shapes = lambda params: jax.tree.map(np.shape, params)
     assert shapes(first.params) == shapes(last.params)
     assert all(value == 5 for value in last.returns)
+
+
+@pytest.mark.parametrize("config", AGENTS.values(), ids=AGENTS)
+def test_agents_take_nested_observations(config):
+    """Whatever the agent, its actor, adder, loss and update can be traced with them."""
+    environment = Nested(0, isinstance(config, CONTINUOUS))
+    spec = EnvironmentSpec(
+        environment.observation_spec(),
+        environment.action_spec(),
+        environment.reward_spec(),
+        environment.discount_spec(),
+    )
+    agent = config.make(spec)
+
+    def update():
+        state = core.init(agent, spec, 0, 2)
+        after = core.update(agent, state.learner, state.adder, core.seed_key())[0]
+        return state.learner.params, after.params
+
+    before, after = jax.eval_shape(update)
+    assert before == after

@@ -1,6 +1,7 @@
 """PPO: advantages, minibatches, clipping and annealing, against numbers by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -35,15 +36,14 @@ class Outputs(dict):
 
 def tabular(values):
     """Returns a network whose value of observation i is values[i]."""
-    table = jnp.asarray(values)
-    apply = lambda params, observation: Outputs(value=table[observation])
+    apply = lambda params, observation: Outputs(value=jnp.asarray(values)[observation])
     return Network(lambda key: {}, apply)
 
 
 def samples(values, **fields):
     config = small(discount=0.9, gae_lambda=0.8)
     learner = ppo.PPO(tabular(values), optax.sgd(1.0), config)
-    return learner.samples({}, trajectory(**fields))
+    return jax.device_get(jax.jit(learner.samples)({}, trajectory(**fields)))
 
 
 def test_ppo_advantages_in_the_middle_of_an_episode():
@@ -65,24 +65,31 @@ def test_ppo_advantages_bootstrap_from_the_last_observation_of_a_truncated_episo
     np.testing.assert_allclose(np.array(found)[[0, 1, 3]], [7.56, 8, 1.6], atol=1e-6)
 
 
+SPEC = environments.make("jax:CartPole-v1").spec()
+
+
+@functools.cache
+def batch_loss(**settings):
+    """Returns the compiled loss of a batch, its parameters all zero: uniform policy, value 0."""
+    config = small(backbone=MLP((8,)), normalise_advantages=False, **settings)
+    learner = config.make(SPEC).learner
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(learner.init, KEY))
+    return jax.jit(lambda batch: learner.batch_loss(state.params, batch, KEY, state))
+
+
 def loss_of(ratio, advantage, **settings):
     """Returns loss and metrics of two steps with these probability ratios and advantages."""
-    spec = environments.make("jax:CartPole-v1").spec()
-    config = small(normalise_advantages=False, **settings)
-    learner = config.make(spec).learner
-    params = jax.tree.map(jnp.zeros_like, learner.init_params(KEY))  # uniform policy, value 0
     batch = trajectory(
         observation=np.zeros((3, 4), np.float32), reward=[0, 0], action=[0, 1]
     ).without_final()
     extras = {
-        "log_prob": jnp.log(0.5) - jnp.log(jnp.array(ratio)),
-        "advantage": jnp.array(advantage),
-        "return": jnp.array([1.0, 2.0]),
-        "value": jnp.array([0.9, -0.5]),
+        "log_prob": np.float32(np.log(0.5) - np.log(ratio)),
+        "advantage": np.float32(advantage),
+        "return": np.float32([1, 2]),
+        "value": np.float32([0.9, -0.5]),
     }
-    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], batch._replace(extras=extras))
-    state = learner.init(KEY)
-    loss, metrics = learner.batch_loss(params, batch, KEY, state)
+    batch = jax.tree.map(lambda x: x[None], batch._replace(extras=extras))
+    loss, metrics = batch_loss(**settings)(batch)
     return float(loss), {name: float(x) for name, x in metrics.items()}
 
 
@@ -159,9 +166,24 @@ def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
     assert np.abs(np.expm1(difference)).max() < 1e-5
 
 
-def test_ppo_each_epoch_sees_each_step_once(monkeypatch):
-    config = small(unroll_length=16, epochs=3, minibatches=4)
-    agent, state, batch = real_batch(config)
+def drawn(config, num_envs=4):
+    """Returns an agent's learner state and a batch as its actor might have collected it."""
+    agent, rng = config.make(SPEC), np.random.default_rng(0)
+    last = rng.random((num_envs, config.unroll_length)) < 0.2
+    normal = lambda *shape: rng.normal(size=(num_envs, *shape)).astype(np.float32)
+    one = lambda i: trajectory(
+        observation=normal(config.unroll_length + 1, 4)[i],
+        reward=normal(config.unroll_length)[i],
+        action=rng.integers(0, 2, config.unroll_length).astype(np.int32),
+        last=last[i],
+    )._replace(extras={"log_prob": np.full(config.unroll_length, np.log(0.5), np.float32)})
+    batch = jax.tree.map(lambda *x: np.stack(x), *map(one, range(num_envs)))
+    return agent, jax.jit(agent.learner.init)(KEY), batch
+
+
+def test_ppo_each_epoch_sees_each_step_once():
+    config = small(backbone=MLP((8,)), unroll_length=16, epochs=3, minibatches=4)
+    agent, state, batch = drawn(config)
     seen = []
 
     class Counting(ppo.PPO):
@@ -170,7 +192,7 @@ def test_ppo_each_epoch_sees_each_step_once(monkeypatch):
             return super().loss(params, trajectory, key, state)
 
     fields = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
-    names = jnp.arange(batch.reward.size).reshape(batch.reward.shape)
+    names = np.arange(batch.reward.size).reshape(batch.reward.shape)
     batch = batch._replace(extras={**batch.extras, "name": names})
     jax.jit(Counting(**fields).learn)(state, batch, KEY)
     jax.effects_barrier()
@@ -179,24 +201,22 @@ def test_ppo_each_epoch_sees_each_step_once(monkeypatch):
 
 
 def test_ppo_minibatches_must_divide_the_batch():
-    config = small(unroll_length=18, minibatches=5)
+    agent, state, batch = drawn(small(unroll_length=18, minibatches=5), num_envs=1)
     with pytest.raises(SettingError, match="18 steps of a batch must be minibatches=5 of whole"):
-        real_batch(config, num_envs=1)
+        jax.eval_shape(agent.learner.learn, state, batch, KEY)
 
 
 def test_ppo_anneals_to_nothing():
-    config = small(unroll_length=16, anneal_steps=64)
-    agent, state, batch = real_batch(config)
+    config = small(backbone=MLP((8,)), unroll_length=16, anneal_steps=64)
+    agent, state, batch = drawn(config)
     learn = jax.jit(agent.learner.learn)
     moved, _ = learn(state, batch, KEY)
     assert moved.extra == (batch.weight > 0).sum()
-    whole = dataclasses.replace(config, anneal_steps=None).make(
-        environments.make("jax:CartPole-v1").spec()
-    )
+    whole = dataclasses.replace(config, anneal_steps=None).make(SPEC)
     full, _ = jax.jit(whole.learner.learn)(state, batch, KEY)
     # Nothing learned from yet: the whole rate. Later less, and at last none.
     jax.tree.map(np.testing.assert_allclose, moved.params, full.params)
-    still, _ = learn(state._replace(extra=jnp.float32(64)), batch, KEY)
+    still, _ = learn(state._replace(extra=np.float32(64)), batch, KEY)
     jax.tree.map(np.testing.assert_array_equal, still.params, state.params)
 
 
@@ -205,8 +225,7 @@ def test_ppo_stops_at_the_target_divergence():
     config = small(unroll_length=16, epochs=8, learning_rate=0.01)
     agent, state, batch = real_batch(config)
     free, _ = jax.jit(agent.learner.learn)(state, batch, KEY)
-    spec = environments.make("jax:CartPole-v1").spec()
-    strict = dataclasses.replace(config, target_kl=1e-4).make(spec)
+    strict = dataclasses.replace(config, target_kl=1e-4).make(SPEC)
     held, _ = jax.jit(strict.learner.learn)(state, batch, KEY)
     distance = lambda s: optax.tree.norm(optax.tree.sub(s.params, state.params))
     assert 0 < distance(held) < distance(free) / 2
@@ -219,16 +238,20 @@ def test_ppo_stops_at_the_target_divergence():
 
 
 def test_ppo_initial_policy_is_near_uniform_and_weights_are_orthogonal():
-    spec = environments.make("jax:CartPole-v1").spec()
-    learner = small().make(spec).learner
-    params = learner.init_params(KEY)
+    learner = small(backbone=MLP((16, 8))).make(SPEC).learner
+
+    @jax.jit
+    def initial():
+        params = learner.init_params(KEY)
+        return params, learner.network.apply(params, jnp.ones(4)).policy.entropy()
+
+    params, entropy = jax.device_get(initial())
     for name, module in params.items():
         gain = 0.01 if name.startswith("policy/") else 1.0 if name.startswith("value/") else 2**0.5
         w = np.asarray(module["w"])
         gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
         np.testing.assert_allclose(gram, gain**2 * np.eye(len(gram)), atol=1e-5)
         np.testing.assert_array_equal(module["b"], 0)
-    entropy = learner.network.apply(params, jnp.ones(4)).policy.entropy()
     assert entropy == pytest.approx(np.log(2), rel=0.01)
 
 
@@ -238,7 +261,7 @@ def test_ppo_acts_in_continuous_spaces_within_the_bounds():
         specs.Array((3,), np.float32), actions, specs.Array((), float), specs.Array((), float)
     )
     network = small().make(spec).learner.network
-    policy = network.apply(network.init(KEY), jnp.ones(3)).policy
+    policy = jax.jit(lambda: network.apply(network.init(KEY), jnp.ones(3)).policy)()
     np.testing.assert_allclose(policy.mean, [0.0, 0.5], atol=0.05)
     np.testing.assert_allclose(jnp.exp(policy.log_std), [2.0, 0.5], rtol=1e-6)
     with pytest.raises(SettingError, match="vector of real numbers"):
@@ -275,8 +298,9 @@ def test_ppo_with_memory_learns_what_it_cannot_without():
 
 
 def test_ppo_equal_advantages_teach_nothing_and_stay_finite():
-    advantage, weight = jnp.full((3, 5), 0.1), jnp.ones((3, 5)).at[0, 0].set(0)
-    found = jax.vmap(lambda x, w: standardise(x, w), axis_name="batch")(advantage, weight)
+    advantage, weight = np.full((3, 5), 0.1, np.float32), np.ones((3, 5), np.float32)
+    weight[0, 0] = 0
+    found = jax.jit(jax.vmap(standardise, axis_name="batch"))(advantage, weight)
     np.testing.assert_allclose(found, 0.0, atol=1e-3)
 
 
@@ -284,7 +308,7 @@ def test_ppo_advantages_are_standardised_over_real_steps_only():
     rng = np.random.default_rng(0)
     advantage, weight = rng.normal(size=(3, 5)).astype(np.float32), np.ones((3, 5), np.float32)
     weight[1, 2:4], advantage[1, 2:4] = 0, 1e6
-    found = jax.vmap(lambda x, w: standardise(x, w), axis_name="batch")(advantage, weight)
+    found = jax.jit(jax.vmap(standardise, axis_name="batch"))(advantage, weight)
     real = advantage[weight > 0].astype(np.float64)
     expected = (real - real.mean()) / real.std()
     np.testing.assert_allclose(np.asarray(found)[weight > 0], expected, rtol=1e-4, atol=1e-5)

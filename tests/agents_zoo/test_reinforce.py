@@ -11,6 +11,7 @@ import pytest
 from dm_env import StepType, TimeStep, specs
 
 from agents_zoo import reinforce
+from rlws.learner import LearnerState
 from rlws.networks import MLP, Backbone
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec, Row, Trajectory
@@ -63,13 +64,17 @@ def path(actions, rewards):
     step_type = [F, *[M] * (steps - 1), L, *[F] * (2 - steps)]
     states = [0, 1][:steps] + [2] * (3 - steps)
     timestep = TimeStep(
-        jnp.array(step_type, jnp.int32),
-        jnp.array([0, *rewards, *[jnp.nan] * (2 - steps)], float),
-        jnp.array([1, *[1] * (steps - 1), 0, *[jnp.nan] * (2 - steps)], float),
-        jnp.array(states, jnp.int32),
+        np.array(step_type, np.int32),
+        np.array([0, *rewards, *[np.nan] * (2 - steps)], float),
+        np.array([1, *[1] * (steps - 1), 0, *[np.nan] * (2 - steps)], float),
+        np.array(states, np.int32),
     )
-    rows = Row(timestep, jnp.array([*actions, 0, 0][:3], jnp.int32))
-    return Trajectory.from_rows(rows, jnp.array([1.0, steps > 1], float))
+    rows = Row(timestep, np.array([*actions, 0, 0][:3], np.int32))
+    return Trajectory.from_rows(rows, np.array([1.0, steps > 1], float))
+
+
+def state_with(learner, params, extra):
+    return LearnerState(params, learner.optimizer.init(params), extra, np.int32(0))
 
 
 def objective(network, params, discount):
@@ -83,13 +88,12 @@ def objective(network, params, discount):
 def expected_and_true_gradient(extra=0.0, learner_class=None, **settings):
     """Returns sum_tau p(tau) (what the update adds to params) and the gradient of the objective."""
     learner = make(spec_of(3, 2), learner_class, **settings)
-    state = learner.init(KEY)
-    names, tree = jax.tree.flatten(state.params)
+    names, tree = jax.tree.flatten(jax.eval_shape(learner.network.init, KEY))
     random = np.random.default_rng(1)
-    params = tree.unflatten([jnp.asarray(random.normal(size=leaf.shape)) for leaf in names])
-    state = state._replace(params=params, extra=jnp.asarray(extra, float))
+    params = tree.unflatten([random.normal(size=leaf.shape) for leaf in names])
+    state = state_with(learner, params, np.float64(extra))
     batches = [path(*both) for both in zip(PATHS, REWARDS, strict=True)]
-    batches = jax.tree.map(lambda *x: jnp.stack(x)[:, None], *batches)  # [3, 1, T]: each alone
+    batches = jax.tree.map(lambda *x: np.stack(x)[:, None], *batches)  # [3, 1, T]: each alone
 
     @jax.jit
     def both(state):
@@ -167,20 +171,20 @@ def state_of(learner, values=(0.0, 0, 0, 0, 0), extra=0.0):
     params = {"policy/linear": {"w": np.zeros((5, 2)), "b": np.log([1.0, 3.0])}}
     if learner.config.baseline == "value":
         params["value/linear"] = {"w": np.array(values)[:, None], "b": np.zeros(1)}
-    params = jax.tree.map(jnp.float32, params)
-    expected = jax.tree.map(jnp.shape, jax.eval_shape(learner.network.init, KEY))
-    assert jax.tree.map(jnp.shape, params) == expected
-    return learner.init(KEY)._replace(params=params, extra=jnp.float32(extra))
+    params = jax.tree.map(np.float32, params)
+    expected = jax.tree.map(np.shape, jax.eval_shape(learner.network.init, KEY))
+    assert jax.tree.map(np.shape, params) == expected
+    return state_with(learner, params, np.float32(extra))
 
 
 def trajectory(step_type, discount, reward, states, action):
     timestep = TimeStep(
-        jnp.array(step_type, jnp.int32),
-        jnp.array([0, *reward], jnp.float32),
-        jnp.array([1, *discount], jnp.float32),
-        jnp.array(states, jnp.int32),
+        np.array(step_type, np.int32),
+        np.array([0, *reward], np.float32),
+        np.array([1, *discount], np.float32),
+        np.array(states, np.int32),
     )
-    return Trajectory.from_rows(Row(timestep, jnp.array([*action, 0], jnp.int32)))
+    return Trajectory.from_rows(Row(timestep, np.array([*action, 0], np.int32)), np.float32(1))
 
 
 THREE = trajectory([F, M, M, L], [1, 1, 0], [1, 2, 4], [0, 1, 2, 3], [0, 1, 1])
@@ -207,31 +211,41 @@ BY_HAND = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["plain", "jitted", "vmapped"])
+def stacked(*trajectories):
+    return jax.tree.map(lambda *x: np.stack(x), *trajectories)
+
+
 @pytest.mark.parametrize("case", BY_HAND.values(), ids=BY_HAND)
-def test_reinforce_loss_equals_hand_worked_numbers(case, how):
+def test_reinforce_loss_equals_hand_worked_numbers(case):
+    """Of one trajectory, which with normalisation is a batch of one, and of two."""
     settings, values, extra, expected = case
     learner = make(discount=0.5, **settings)
     state = state_of(learner, values, extra)
-    args = (state.params, THREE, KEY, state)
-    if how == "vmapped":
-        batched = jax.tree.map(lambda x: jnp.stack([x, x]), THREE)
-        axes = (None, 0, None, None)
-        losses = jax.vmap(learner.loss, axes, axis_name="batch")(args[0], batched, *args[2:])[0]
-        np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-5)
-        return
-    loss = jax.jit(learner.loss) if how == "jitted" else learner.loss
-    if learner.config.normalise_advantages:  # over the batch axis, here a batch of one
-        loss = jax.vmap(learner.loss, (None, 0, None, None), axis_name="batch")
-        args = (args[0], jax.tree.map(lambda x: x[None], THREE), *args[2:])
-    np.testing.assert_allclose(np.squeeze(loss(*args)[0]), expected, rtol=1e-5)
+    vmapped = jax.vmap(learner.loss, (None, 0, None, None), axis_name="batch")
+    alone = vmapped if learner.config.normalise_advantages else learner.loss
+
+    @jax.jit
+    def losses(one, two):
+        return [f(state.params, x, KEY, state)[0] for f, x in ((alone, one), (vmapped, two))]
+
+    one = stacked(THREE) if learner.config.normalise_advantages else THREE
+    found, both = losses(one, stacked(THREE, THREE))
+    np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(both, [expected] * 2, rtol=1e-5)
+
+
+def test_reinforce_loss_needs_no_compilation():
+    settings, values, extra, expected = BY_HAND["value"]
+    learner = make(discount=0.5, **settings)
+    state = state_of(learner, values, extra)
+    found = learner.loss(state.params, jax.tree.map(jnp.asarray, THREE), KEY, state)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_reinforce_metrics_equal_hand_worked_numbers():
     learner = make(discount=0.5, baseline="value", entropy_cost=0.1)
     state = state_of(learner, (1, 2, 6, 9, 9))
-    batch = jax.tree.map(lambda x: x[None], THREE)
+    batch = stacked(THREE)
     _, metrics = jax.jit(learner.batch_loss)(state.params, batch, KEY, state)
     expected = {
         "policy_loss": 2 * RARE,
@@ -251,7 +265,7 @@ def test_reinforce_gradients_of_policy_and_value_equal_hand_worked_numbers(disco
     learner = make(discount=0.5, baseline="value")
     values = np.array([1, 2, 6, 16, 9])  # truncated, the return continues with 16
     state = state_of(learner, values)
-    episode = THREE._replace(discount=jnp.array([1.0, 1, discount]))
+    episode = THREE._replace(discount=np.float32([1, 1, discount]))
     loss = lambda params: learner.loss(params, episode, KEY, state)[0]
     grads = jax.jit(jax.grad(loss))(state.params)
     advantage = np.array(returns) - values[:3]
@@ -266,12 +280,17 @@ def test_reinforce_gradients_of_policy_and_value_equal_hand_worked_numbers(disco
 # --- Ends of episodes.
 
 
+@functools.cache
+def return_to_go(**settings):
+    """Returns the compiled returns of a learner with these settings, of trajectory and values."""
+    learner = make(**{"baseline": "value", "discount": 0.9, **settings})
+    of = lambda x, state: learner.loss(state.params, x, KEY, state)[1]["return_to_go"]
+    compiled = jax.jit(of)
+    return lambda x, values: np.asarray(compiled(x, state_of(learner, values)))
+
+
 def returns(trajectory, values, **settings):
-    settings = {"baseline": "value", "discount": 0.9} | settings
-    learner = make(**settings)
-    state = state_of(learner, values)
-    metrics = jax.jit(learner.loss)(state.params, trajectory, KEY, state)[1]
-    return np.asarray(metrics["return_to_go"])
+    return return_to_go(**settings)(trajectory, values)
 
 
 V = (1.0, 2.0, 3.0, 10.0, 100.0)
@@ -329,30 +348,27 @@ def batch_of(rewards, lengths, steps=4):
             [F] + [M] * (length - 1) + [L], [1] * (length - 1) + [0], [reward] * length,
             np.arange(length + 1) % 5, np.arange(length) % 2,
         )  # fmt: skip
-        grow = lambda x, n=length: jnp.pad(
-            x,
-            [(0, steps - n)],
-            constant_values=np.nan if x.dtype == jnp.float32 else 1,
+        grow = lambda x, n=length: np.pad(
+            x, [(0, steps - n)], constant_values=np.nan if x.dtype == np.float32 else 1
         )
         padded = jax.tree.map(grow, x)
-        episodes.append(padded._replace(weight=jnp.nan_to_num(padded.weight)))
-    return jax.tree.map(lambda *x: jnp.stack(x), *episodes)
+        episodes.append(padded._replace(weight=np.nan_to_num(padded.weight)))
+    return stacked(*episodes)
 
 
 def compute(learner, batch, state=None):
     state = state or state_of(learner, V)
-    value = jax.jit(jax.value_and_grad(learner.batch_loss, has_aux=True))
-    return jax.device_get(value(state.params, batch.masked(), KEY, state))
+    loss = lambda params, batch: learner.batch_loss(params, batch.masked(), KEY, state)
+    return jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params, batch))
 
 
-@pytest.mark.slow
 def test_reinforce_ignores_padding():
     learner = make(baseline="value", normalise_advantages=True, entropy_cost=0.1, discount=0.9)
     (loss, metrics), grads = compute(learner, batch_of([1.0, 2, -1], [4, 1, 3]))
     more = batch_of([1.0, 2, -1], [4, 1, 3], steps=7)
-    nothing = jax.tree.map(lambda x: jnp.full_like(x[:1], np.nan if x.dtype == float else 1), more)
-    nothing = nothing._replace(weight=jnp.zeros((1, 7)))
-    more = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), more, nothing)
+    bad = lambda x: np.full_like(x[:1], np.nan if x.dtype == np.float32 else 1)
+    nothing = jax.tree.map(bad, more)._replace(weight=np.zeros((1, 7), np.float32))
+    more = jax.tree.map(lambda x, y: np.concatenate([x, y]), more, nothing)
     (padded_loss, padded), padded_grads = compute(learner, more)
     assert np.isfinite(loss)
     np.testing.assert_allclose(loss, padded_loss, rtol=1e-5)
@@ -382,7 +398,7 @@ def test_reinforce_of_equal_advantages_is_finite(baseline):
 def test_reinforce_moving_average_follows_its_decay_and_lags_the_update():
     learner = make(baseline="moving_average", baseline_decay=0.75, optimizer=optax.sgd(0.0))
     state, learn = state_of(learner), jax.jit(learner.learn)
-    assert learner.init(KEY).extra == 0
+    assert jax.jit(learner.init)(KEY).extra == 0
     # Mean returns to go: 8, then (0, then 3 * (2 + 1) / 2 and 1) over 3 steps, then -4.
     average = 0.0
     for i, (rewards, lengths, mean) in enumerate(
@@ -425,7 +441,8 @@ def outcome(config):
     learner = config.make(SPEC).learner
     state = learner.init(KEY)
     for rewards in ([1.0, 2, -1], [4.0, 0, 1]):
-        state, _ = learner.learn(state, batch_of(rewards, [4, 1, 3]), KEY)
+        batch = jax.tree.map(jnp.asarray, batch_of(rewards, [4, 1, 3]))
+        state, _ = learner.learn(state, batch, KEY)
     return state.params, state.extra
 
 

@@ -1,5 +1,8 @@
 """SAC: the squashed policy, its temperature and who gets which gradient."""
 
+import dataclasses
+import functools
+
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -21,6 +24,18 @@ SPEC = EnvironmentSpec(
     specs.Array((3,), np.float32), ACTIONS, specs.Array((), float), specs.Array((), float)
 )
 CONFIG = sac.Config(backbone=MLP((8,), "relu"), capacity=100, min_size=10, batch_size=4)
+LEARNER = CONFIG.make(SPEC).learner
+
+
+@functools.cache
+def initial():
+    return jax.jit(LEARNER.init)(KEY)
+
+
+@functools.cache
+def metrics_of():
+    """Returns the compiled metrics of a loss, of parameters, one trajectory and a state."""
+    return jax.jit(lambda params, one, state: LEARNER.loss(params, one, KEY, state)[1])
 
 
 def policy(mean=0.0, std=1.0, half_range=2.0):
@@ -45,16 +60,22 @@ def test_tanh_normal_log_prob_of_a_saturated_sample_is_exact():
 
 @pytest.mark.parametrize("mean", [0.0, 0.7])
 def test_tanh_normal_integrates_to_one(mean):
-    density = lambda a: float(jnp.exp(policy(mean).log_prob(jnp.array([a]))))
+    log_prob = jax.jit(lambda a: policy(mean).log_prob(a))
+    density = lambda a: float(np.exp(log_prob(np.float32([a]))))
     total, _ = integrate.quad(density, -2, 2, limit=100, epsabs=1e-4)
     assert total == pytest.approx(1.0, abs=2e-3)
 
 
 def test_tanh_normal_samples_have_the_log_prob_they_come_with():
     distribution = policy(0.3, 0.5)
-    for key in jax.random.split(KEY, 5):
+
+    @jax.jit
+    def both(key):
         action, log_prob = distribution.sample_and_log_prob(key)
-        np.testing.assert_allclose(log_prob, distribution.log_prob(action), atol=1e-4)
+        return log_prob, distribution.log_prob(action)
+
+    for key in jax.random.split(KEY, 5):
+        np.testing.assert_allclose(*both(key), atol=1e-4)
     assert policy(10.0).mode() > 1.98
 
 
@@ -66,60 +87,65 @@ def batch_of(count=4, discount=1.0):
         action=rng.uniform([-2, 0], [2, 1], (1, 2)).astype(np.float32),
         discount=[discount],
     )
-    return jax.tree.map(lambda *x: jnp.stack(x), *[one() for _ in range(count)])
+    return jax.tree.map(lambda *x: np.stack(x), *[one() for _ in range(count)])
+
+
+def one_of(**fields):
+    return jax.tree.map(lambda x: x[0], batch_of(**fields))
+
+
+@functools.cache
+def learn():
+    """Returns a compiled update, of the entropy that is wanted, a state and a batch."""
+
+    def update(target_entropy, state, batch):
+        config = dataclasses.replace(CONFIG, target_entropy=target_entropy)
+        return config.make(SPEC).learner.learn(state, batch, KEY)
+
+    return jax.jit(update)
 
 
 @pytest.mark.parametrize(("entropy", "rises"), [(3.0, True), (-3.0, False)])
 def test_sac_temperature_follows_the_entropy(entropy, rises):
     """Wanting more entropy than there is raises the temperature."""
     current = 0.0  # about; a fresh policy's
-    config = sac.Config(backbone=MLP((8,)), target_entropy=current + 10 * entropy)
-    learner = config.make(SPEC).learner
-    state = learner.init(KEY)
-    after, metrics = jax.jit(learner.learn)(state, batch_of(), KEY)
+    state = initial()
+    after, metrics = learn()(current + 10 * entropy, state, batch_of())
     assert (after.params["log_temperature"] > state.params["log_temperature"]) == rises
     assert metrics["temperature"] > 0
 
 
 def test_sac_losses_reach_their_own_parameters_only():
-    learner = CONFIG.make(SPEC).learner
-    state = learner.init(KEY)
-    one = jax.tree.map(lambda x: x[0], batch_of())
+    state, one = initial(), one_of()
 
     def part(name):
-        def total(params):
-            parts = learner.loss(params, one, KEY, state)[1]
-            return parts[name].sum()
-
-        grads = jax.grad(total)(state.params)
-        norm = lambda x: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(x))
-        return {name for name, grad in grads.items() if norm(grad) > 0}
+        total = lambda params: metrics_of()(params, one, state)[name].sum()
+        grads = jax.device_get(jax.jit(jax.grad(total))(state.params))
+        moves = lambda x: any(np.any(leaf) for leaf in jax.tree.leaves(x))
+        return {name for name, grad in grads.items() if moves(grad)}
 
     assert part("critic_loss") == {"critic"}
     assert part("policy_loss") == {"policy"}
 
 
 def test_sac_target_is_the_smaller_target_value_and_stops_at_termination():
-    learner = CONFIG.make(SPEC).learner
-    state = learner.init(KEY)
-    zeros = jax.tree.map(jnp.zeros_like, state.extra)
+    state = initial()
+    zeros = jax.tree.map(np.zeros_like, state.extra)
     # Target critics of constant 5 and 3: zero weights, those biases in the last layer.
     biased = {
-        name: {**module, "value/linear": {**module["value/linear"], "b": jnp.full(1, value)}}
+        name: {**module, "value/linear": {**module["value/linear"], "b": np.float32([value])}}
         for (name, module), value in zip(zeros.items(), (5.0, 3.0), strict=True)
     }
-    params = {**state.params, "critic": zeros, "log_temperature": jnp.float32(-1e9)}
+    params = {**state.params, "critic": zeros, "log_temperature": np.float32(-1e9)}
     state = state._replace(extra=biased, params=params)
     for discount, target in ((1.0, 1 + 0.99 * 3), (0.0, 1.0)):
-        one = jax.tree.map(lambda x: x[0], batch_of(discount=discount))
-        _, metrics = learner.loss(params, one, KEY, state)
+        metrics = metrics_of()(params, one_of(discount=discount), state)
         np.testing.assert_allclose(metrics["critic_loss"], target**2, rtol=1e-5)  # two of half
 
 
 def test_sac_targets_move_by_their_rate():
-    learner = CONFIG.make(SPEC).learner
-    state = learner.init(KEY)
-    after, _ = jax.jit(learner.learn)(state, batch_of(), KEY)
+    state = initial()
+    after, _ = jax.device_get(learn()(-2.0, state, batch_of()))
     expected = jax.tree.map(
         lambda old, new: 0.995 * old + 0.005 * new, state.extra, after.params["critic"]
     )
@@ -128,7 +154,7 @@ def test_sac_targets_move_by_their_rate():
 
 def test_sac_acts_uniformly_first_and_by_its_policy_later():
     agent = sac.Config(backbone=MLP((8,)), random_steps=500).make(SPEC)
-    params = agent.learner.init_params(KEY)
+    params = jax.jit(agent.learner.init_params)(KEY)
     params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
     params["policy"]["policy/linear"]["b"] = jnp.full(2, 9.0)  # means far at the upper bound
     state = core.initial_actor_state(agent.actor, 1)
@@ -165,15 +191,13 @@ def test_tanh_normal_log_prob_far_out_is_exact():
 
 def test_sac_target_counts_the_entropy_of_what_follows():
     """Haarnoja et al., 2018: min Q - alpha * log pi, of an action of the policy of now."""
-    learner = CONFIG.make(SPEC).learner
-    state = learner.init(KEY)
-    zeros = jax.tree.map(jnp.zeros_like, state.extra)
-    one = jax.tree.map(lambda x: x[0], batch_of())
+    state = initial()
+    zeros = jax.tree.map(np.zeros_like, state.extra)
 
     def beyond(temperature):
-        log_temperature = jnp.log(jnp.float32(temperature))
+        log_temperature = np.log(np.float32(temperature))
         params = {**state.params, "critic": zeros, "log_temperature": log_temperature}
-        _, metrics = learner.loss(params, one, KEY, state._replace(extra=zeros, params=params))
+        metrics = metrics_of()(params, one_of(), state._replace(extra=zeros, params=params))
         return float(np.sqrt(metrics["critic_loss"].squeeze()) - 1.0)  # two of half
 
     assert beyond(1e-9) == pytest.approx(0.0, abs=1e-6)

@@ -28,22 +28,14 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_doctor_finds_the_bug_and_the_mend_is_one(files):
-    broken, mended = (agent_config(str(file), []) for file in files)
-    only = ["P3", "P6", "P7"]
-    assert {c.name for c in diagnose(broken, only=only, seeds=2).failures} == {"P6 truncation"}
-    assert diagnose(mended, only=only, seeds=2).healthy
-
-
-@pytest.mark.slow
-def test_the_doctor_says_what_the_tutorial_says(files, capsys):
+def test_the_doctor_says_what_the_tutorial_says_and_the_mend_is_one(files, capsys):
     assert main(["diagnose", "broken.py"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     for line in re.findall(r"^fail (.*\n.*)\n", TUTORIAL.read_text(), re.MULTILINE):
         assert " ".join(line.split()) in said
-    broken, mended = (agent_config(str(file), []) for file in files)
-    assert {check.name for check in diagnose(broken).failures} == FAILED
-    assert diagnose(mended).healthy
+    assert set(re.findall(r" fail ([\w: ]+): truncation is ", said)) == FAILED
+    assert f"{len(FAILED)} fail," in said
+    assert diagnose(agent_config(str(files[1]), []), seeds=2).healthy
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from rlws.__main__ import main
 from rlws.diagnose import diagnose, show
 from rlws.testing import AgentConformance
 
+NO_MASKS = ("actor", "adder", "learner", *(f"P{i} " for i in (*range(1, 11), 12, 13)))
+
 
 def names(report):
     return {check.name for check in report.failures}
@@ -42,7 +44,7 @@ class NoDiscount(ppo.PPO):
         return ppo.PPO.samples(self, params, trajectory)
 
 
-class Summed(ppo.PPO):
+class Summed(a2c.A2C):
     def loss(self, params, trajectory, key, state):
         loss, metrics = super().loss(params, trajectory, key, state)
         return loss * jax.lax.psum(jnp.ones(()), "batch"), metrics
@@ -72,44 +74,39 @@ def planted(module, learner):
     return Config()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "only", "failed", "advice"),
-    [
-        (planted(ppo, SignFlipped), ["P4"], {"P4 bandit"}, "sign of the advantage"),
-        (
-            planted(ppo, TruncationEnds),
-            ["P6", "P7"],
-            {"P6 truncation"},
-            "truncation is treated as termination",
-        ),
-        (planted(ppo, NoDiscount), ["P3"], {"P3 reward later"}, "the discount is ignored"),
-        (planted(ppo, Summed), ["learner: copies"], {"learner: copies"}, "number of steps"),
-        (planted(dqn, FrozenTarget), ["learner: extra"], {"learner: extra"}, "target network"),
-    ],
-    ids=["sign", "truncation", "discount", "sum", "target"],
-)
-def test_planted_bugs_are_named(config, only, failed, advice):
-    report = diagnose(config, only=only, seeds=2, steps=1000)
-    assert names(report) == failed
-    assert not report.healthy
-    for check in report.failures:
-        assert advice in check.advice
-        assert check.component.split()[-1].split(".")[0] in (
-            "SignFlipped", "TruncationEnds", "NoDiscount", "PPO", "Summed", "DQN", "FrozenTarget"
-        )  # fmt: skip
+def shown(report):
     text = io.StringIO()
     show(report, Console(file=text, width=200))
-    assert advice in text.getvalue()
-    assert "not healthy" in text.getvalue()
+    return text.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "failed", "advice"),
+    [
+        (planted(ppo, SignFlipped), "P4 bandit", "sign of the advantage"),
+        (planted(ppo, NoDiscount), "P3 reward later", "the discount is ignored"),
+        (planted(a2c, Summed), "learner: copies", "number of steps"),
+        (planted(dqn, FrozenTarget), "learner: extra", "target network"),
+    ],
+    ids=["sign", "discount", "sum", "target"],
+)
+def test_planted_bugs_are_named(config, failed, advice):
+    report = diagnose(config, only=[failed], seeds=2, steps=1000)
+    (check,) = report.failures
+    assert (check.name, report.healthy) == (failed, False)
+    assert advice in check.advice
+    assert check.component.split()[-1].split(".")[0] in (
+        "SignFlipped", "NoDiscount", "PPO", "Summed", "DQN", "FrozenTarget"
+    )  # fmt: skip
+    assert advice in shown(report)
+    assert "not healthy" in shown(report)
 
 
 def test_a_healthy_agent_passes_and_says_what_does_not_apply():
-    config = a2c.Config()
-    report = diagnose(config, only=["actor", "P1 ", "P8", "P9"], seeds=2, steps=2000)
+    report = diagnose(a2c.Config(), only=["actor: ", "P8", "P9"])
     assert report.healthy
     verdicts = {check.name: check.verdict for check in report.checks}
-    assert verdicts["P1 one state"] == "pass"
     assert verdicts["P8 memory"] == verdicts["P9 bound"] == "skip"
     assert verdicts["actor: frequencies"] == "pass"
 
@@ -170,56 +167,81 @@ def test_wrong_targets_are_named(args, message, capsys):
 
 @pytest.mark.slow
 def test_all_fails_that_a_bug_brings_about():
-    report = diagnose(planted(ppo, TruncationEnds), seeds=2, steps=1000)
+    report = diagnose(planted(ppo, TruncationEnds), only=NO_MASKS, seeds=2, steps=1000)
     assert names(report) == {"learner: bootstrap", "learner: truncation", "P6 truncation"}
+    for check in report.failures:
+        if check.name.endswith("truncation"):
+            assert "truncation is treated as termination" in check.advice
+        assert check.component.split()[-1].split(".")[0] in ("TruncationEnds", "PPO")
+    assert "truncation is treated as termination" in shown(report)
 
 
-@pytest.mark.slow
-class TestReinforce(AgentConformance):
-    config = reinforce.Config()
-
-
-@pytest.mark.slow
-class TestA2C(AgentConformance):
-    config = a2c.Config()
-
-
-@pytest.mark.slow
-class TestIMPALA(AgentConformance):
-    config = impala.Config()
+# Each is asked once, with as many seeds as show it; PPO as `rlws diagnose` asks. Of masks, which
+# `networks.compose` knows about and agents do not, the probe is played by PPO, and by DQN, which
+# explores by itself.
 
 
 @pytest.mark.slow
 class TestPPO(AgentConformance):
     config = ppo.Config()
+    test_host_and_device_agree = None  # as tests/agents_zoo/test_ppo.py has it, on CartPole
+
+
+@pytest.mark.slow
+class TestRecurrentPPO(AgentConformance):
+    config = ppo.Config(backbone=networks.GRU())
+    seeds, only = 3, NO_MASKS
+    test_host_and_device_agree = None  # likewise
 
 
 @pytest.mark.slow
 class TestContinuousPPO(AgentConformance):
     config = ppo.Config()
     actions = "continuous"
+    seeds = 3
 
 
 @pytest.mark.slow
-class TestRecurrentPPO(AgentConformance):
-    config = ppo.Config(backbone=networks.GRU())
+class TestReinforce(AgentConformance):
+    config = reinforce.Config()
+    seeds, only = 3, NO_MASKS
+
+
+@pytest.mark.slow
+class TestA2C(AgentConformance):
+    config = a2c.Config()
+    seeds, only = 3, NO_MASKS
+    test_host_and_device_agree = None  # tests/agents_zoo/test_a2c.py
+
+
+@pytest.mark.slow
+class TestIMPALA(AgentConformance):
+    config = impala.Config()
+    seeds, only = 3, NO_MASKS
+    test_host_and_device_agree = None  # tests/agents_zoo/test_impala.py
 
 
 @pytest.mark.slow
 class TestDQN(AgentConformance):
     config = dqn.Config(prioritised=True, n_step=3, duelling=True)
+    seeds = 3
+    test_host_and_device_agree = None  # tests/agents_zoo/test_dqn.py
 
 
 @pytest.mark.slow
 class TestSAC(AgentConformance):
     config = sac.Config()
+    seeds = 3
 
 
 @pytest.mark.slow
 class TestTD3(AgentConformance):
     config = td3.Config()
+    seeds = 3
 
 
 @pytest.mark.slow
 class TestDDPG(AgentConformance):
     config = ddpg.Config()
+    seeds = 3
+    test_host_and_device_agree = None  # it is TD3, with other settings

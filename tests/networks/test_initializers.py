@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agents_zoo import dqn, ppo, sac, td3
-from rlws.diagnose.tabular import Tabular, blank
+from rlws.diagnose.tabular import Tabular, make_table
 from rlws.networks.initializers import Orthogonal, orthonormal
 from rlws.trainers import core
 
@@ -37,7 +37,7 @@ def test_orthonormal_of_nearly_dependent_columns():
 @pytest.mark.parametrize("module", [ppo, dqn, sac, td3])
 def test_agents_begin_without_calls_into_libraries(module):
     """Batches of those, from many seeds, have deadlocked on few cores."""
-    spec = Tabular(blank(), module in (sac, td3)).spec()
+    spec = Tabular(make_table(), module in (sac, td3)).spec()
     agent = module.Config().make(spec)
     seeds = jnp.arange(4, dtype=jnp.uint32)
     init = jax.jit(jax.vmap(lambda seed: core.init(agent, spec, seed, 2)))

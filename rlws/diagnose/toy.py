@@ -1,4 +1,4 @@
-"""The agent the doctor looks at: the same algorithm, small and quick to learn."""
+"""The agent the doctor looks at: the same algorithm, at toy size and quick to learn."""
 
 import dataclasses
 from typing import Any
@@ -34,8 +34,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def small(config: AgentConfig) -> tuple[AgentConfig, dict[str, Any]]:
-    """Returns the small version of an agent, and which settings make it so."""
+def toy(config: AgentConfig) -> AgentConfig:
+    """Returns the toy version of an agent."""
     names = {field.name for field in dataclasses.fields(config)}
     settings = {name: value for name, value in SETTINGS.items() if name in names}
     backbone = getattr(config, "backbone", None)
@@ -43,8 +43,6 @@ def small(config: AgentConfig) -> tuple[AgentConfig, dict[str, Any]]:
         settings["backbone"] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
     elif isinstance(backbone, Recurrent):
         settings["backbone"] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
-    else:
-        settings.pop("sequence_length", None)
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)
-    return change(config, settings), settings
+    return change(config, settings)

@@ -2,18 +2,14 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from agents_zoo import a2c, sac
-from rlws.diagnose.adders import collect
-from rlws.diagnose.spreads import check_spreads
-from rlws.diagnose.stream import NUM_ENVS, make_stream
-from rlws.diagnose.tabular import Tabular, blank
+from rlws.diagnose.entropy import check_entropy
+from rlws.diagnose.subject import Subject
+from rlws.diagnose.tabular import Tabular, make_table
 from rlws.networks import MLP
 from rlws.settings import Fraction
-from rlws.trainers import core
 from tests.diagnose.test_doctor import planted
 
 SMALL = dict(backbone=MLP((8,)))
@@ -39,13 +35,7 @@ class Relative(sac.Config):
 
 
 def verdicts(config, continuous=False):
-    spec = Tabular(blank(), continuous).spec()
-    agent = config.make(spec)
-    state = jax.jit(lambda: core.init(agent, spec, 0, NUM_ENVS))()
-    batches, found = collect(agent, state, make_stream(agent, spec, state))
-    list(found)
-    batch = jax.tree.map(jnp.asarray, batches[0])
-    checks = check_spreads(config, spec, state.learner, batch)
+    checks = check_entropy(Subject(config, Tabular(make_table(), continuous).spec()))
     return {check.name.removeprefix("learner: "): check.verdict for check in checks}
 
 
@@ -55,12 +45,12 @@ def verdicts(config, continuous=False):
     [
         (a2c.Config(**SMALL), False, {"entropy": "pass"}),
         (a2c.Config(**SMALL), True, {"entropy": "pass"}),
-        (planted(a2c, Peaked), False, {"entropy": "fail"}),
+        (dataclasses.replace(planted(a2c, Peaked), **SMALL), False, {"entropy": "fail"}),
         (sac.Config(**REPLAY), True, {"temperature": "pass"}),
         (dataclasses.replace(planted(sac, Backwards), **REPLAY), True, {"temperature": "fail"}),
         (Relative(**REPLAY), True, {}),
     ],
     ids=["bonus", "continuous", "peaked", "temperature", "backwards", "relative"],
 )
-def test_signs(config, continuous, expected):
+def test_entropy_signs(config, continuous, expected):
     assert verdicts(config, continuous) == expected

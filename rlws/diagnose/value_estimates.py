@@ -1,4 +1,4 @@
-"""What an agent believes: the value of an observation, in the rewards of the environment."""
+"""What an agent estimates: the value of an observation, in the rewards of the environment."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from rlws.agent import Agent
 from rlws.learner import Learner, LearnerState
 from rlws.networks import Network
 from rlws.normalise import ObservationStatistics, RewardScale
-from rlws.types import Array, Observation, Trajectory
+from rlws.types import Array, EnvironmentSpec, Observation, Trajectory
 
 
 def values(
@@ -22,17 +22,29 @@ def values(
     for term, own in zip(learner.terms, state.terms, strict=True):
         if isinstance(term, RewardScale):
             unit = own.deviation()
-    observations = observed(learner, state, observations)
-    found = learner.value(state.params, sequence(learner.network, observations, first))
+    found = learner.value(state.params, seen(learner, state, observations, first))
     return None if found is None else unit * found
 
 
-def observed(learner: Learner, state: LearnerState, observations: Observation) -> Observation:
-    """Returns observations [T, ...] as the network sees them."""
+def has_values(agent: Agent, spec: EnvironmentSpec) -> bool:
+    """Returns whether an agent has an idea of what observations are worth."""
+
+    def ask():
+        state = agent.learner.init(jax.random.key(0))
+        zeros = jax.tree.map(lambda x: jnp.stack([x, x]), spec.zero_observation())
+        return values(agent, state, zeros, jnp.array([True, False]))
+
+    return jax.eval_shape(ask) is not None
+
+
+def seen(
+    learner: Learner, state: LearnerState, observations: Observation, first: Array
+) -> Trajectory:
+    """Returns observations [T, ...] as the network sees them, in a trajectory of T - 1 steps."""
     for term in learner.terms:
         if isinstance(term, ObservationStatistics):
             observations = term.normalise(state.params[term.name], observations)
-    return observations
+    return sequence(learner.network, observations, first)
 
 
 def sequence(network: Network, observations: Observation, first: Array) -> Trajectory:

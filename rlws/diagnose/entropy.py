@@ -1,0 +1,68 @@
+"""Checks of what keeps a policy spread out: a bonus for entropy, or a temperature that is tuned."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from rlws.diagnose import compilation
+from rlws.diagnose.check import Check, Question, locate
+from rlws.diagnose.subject import Subject
+from rlws.learner import LearnerState
+from rlws.settings import SettingError, change
+
+ENTROPY = Question(
+    "learner: entropy",
+    "a bonus for entropy lowers the loss",
+    advice="a loss is minimised: subtract entropy_cost * entropy from it, once",
+)
+TEMPERATURE = Question(
+    "learner: temperature",
+    "it rises where entropy is below its target, and falls where it is above",
+    "higher for a higher target",
+    "minimise -log(temperature) * (log_prob + target_entropy), log_prob constant",
+)
+TEMPERATURES = ("temperature", "alpha")  # in the name of the parameter
+
+
+def check_entropy(subject: Subject) -> Iterator[Check]:
+    """Yields how an update changes with the settings that say how much entropy there shall be.
+
+    They are found by the names the zoo gives them: `entropy_cost` and `target_entropy`.
+    """
+    component = locate(subject.agent.learner, "loss")
+    if found := _learned(subject, "entropy_cost", 0.0, 1.0):
+        (_, before), (_, after) = found
+        entropy = float(before.get("entropy", 0.0))
+        more = float(after["loss"] - before["loss"])
+        if abs(entropy) > 0.01:  # of continuous actions it may have either sign
+            expected = "less" if entropy > 0 else "more, as entropy is negative"
+            got = f"{more:+.3g} with entropy {entropy:.3g}"
+            yield ENTROPY.answer(more * entropy < 0, got, component, expected)
+    if found := _learned(subject, "target_entropy", -10.0, 10.0):
+        low, high = (_temperatures(after.params) for after, _ in found)
+        rises = all(x < y for x, y in zip(low, high, strict=True))
+        if low:
+            yield TEMPERATURE.answer(rises, "higher" if rises else "not higher", component)
+
+
+def _learned(subject: Subject, name: str, *values: float) -> list[tuple[LearnerState, Any]]:
+    """Returns what an update comes to with each value; nothing where there is no choice."""
+    config, found = subject.config, []
+    if name not in {field.name for field in dataclasses.fields(config)}:
+        return []
+    for value in values:
+        try:
+            other = change(config, {name: value}).make(subject.spec).learner
+        except SettingError:  # it means something else to this agent
+            return []
+        learn = subject.learn if getattr(config, name) == value else compilation.jit(other.learn)
+        found.append(learn(subject.state.learner, subject.batches[0], jax.random.key(0)))
+    return found
+
+
+def _temperatures(params: Any) -> list[float]:
+    named = lambda path: any(name in jax.tree_util.keystr(path) for name in TEMPERATURES)
+    leaves = jax.tree.leaves_with_path(params)
+    return [float(x) for path, x in leaves if named(path) and x.ndim == 0]
