@@ -49,6 +49,11 @@ def remembered(make: Callable, by: Callable[..., Any] | None = None) -> Callable
     return made
 
 
+def remembered_of(make: Callable) -> Callable:
+    """Returns `make`, remembered, whose first argument, such as an agent, is known by identity."""
+    return remembered(make, by=lambda one, *rest: (id(one), *rest))
+
+
 def forget() -> None:
     """Forgets all that was made; for those who change code while it runs."""
     _made.clear()

@@ -675,8 +675,8 @@ BUGS = [
     Bug(
         "resume_forgets_how_many_rows_there_were",
         "rlws/trainers/rollout.py",
-        'self.step, self._now = np.uint32(facts["rows"]),',
-        "self.step, self._now = np.uint32(0),",
+        'self._clock[2], self._now = facts["rows"],',
+        "self._clock[2], self._now = 0,",
         "agents_zoo.reinforce",
         (),
         "tests/trainers/test_resume.py::test_stopped_and_resumed_is_bitwise_the_same",
