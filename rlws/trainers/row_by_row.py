@@ -10,51 +10,41 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.environments import rules
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import checkpoint
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
-from rlws.numerics.streams import Stream
 from rlws.settings import SettingError
 from rlws.trainers import acting, core
 from rlws.trainers.host_environments import HostEnvironments
-from rlws.trainers.learning import copied
+from rlws.trainers.learning import Learning, copied
 from rlws.trainers.row_buffer import RowBuffer
 from rlws.trainers.trainer import Snapshot
 from rlws.types import Array, EnvironmentSpec, Row
 
 
 class Carry(NamedTuple):
-    """What one turn leaves to the next."""
+    """What one turn leaves to the next, beside the state of the agent."""
 
-    state: core.State
     row: Row  # leaves [B, ...]: what was last seen, and the answer to it
-    begun: Array  # whether there is one
+    begun: Any  # whether there is one
     before: Any  # the actors' memory when they saw it, leaves [B, ...]
     actor: Any  # and now
-    clock: Array  # as `acting.clock`; then the learner's key and how many updates there may be
-
-
-class Programs(NamedTuple):
-    """The compiled functions of a run row by row."""
-
-    init: Any  # seed, clock -> carry
-    turn: Any  # carry (donated), timestep -> carry, (actions, [a rule is broken, it halts])
+    clock: (
+        Array | np.ndarray
+    )  # as `acting.clock`; then the learner's key and how many updates there may be
 
 
 @remembered_of
-def compile_turns(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Programs:
-    """Returns the program that adds a row, learns and acts, all in one dispatch."""
+def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
+    """Returns the program that adds a row, learns and acts, all in one dispatch.
+
+    From state and carry, donated, and timesteps (leaves [B, ...]) it comes to the next ones, to
+    actions, and to two flags: whether a rule is broken, and whether the run halts.
+    """
     updates = agent.adder.schedule(num_envs).updates
 
-    def init(seed, clock):
-        state = core.init(agent, spec, seed, num_envs)
-        row = core.example_row(agent, spec, state.learner.params)
-        row = jax.tree.map(lambda x: jnp.zeros((num_envs, *x.shape), x.dtype), row)
-        before, actor = (core.initial_actor_state(agent.actor, num_envs) for _ in range(2))
-        return Carry(state, row, jnp.bool_(False), before, actor, clock)
-
-    def turn(carry: Carry, timestep: dm_env.TimeStep):
-        state, row, begun, _, actor, clock = carry
+    def turn(state: core.State, carry: Carry, timestep: dm_env.TimeStep):
+        row, begun, _, actor, clock = carry
         rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
         found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
         wrong = begun & jnp.stack([rule.broken.any() for rule in found]).any()
@@ -67,22 +57,19 @@ def compile_turns(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Program
         state = jax.lax.cond(ready & ~reached, learn, lambda state: state, state)
         answer = acting.act(agent, state.learner.params, clock, timestep, actor)
         action, following, extras, clock = answer
-        row = Row(timestep, action, extras)
-        carry = Carry(state, row, jnp.bool_(True), actor, following, clock)
-        return carry, (action, jnp.stack([wrong, state.halted | reached]))
+        carry = Carry(Row(timestep, action, extras), jnp.bool_(True), actor, following, clock)
+        return state, carry, action, jnp.stack([wrong, state.halted | reached])
 
-    return Programs(jax.jit(init), sequential(turn, donate_argnums=0))
+    return sequential(turn, donate_argnums=(0, 1))
 
 
-class RowByRow:
+class RowByRow(Learning):
     """`Rollout` and `Learning` in one: a row, what is learned and the next action, one dispatch.
 
     For adders that may have a batch after every row: there, a dispatch costs more than a small
     network's update. So rows stay where the learner is, are looked at there, too, and the host
     hands over timesteps and gets actions.
     """
-
-    params = None  # to act by, as of `Learning`: nobody hands them over
 
     def __init__(
         self,
@@ -92,20 +79,15 @@ class RowByRow:
         resume: Snapshot | None = None,
         max_updates: int | None = None,
     ):
+        saved = None if resume is None else resume.arrays
+        super().__init__(agent, envs.spec, seed, envs.num_envs, False, saved)
         envs.episode_limit = agent.adder.episode_limit
-        self._envs, self.halted = envs, False
-        programs = compile_turns(agent, envs.spec, envs.num_envs)
+        self._envs, self._turn = envs, compile_turn(agent, envs.spec, envs.num_envs)
+        one = jax.device_get(core.example_row(agent, envs.spec, self.params))
+        self._seen = jax.tree.structure(one.timestep)
+        actor = core.initial_actor_state(agent.actor, envs.num_envs)
         most = 2**31 - 1 if max_updates is None else max_updates
-        learn_key = np.asarray(streams.key(seed, Stream.LEARN))
-        clock = np.array([*acting.clock(seed), *learn_key, most], np.uint32)
-        like = jax.eval_shape(programs.init, seed, clock)
-        if resume is None:
-            self._carry = programs.init(seed, clock)
-        else:
-            self._carry = _restored(like, resume, clock)
-        self._turn = programs.turn
-        row = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), like.row)
-        self._seen = jax.tree.structure(row.timestep)
+        clock = np.array([*acting.clock(seed), *np.asarray(self._key), most], np.uint32)
         if resume is not None:
             if held := resume.facts["held"]:
                 raise SettingError(
@@ -113,13 +95,17 @@ class RowByRow:
                     "blocks now; use the settings it was saved with"
                 )
             envs.restore(*resume)
+            actor = checkpoint.restore(actor, resume.arrays, "actor")
+            clock[2] = resume.facts["rows"]
+        row = jax.tree.map(lambda x: np.zeros((envs.num_envs, *x.shape), x.dtype), one)
+        self._carry = copied(Carry(row, np.bool_(False), actor, actor, clock))
         # One memory for all of them: until an action is there, all of it has been read.
         read = [True] * self._seen.num_leaves
-        self._row = RowBuffer(row, 1, envs.num_envs, read, envs.spec, envs.begun())
+        self._row = RowBuffer(one, 1, envs.num_envs, read, envs.spec, envs.begun())
         self._actions: Any = None
 
-    def read_params(self, params: None) -> None:
-        """Returns what `advance` wants of them."""
+    def read_params(self, params: Any) -> None:
+        """Returns what `advance` wants of them: nothing, they are where they are needed."""
 
     def advance(self, params: None, until: Callable[[], bool]) -> bool:
         """Plays at least a step; returns False, as no row is left to be learned from."""
@@ -134,7 +120,7 @@ class RowByRow:
     def _answer(self):
         envs, row = self._envs, self._row
         timestep = self._seen.unflatten(row.begin(envs.timesteps))
-        self._carry, (action, flags) = self._turn(self._carry, timestep)
+        self._state, self._carry, action, flags = self._turn(self._state, self._carry, timestep)
         wrong, self.halted = np.asarray(flags).tolist()
         if wrong:
             row.check()
@@ -145,16 +131,6 @@ class RowByRow:
 
     def check(self) -> None:
         """Nothing is left to be checked."""
-
-    def state(self) -> core.State:
-        """Returns the state of the agent."""
-        return self._carry.state
-
-    def read(self) -> tuple[core.State, dict[str, float]]:
-        """Returns the state and the means of the metrics since the last call."""
-        state, metrics = core.read_totals(self._carry.state)
-        self._carry = self._carry._replace(state=state)
-        return state, metrics
 
     def save(self, ended: list[tuple[float, int]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns arrays and facts as `Rollout.save` does, where a block has just begun."""
@@ -167,20 +143,3 @@ class RowByRow:
         facts |= {"held": 0, "now": 0, "ends": 0, "look": False}
         facts["begun"] = [[int(n) for n in numbers] for numbers in self._envs.begun()]
         return {"actor": actor, "rows": rows, "environments": own}, facts
-
-    def learned(self) -> dict[str, Any]:
-        """Returns the rest of it, as `Learning.learned` does."""
-        return {"state": self._carry.state}
-
-    def close(self) -> None:
-        """Ends nothing."""
-
-
-def _restored(like: Carry, saved: Snapshot, clock: Any) -> Carry:
-    arrays, facts = saved
-    state = checkpoint.restore(like.state, arrays, "state")
-    actor = checkpoint.restore(like.actor, arrays, "actor")
-    clock[2] = facts["rows"]
-    row, begun = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (like.row, like.begun))
-    # Memory of its own: what is donated must not be that of the arrays that were read.
-    return copied(Carry(state, row, begun, actor, actor, clock))
