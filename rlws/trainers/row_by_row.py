@@ -19,7 +19,7 @@ from rlws.trainers.host_environments import HostEnvironments
 from rlws.trainers.learning import Learning, copied
 from rlws.trainers.row_buffer import RowBuffer
 from rlws.trainers.trainer import Snapshot
-from rlws.types import Array, EnvironmentSpec, Row
+from rlws.types import EnvironmentSpec, Row
 
 
 class Carry(NamedTuple):
@@ -29,9 +29,7 @@ class Carry(NamedTuple):
     begun: Any  # whether there is one
     before: Any  # the actors' memory when they saw it, leaves [B, ...]
     actor: Any  # and now
-    clock: (
-        Array | np.ndarray
-    )  # as `acting.clock`; then the learner's key and how many updates there may be
+    clock: Any  # as `acting.clock`, then the learner's key, then how many updates there may be
 
 
 @remembered_of
