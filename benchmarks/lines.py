@@ -1,9 +1,11 @@
 """Lines of code, without comments, docstrings and blank lines: `python -m benchmarks.lines`.
 
-Of each agent's file, and of all that a reader opens to follow PPO from the command to the gradient.
+Of each agent's file; of all that a reader opens to follow a run from the command to the gradient,
+modules that the trainers are made of included; and of the framework by folder.
 """
 
 import ast
+import collections
 import io
 import pathlib
 import tokenize
@@ -19,24 +21,27 @@ SILENT = (
     tokenize.ENCODING,
     tokenize.ENDMARKER,
 )
-LEARNING = ("agents_zoo/ppo.py", "rlws/learner.py")
-# What the README names, and what the trainer keeps in modules of its own.
+TRAINERS = "rlws/trainers"
+# How environments are stepped, rows kept in memory and errors named is left out: it is said in a
+# line what they do. What acts, adds and learns, and when, is not.
 PATHS = {
-    "PPO, host": (
-        "experiments/cartpole_ppo.py",
-        *LEARNING,
-        "rlws/trainers/host.py",
-        "rlws/trainers/turns.py",
-        "rlws/trainers/rollout.py",
-        "rlws/trainers/learning.py",
-        "rlws/trainers/core.py",
+    "REINFORCE, host": (
+        "experiments/cartpole_reinforce.py",
+        "agents_zoo/reinforce.py",
+        "rlws/learner.py",
+        *(f"{TRAINERS}/{name}.py" for name in ("host", "rollout", "learning", "core")),
     ),
     "PPO, device": (
         "experiments/cartpole_ppo_device.py",
-        *LEARNING,
-        "rlws/trainers/device.py",
-        "rlws/trainers/program.py",
-        "rlws/trainers/core.py",
+        "agents_zoo/ppo.py",
+        "rlws/learner.py",
+        *(f"{TRAINERS}/{name}.py" for name in ("device", "program", "core")),
+    ),
+    "DQN, host, row by row": (
+        "experiments/cartpole_dqn.py",
+        "agents_zoo/dqn.py",
+        "rlws/learner.py",
+        *(f"{TRAINERS}/{name}.py" for name in ("host", "row_by_row", "learning", "core")),
     ),
 }
 
@@ -55,18 +60,28 @@ def lines(source: str) -> int:
     return len(code)
 
 
+def count(path: pathlib.Path) -> int:
+    """Returns how many lines of a file hold code."""
+    return lines(path.read_text())
+
+
+def table(title: str, counts: dict[str, int]) -> None:
+    """Prints counts, and what they come to."""
+    print(f"\n| {title} | lines |\n|---|---:|")
+    print(*(f"| {name} | {n} |" for name, n in counts.items()), sep="\n")
+    print(f"| together | {sum(counts.values())} |")
+
+
 def main() -> None:
-    """Prints a table of agents, and one for each way to follow PPO."""
-    count = lambda path: lines(pathlib.Path(path).read_text())
-    print("| agent | lines |\n|---|---:|")
-    for path in sorted((ROOT / "agents_zoo").glob("*.py")):
-        if path.name != "__init__.py":
-            print(f"| {path.stem} | {count(path)} |")
+    """Prints a table of agents, one for each way to follow a run, and one of the framework."""
+    agents = sorted((ROOT / "agents_zoo").glob("[!_]*.py"))
+    table("agent", {path.stem: count(path) for path in agents})
     for name, files in PATHS.items():
-        counts = {file: count(ROOT / file) for file in files}
-        print(f"\n| {name}, from command to gradient | lines |\n|---|---:|")
-        print(*(f"| {file} | {n} |" for file, n in counts.items()), sep="\n")
-        print(f"| together | {sum(counts.values())} |")
+        table(f"{name}, from command to gradient", {file: count(ROOT / file) for file in files})
+    folders = collections.Counter[str]()
+    for path in sorted((ROOT / "rlws").rglob("*.py")):
+        folders[f"{path.parent.relative_to(ROOT)}/"] += count(path)
+    table("folder", folders)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
 from rlws.agent import Agent
+from rlws.numerics import streams
+from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
+from rlws.numerics.streams import Stream
 from rlws.trainers import core
-from rlws.types import Array, Key, Params, Row
+from rlws.types import Array, EnvironmentSpec, Params, Row
 
 
 class Reads(NamedTuple):
-    """Which leaves of a tree something reads, and the shapes of the others."""
+    """Which leaves of a tree something reads, and the shapes of all."""
 
     live: list[bool]
-    leaves: list[Any]  # arrays, or their shapes
+    shapes: list[Any]
     tree: Any
 
     def take(self, tree: Any) -> list[Array]:
@@ -32,7 +36,7 @@ class Reads(NamedTuple):
         remaining = iter(read)
         leaves = (
             next(remaining) if live else jnp.zeros(x.shape, x.dtype)
-            for x, live in zip(self.leaves, self.live, strict=True)
+            for x, live in zip(self.shapes, self.live, strict=True)
         )
         return self.tree.unflatten(leaves)
 
@@ -40,65 +44,57 @@ class Reads(NamedTuple):
 class Acting(NamedTuple):
     """The compiled program, and what it reads."""
 
-    program: Any  # (read parameters, step, read timestep, actor state) -> actions, state, extras
+    # (read parameters, clock, read timestep, actor state) -> actions, actor state, extras, clock
+    program: Any
     params: Reads
     timestep: Reads
+    row: Row  # of one environment, zeros, NumPy
 
 
+def clock(seed: int, step: int = 0) -> np.ndarray:
+    """Returns what actors' draws are a function of: their stream's key and the step, uint32 [3].
+
+    In one array, as each that is handed over costs time.
+    """
+    return np.array([*np.asarray(streams.key(seed, Stream.ACT)), step], np.uint32)
+
+
+def act(agent: Agent, params: Params, clock: Array, timestep: Any, state: Any, *where: Any) -> Any:
+    """Returns what `core.act` does, and the clock of the next step."""
+    answer = core.act(agent.actor, params, clock[:2], clock[2], timestep, state, *where)
+    return *answer, clock.at[2].add(1)
+
+
+@remembered_of
 def compile_acting(
-    agent: Agent,
-    params: Params,
-    row: Row,
-    num_envs: int,
-    act_key: Key,
-    first: int = 0,
-    workers: int = 1,
+    agent: Agent, spec: EnvironmentSpec, num_envs: int, first: int = 0, workers: int = 1
 ) -> Acting:
-    """Returns the program that acts in `num_envs` environments.
+    """Returns the program in which the actor of `agent` acts in `num_envs` environments.
 
     Args:
-      agent: its `actor` acts.
-      params: of the agent; only their shapes matter, as those of `row`, a row of one environment.
+      agent: acts.
+      spec: of one environment.
       num_envs: B.
-      act_key: of the stream the actor draws from.
       first: the number of environment 0 among those of the run.
       workers: how many processes act in so many environments.
     """
-
-    def act(params, step, timestep, state):
-        index = first + jnp.arange(num_envs)
-        return core.act(agent.actor, params, act_key, step, timestep, state, index, workers)
-
-    params_read, timestep_read = _reads(act, agent, params, row, num_envs)
-
-    def program(read_params, step, read_timestep, state):
-        timestep = timestep_read.fill(read_timestep)
-        return *act(params_read.fill(read_params), step, timestep, state), step + 1
-
-    return Acting(sequential(program), params_read, timestep_read)
-
-
-def read_params(agent: Agent, params: Params, row: Row, num_envs: int) -> Reads:
-    """Returns which parameters acting reads; for the arguments, see `compile_acting`."""
-    act = lambda params, step, timestep, state: core.act(
-        agent.actor, params, jnp.zeros(2, jnp.uint32), step, timestep, state
-    )
-    return _reads(act, agent, params, row, num_envs)[0]
-
-
-def _reads(act: Any, agent: Agent, params: Params, row: Row, num_envs: int) -> tuple[Reads, Reads]:
+    params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
+    row = core.example_row(agent, spec, params)
     repeat = lambda x: jax.ShapeDtypeStruct((num_envs, *jnp.shape(x)), x.dtype)
     timestep = jax.tree.map(repeat, row.timestep)
+    (params_shapes, params_tree), (shapes, tree) = map(jax.tree.flatten, (params, timestep))
+    where = first + np.arange(num_envs), workers
+    answer = lambda *args: act(agent, *args, *where)
     state = core.initial_actor_state(agent.actor, num_envs)
-    shapes = jax.eval_shape(lambda: params), timestep
-    (params_leaves, params_tree), (timestep_leaves, timestep_tree) = map(jax.tree.flatten, shapes)
-    live = _live(jax.make_jaxpr(act)(*shapes[:1], jnp.uint32(0), timestep, state).jaxpr)
-    params_live = live[: len(params_leaves)]
-    timestep_live = live[len(params_leaves) + 1 :][: len(timestep_leaves)]
-    return (
-        Reads(params_live, params_leaves, params_tree),
-        Reads(timestep_live, timestep_leaves, timestep_tree),
-    )
+    live = _live(jax.make_jaxpr(answer)(params, jnp.zeros(3, jnp.uint32), timestep, state).jaxpr)
+    count = len(params_shapes)
+    read_params = Reads(live[:count], params_shapes, params_tree)
+    read_timestep = Reads(live[count + 1 :][: len(shapes)], shapes, tree)
+
+    def program(params, clock, timestep, state):
+        return answer(read_params.fill(params), clock, read_timestep.fill(timestep), state)
+
+    return Acting(sequential(program), read_params, read_timestep, jax.device_get(row))
 
 
 def _live(jaxpr: Any) -> list[bool]:

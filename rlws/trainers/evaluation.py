@@ -27,7 +27,7 @@ from rlws.numerics import streams
 from rlws.numerics.streams import Stream
 from rlws.trainers import core
 from rlws.trainers.deadline import TIMEOUT, watched
-from rlws.trainers.players import splitter
+from rlws.trainers.host_environments import splitter
 from rlws.types import Key, Params
 
 MAX_STEPS = 10_000  # of an episode whose environment has no time limit

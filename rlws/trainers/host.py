@@ -2,17 +2,19 @@
 
 import contextlib
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from rlws.agent import Agent
 from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
-from rlws.trainers.players import Players, make_players
+from rlws.trainers.host_environments import HostEnvironments, make_environments
+from rlws.trainers.learning import Learning
+from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.row_by_row import RowByRow
 from rlws.trainers.trainer import Progress, Snapshot, Trainer, limits, never, next_multiple
-from rlws.trainers.turns import InBlocks, Turns
 
 
 class HostTrainer(Trainer):
@@ -50,14 +52,16 @@ class HostTrainer(Trainer):
         budget = limits(steps, episodes)
         with contextlib.ExitStack() as stack:
             begin = 0 if resume is None else resume.facts["rows"]
-            play: Players | None = None
+            envs: HostEnvironments | None = None
             making = "an environment, when it is made or first reset,", 0
-            asked = lambda: making if play is None else play.asked()
+            asked = lambda: making if envs is None else envs.asked()
             stack.enter_context(deadline(self.environment_timeout, asked))
-            play = self._environments(environment, seed, stack, begin)
-            agent = config.make(play.spec)
+            how = self.num_envs, self.vectorization, seed, begin
+            envs = make_environments(environment, *how)
+            stack.callback(envs.close)
+            agent = config.make(envs.spec)
             control = report_period, resume, stop, max_updates
-            run = _run(agent, play, seed, budget, self.overlap, stack, *control)
+            run = _run(agent, envs, seed, budget, self.overlap, stack, *control)
             while True:
                 with jax.disable_jit(not self.jit):  # here only, not where reports are looked at
                     report = next(run, None)
@@ -65,56 +69,68 @@ class HostTrainer(Trainer):
                     return
                 yield report
 
-    def _environments(self, environment, seed, stack, begin) -> Players:
-        play = make_players(environment, self.num_envs, self.vectorization, seed, begin)
-        stack.callback(play.close)
-        return play
+
+def _one_dispatch(agent: Agent, num_envs: int) -> bool:
+    """Returns whether adding, learning and acting shall be one program."""
+    return agent.adder.schedule(num_envs).block_length == 1
 
 
-def _run(agent, play, seed, budget, overlap, stack, report_period, resume, stop, max_updates):
+def _run(agent, envs, seed, budget, overlap, stack, report_period, resume, stop, max_updates):
+    """Yields the progress of a run. This is the loop: play a block, learn from it, act anew."""
     last_step, last_episode = budget
-    turns: Turns
-    if agent.adder.schedule(play.num_envs).block_length == 1 and not overlap:
-        turns = RowByRow(agent, play, seed, resume, max_updates)
+    rollout: Any
+    learning: Any
+    if _one_dispatch(agent, envs.num_envs) and not overlap:
+        rollout = learning = RowByRow(agent, envs, seed, resume, max_updates)
     else:
-        turns = InBlocks(agent, play, seed, overlap, resume, max_updates)
-    stack.callback(turns.close)
+        arrays = None if resume is None else resume.arrays
+        learning = Learning(agent, envs.spec, seed, envs.num_envs, overlap, arrays, max_updates)
+        rollout = Rollout(agent, envs, seed, Ends.of(agent, envs.num_envs))
+        if resume is not None:
+            rollout.restore(*resume)
+    stack.callback(learning.close)
     next_report = 0 if resume is None else resume.facts["next_report"]
 
     def spent():
-        return play.steps >= last_step or play.episodes >= last_episode
+        return envs.steps >= last_step or envs.episodes >= last_episode
 
     def due():
-        return spent() or play.steps >= next_report or stop()
+        return spent() or envs.steps >= next_report or stop()
 
     def snapshot(totals):
-        saved, facts = turns.save(ended)
-        saved["state"] = saved["state"]._replace(totals=totals)
+        arrays, facts = rollout.save(ended)
+        arrays |= learning.learned()
+        arrays["state"] = arrays["state"]._replace(totals=totals)
         facts |= {"next_report": next_report, "updates": int(before.learner.updates)}
-        return Snapshot(saved, facts)
+        return Snapshot(arrays, facts)
 
-    look = due()
+    params, look = rollout.read_params(learning.params), due()
     while True:
         if look:
-            turns.check()
-            stopped = not (spent() or turns.halted or play.steps >= next_report)
-            before = turns.state()
-            ended = list(play.ended)
-            state, metrics = (before, {}) if stopped else turns.read()
+            rollout.check()
+            stopped = not (spent() or learning.halted or envs.steps >= next_report)
+            before, ended = learning.state(), list(envs.ended)
+            state, metrics = (before, {}) if stopped else learning.read()
             save = partial(snapshot, before.totals)
-            yield _progress(agent, play, state, metrics, spent(), save, turns.halted, stopped)
-            if spent() or turns.halted or stopped:
+            yield _progress(agent, envs, state, metrics, spent(), save, learning.halted, stopped)
+            if spent() or learning.halted or stopped:
                 return
-            next_report = next_multiple(play.steps, report_period)
-        look = turns.advance(due)
+            next_report = next_multiple(envs.steps, report_period)
+        look = True
+        if rollout.advance(params, due):  # else it is time to look, within a block
+            learned = learning.take(rollout.block.rows, rollout.block.length, rollout.following())
+            if learned:
+                params = rollout.read_params(learning.params)
+            rollout.renew(learned)
+            look = learning.halted or due()
 
 
-def _progress(agent, play, state, metrics, spent, save, halted, stopped):
-    returns, lengths = np.array(play.ended, np.float64).reshape(-1, 2).T
-    warnings = tuple(play.warnings)
+def _progress(agent, envs, state, metrics, spent, save, halted, stopped):
+    returns, lengths = np.array(envs.ended, np.float64).reshape(-1, 2).T
+    warnings = tuple(envs.warnings)
     if not stopped:
-        play.ended.clear()
-        play.warnings.clear()
-    learner, counts = state.learner, (play.steps, play.episodes, int(state.learner.updates))
+        envs.ended.clear()
+        envs.warnings.clear()
+    learner, counts = state.learner, (envs.steps, envs.episodes, int(state.learner.updates))
     params, how = learner.params, (spent, save, halted, stopped)
     return Progress(*counts, returns, lengths, metrics, agent, params, *how, warnings)

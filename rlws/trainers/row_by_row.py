@@ -1,5 +1,6 @@
 """An update after every row: adding, learning and acting in one dispatch."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import dm_env
@@ -9,144 +10,134 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.environments import rules
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import checkpoint
+from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
-from rlws.numerics.streams import Stream
 from rlws.settings import SettingError
-from rlws.trainers import core
-from rlws.trainers.block import Block
-from rlws.trainers.players import Players
+from rlws.trainers import acting, core
+from rlws.trainers.host_environments import HostEnvironments
+from rlws.trainers.learning import Learning, copied
+from rlws.trainers.row_buffer import RowBuffer
 from rlws.trainers.trainer import Snapshot
-from rlws.trainers.turns import Turns
-from rlws.types import Array, Row
+from rlws.types import EnvironmentSpec, Row
 
 
 class Carry(NamedTuple):
-    """What one turn leaves to the next."""
+    """What one turn leaves to the next, beside the state of the agent."""
 
-    state: core.State
     row: Row  # leaves [B, ...]: what was last seen, and the answer to it
-    begun: Array  # whether there is one
+    begun: Any  # whether there is one
     before: Any  # the actors' memory when they saw it, leaves [B, ...]
     actor: Any  # and now
-    step: Array  # rows answered so far
+    clock: Any  # as `acting.clock`, then the learner's key, then how many updates there may be
 
 
-class RowByRow(Turns):
-    """Adds a row, learns and acts again, all in one dispatch: where every row may bring a batch.
+@remembered_of
+def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
+    """Returns the program that adds a row, learns and acts, all in one dispatch.
 
-    A dispatch costs more than a small network's update. So rows stay where the learner is, are
-    looked at there, too, and the host hands over timesteps and gets actions.
+    From state and carry, donated, and timesteps (leaves [B, ...]) it comes to the next ones, to
+    actions, and to two flags: whether a rule is broken, and whether the run halts.
+    """
+    updates = agent.adder.schedule(num_envs).updates
+
+    def turn(state: core.State, carry: Carry, timestep: dm_env.TimeStep):
+        row, begun, _, actor, clock = carry
+        rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
+        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
+        wrong = begun & jnp.stack([rule.broken.any() for rule in found]).any()
+        adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
+        ready = agent.adder.ready(adder)
+        learn_key, most = clock[3:5], clock[5].astype(jnp.int32)
+        reached = ready & (state.learner.updates >= most)
+        learn = lambda state: core.learn(agent, state, learn_key, updates)
+        state = state._replace(adder=adder)
+        state = jax.lax.cond(ready & ~reached, learn, lambda state: state, state)
+        answer = acting.act(agent, state.learner.params, clock, timestep, actor)
+        action, following, extras, clock = answer
+        carry = Carry(Row(timestep, action, extras), jnp.bool_(True), actor, following, clock)
+        return state, carry, action, jnp.stack([wrong, state.halted | reached])
+
+    return sequential(turn, donate_argnums=(0, 1))
+
+
+class RowByRow(Learning):
+    """`Rollout` and `Learning` in one: a row, what is learned and the next action, one dispatch.
+
+    For adders that may have a batch after every row: there, a dispatch costs more than a small
+    network's update. So rows stay where the learner is, are looked at there, too, and the host
+    hands over timesteps and gets actions.
     """
 
     def __init__(
         self,
         agent: Agent,
-        play: Players,
+        envs: HostEnvironments,
         seed: int,
-        resume: Snapshot | None,
-        max_updates: int | None,
+        resume: Snapshot | None = None,
+        max_updates: int | None = None,
     ):
-        play.episode_limit = agent.adder.episode_limit
-        self._play, self._halted = play, False
-        count, spec = play.num_envs, play.spec
-        act_key, learn_key = (streams.key(seed, x) for x in (Stream.ACT, Stream.LEARN))
-        _, updates = agent.adder.schedule(count)
+        saved = None if resume is None else resume.arrays
+        super().__init__(agent, envs.spec, seed, envs.num_envs, False, saved)
+        envs.episode_limit = agent.adder.episode_limit
+        self._envs, self._turn = envs, compile_turn(agent, envs.spec, envs.num_envs)
+        one = jax.device_get(core.example_row(agent, envs.spec, self.params))
+        self._seen = jax.tree.structure(one.timestep)
+        actor = core.initial_actor_state(agent.actor, envs.num_envs)
         most = 2**31 - 1 if max_updates is None else max_updates
-
-        def initial():
-            state = core.init(agent, spec, seed, count)
-            row = core.example_row(agent, spec, state.learner.params)
-            row = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), row)
-            before, actor = (core.initial_actor_state(agent.actor, count) for _ in range(2))
-            return Carry(state, row, jnp.bool_(False), before, actor, jnp.uint32(0))
-
-        def turn(carry: Carry, timestep: dm_env.TimeStep):
-            state, row, begun, _, actor, step = carry
-            rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
-            found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
-            wrong = begun & jnp.stack([rule.broken.any() for rule in found]).any()
-            adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
-            ready = agent.adder.ready(adder)
-            reached = ready & (state.learner.updates >= most)
-            learn = lambda state: core.learn(agent, state, learn_key, updates)
-            state = state._replace(adder=adder)
-            state = jax.lax.cond(ready & ~reached, learn, lambda state: state, state)
-            params = state.learner.params
-            action, following, extras = core.act(
-                agent.actor, params, act_key, step, timestep, actor
-            )
-            row = Row(timestep, action, extras)
-            carry = Carry(state, row, jnp.bool_(True), actor, following, step + 1)
-            return carry, (action, jnp.stack([wrong, state.halted | reached]))
-
-        self._turn, first = sequential(turn, donate_argnums=0), jax.jit(initial)
-        self._carry = first() if resume is None else _restored(jax.eval_shape(first), resume)
-        row = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), self._carry.row)
-        self._seen = jax.tree.structure(row.timestep)
+        clock = np.array([*acting.clock(seed), *np.asarray(self._key), most], np.uint32)
         if resume is not None:
             if held := resume.facts["held"]:
                 raise SettingError(
                     f"the run stands {held} rows into a block, and by its settings there are no "
                     "blocks now; use the settings it was saved with"
                 )
-            play.restore(*resume)
+            envs.restore(*resume)
+            actor = checkpoint.restore(actor, resume.arrays, "actor")
+            clock[2] = resume.facts["rows"]
+        row = jax.tree.map(lambda x: np.zeros((envs.num_envs, *x.shape), x.dtype), one)
+        self._carry = copied(Carry(row, np.bool_(False), actor, actor, clock))
         # One memory for all of them: until an action is there, all of it has been read.
         read = [True] * self._seen.num_leaves
-        self._block = Block(row, 1, count, read, spec, play.begun())
+        self._row = RowBuffer(one, 1, envs.num_envs, read, envs.spec, envs.begun())
         self._actions: Any = None
 
-    @property
-    def halted(self):
-        return self._halted
+    def read_params(self, params: Any) -> None:
+        """Returns what `advance` wants of them: nothing, they are where they are needed."""
 
-    def advance(self, due):
+    def advance(self, params: None, until: Callable[[], bool]) -> bool:
+        """Plays at least a step; returns False, as no row is left to be learned from."""
         if self._actions is None:
             self._answer()
         while True:
-            self._play.step(self._actions)
+            self._envs.step(self._actions)
             self._answer()
-            if self.halted or due():
-                return True
+            if self.halted or until():
+                return False
 
     def _answer(self):
-        play, block = self._play, self._block
-        timestep = self._seen.unflatten(block.begin(play.timesteps))
-        self._carry, (action, flags) = self._turn(self._carry, timestep)
-        wrong, self._halted = np.asarray(flags).tolist()
+        envs, row = self._envs, self._row
+        timestep = self._seen.unflatten(row.begin(envs.timesteps))
+        self._state, self._carry, action, flags = self._turn(self._state, self._carry, timestep)
+        wrong, self.halted = np.asarray(flags).tolist()
         if wrong:
-            block.check()
+            row.check()
             raise RuntimeError("a rule is broken on the device that NumPy finds kept")
         # Memory of its own: the next turn overwrites that of the device.
         self._actions = jax.tree.map(np.array, action)
-        block.follow(self._actions, play.begun())
+        row.follow(self._actions, envs.begun())
 
-    def state(self):
-        return self._carry.state
+    def check(self) -> None:
+        """Nothing is left to be checked."""
 
-    def read(self):
-        state, metrics = core.read_totals(self._carry.state)
-        self._carry = self._carry._replace(state=state)
-        return state, metrics
-
-    def save(self, ended):
+    def save(self, ended: list[tuple[float, int]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns arrays and facts as `Rollout.save` does, where a block has just begun."""
         # Without the answer that is out: asked again, the same program gives the same.
         carry, begun = self._carry, self._actions is not None
-        own, facts = self._play.save(ended)
+        own, facts = self._envs.save(ended)
         rows = jax.tree.map(lambda x: np.zeros((0, *x.shape), x.dtype), carry.row)
-        arrays = {"state": carry.state, "actor": carry.before if begun else carry.actor}
-        facts |= {"rows": int(carry.step) - begun, "held": 0, "now": 0, "ends": 0, "look": False}
-        facts["begun"] = [[int(n) for n in numbers] for numbers in self._play.begun()]
-        return {**arrays, "rows": rows, "environments": own}, facts
-
-
-def _restored(like: Carry, saved: Snapshot) -> Carry:
-    arrays, facts = saved
-    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-    state = copy(checkpoint.restore(like.state, arrays, "state"))
-    actor = checkpoint.restore(like.actor, arrays, "actor")
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    # Memory of their own: what is donated must not be that of the arrays that were read.
-    return zeros._replace(
-        state=state, before=copy(actor), actor=copy(actor), step=jnp.uint32(facts["rows"])
-    )
+        actor = carry.before if begun else carry.actor
+        facts |= {"rows": int(carry.clock[2]) - begun}
+        facts |= {"held": 0, "now": 0, "ends": 0, "look": False}
+        facts["begun"] = [[int(n) for n in numbers] for numbers in self._envs.begun()]
+        return {"actor": actor, "rows": rows, "environments": own}, facts

@@ -4,19 +4,20 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from dm_env import specs
 
-from agents_zoo import a2c, reinforce
+from agents_zoo import a2c, dqn, reinforce
 from rlws import networks
 from rlws.actor import Actor
 from rlws.environments import CartPole, Catch
 from rlws.environments.checks import EnvironmentFault
+from rlws.learner import Learner
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
-from rlws.trainers.acting import compile_acting
-from rlws.trainers.block import Block
-from rlws.trainers.core import example_row
+from rlws.trainers.acting import clock, compile_acting
+from rlws.trainers.row_buffer import RowBuffer
 from rlws.types import EnvironmentSpec, Row
 
 SMALL = reinforce.Config(backbone=networks.MLP((8,)), episodes_per_update=2)
@@ -116,6 +117,34 @@ def test_everything_is_traced_once():
         counts = [(progress.updates, len(traces)) for progress in reports]
         assert counts[-1][0] == 12
         assert len({count for updates, count in counts if updates}) == 1
+
+
+@pytest.mark.parametrize("period", [1, 4], ids=["row by row", "in blocks"])
+def test_another_seed_is_neither_traced_nor_compiled_again(period):
+    traces = []
+
+    class Learner(dqn.DQN):
+        def loss(self, *args):
+            traces.append(1)
+            return super().loss(*args)
+
+    class Config(dqn.Config):
+        def make(self, spec):
+            agent = super().make(spec)
+            traces.append(0)
+            return agent._replace(learner=Learner(**vars(agent.learner)))
+
+    config = Config(networks.MLP((4,)), min_size=8, capacity=16, batch_size=2, period=period)
+    ends, counts = [], []
+    for seed in (0, 1, 0):
+        *_, last = train(HostTrainer(), config, seed=seed, steps=20)
+        ends.append(jax.device_get(jax.tree.leaves(last.params)[-1]))
+        counts.append(len(traces))
+    assert counts[0] == counts[1] == counts[2] > 1
+    np.testing.assert_array_equal(ends[0], ends[2])
+    assert not np.array_equal(ends[0], ends[1])
+    train(HostTrainer(num_envs=2), config, steps=20)
+    assert len(traces) > counts[0]
 
 
 def test_device_trainer_refuses_a_host_environment():
@@ -226,7 +255,7 @@ def test_block_holds_what_was_written():
         dm_env.TimeStep(np.int32(0), np.float32(0), np.float32(0), np.zeros(2, np.float32)),
         np.int32(0),
     )
-    block = Block(
+    block = RowBuffer(
         example, 3, 2, [True, False, False, True], of(specs.Array((2,), np.float32)), BEGUN
     )
     first = dm_env.restart(np.float32([1, 2]))
@@ -244,7 +273,7 @@ def test_block_holds_what_was_written():
 
 
 def test_block_knows_the_timesteps_that_follow_its_rows():
-    block = Block(
+    block = RowBuffer(
         Row(
             dm_env.TimeStep(np.int32(0), np.float32(0), np.float32(0), {"x": np.zeros((), int)}),
             {"left": np.int32(0), "right": np.zeros(2, np.float32)},
@@ -287,7 +316,9 @@ def test_block_knows_the_timesteps_that_follow_its_rows():
 def test_block_checks_the_order_of_rows_and_of_the_one_that_follows(step_types, says):
     make = lambda kind: dm_env.TimeStep(kind, 0.0, 1.0, np.zeros(2, np.float32))
     example = Row(jax.tree.map(np.asarray, make(np.int32(0))), np.int32(0))
-    block = Block(example, 3, 2, [False] * 4, of(specs.Array((2,), np.float32)), ([0, 4], [0, 3]))
+    block = RowBuffer(
+        example, 3, 2, [False] * 4, of(specs.Array((2,), np.float32)), ([0, 4], [0, 3])
+    )
     right = [0, 1, 1, 1]
     for ours, theirs in zip(right[:-1], step_types[:-1], strict=True):
         block.begin([make(ours), make(theirs)])
@@ -310,16 +341,19 @@ class Peeking(Actor):
 
 def test_acting_takes_only_what_the_actor_reads():
     spec = EnvironmentSpec(specs.Array((2,), np.float32), specs.DiscreteArray(2), None, None, 5)
-    agent = SMALL.make(spec)._replace(actor=Peeking())
     params = {"ignored": jnp.float32(1), "read": jnp.float32(-1)}
-    row = example_row(agent, spec, params)
-    acting = compile_acting(agent, params, row, 2, np.zeros(2, np.uint32))
+    network = networks.Network(lambda key: params, lambda params, observation: None)
+    learner = Learner(network, optax.sgd(0.0))
+    agent = SMALL.make(spec)._replace(actor=Peeking(), learner=learner)
+    acting = compile_acting(agent, spec, 2)
     assert acting.params.live == [False, True]
     # Of step type, reward, discount and observation.
     assert acting.timestep.live == [False, True, False, False]
     read = acting.params.take(params)
-    action, state, extras, step = acting.program(read, np.uint32(3), [np.float32([0, 2])], ())
-    assert (action.tolist(), state, extras, int(step)) == ([0, 1], (), {}, 4)
+    now = clock(seed=5, step=3)
+    action, state, extras, after = acting.program(read, now, [np.float32([0, 2])], ())
+    assert (action.tolist(), state, extras) == ([0, 1], (), {})
+    assert after.tolist() == clock(seed=5, step=4).tolist()
 
 
 @pytest.mark.slow

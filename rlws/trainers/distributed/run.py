@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlws.numerics import checkpoint
-from rlws.trainers import core
-from rlws.trainers.acting import read_params
+from rlws.trainers.acting import compile_acting
 from rlws.trainers.distributed.joining import Joined, join
 from rlws.trainers.distributed.sources import Task, spec_of
 from rlws.trainers.distributed.workers import Workers
@@ -40,13 +39,9 @@ class Run:
         own = trainer.environment_timeout, trainer.cpus_per_actor
         self._workers = Workers(ray, tasks, self._consumed, *own)
         stack.callback(self._workers.close)
-        learning = Learning(
-            *(agent, self._spec, seed, trainer.columns, False, arrays, max_updates),
-            num_devices=trainer.num_devices,
-        )
-        self._learning = stack.enter_context(learning)
-        example = core.example_row(agent, self._spec, learning.params)
-        self._read = read_params(agent, learning.params, example, envs).take
+        how = False, arrays, max_updates, trainer.num_devices
+        self._learning = Learning(agent, self._spec, seed, trainer.columns, *how)
+        self._read = compile_acting(agent, self._spec, envs).params.take
         self.counts = dict.fromkeys(COUNTS, 0)
         self._ended: list[np.ndarray] = []  # returns and lengths since the last report
         self._cut_ended = 0
@@ -182,7 +177,7 @@ class Run:
         self._send([block.worker for block in blocks], params, learned)
 
     def _progress(self, spent, halted, stopped) -> Progress:
-        before = self._learning.save()["state"]
+        before = self._learning.state()
         state, metrics = (before, {}) if stopped else self._learning.read()
         ended = np.concatenate([np.zeros((0, 2)), *self._ended])
         save = partial(self._snapshot, before.totals, ended)
@@ -218,7 +213,7 @@ class Run:
         return found | self._workers.metrics()
 
     def _snapshot(self, totals, ended) -> Snapshot:
-        state = self._learning.save()["state"]._replace(totals=totals)
+        state = self._learning.state()._replace(totals=totals)
         counts = self.counts
         # Before the block that the budget cut short.
         known: dict[str, Any] = {

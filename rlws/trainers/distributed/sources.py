@@ -1,5 +1,6 @@
 """What a worker does: plays blocks in environments of its own, by parameters it is sent."""
 
+import contextlib
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,9 +14,8 @@ from rlws.environments import resolve, rules
 from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
 from rlws.numerics.cache import enable_cache
-from rlws.trainers import core
-from rlws.trainers.acting import read_params
-from rlws.trainers.players import make_players
+from rlws.trainers.acting import compile_acting
+from rlws.trainers.host_environments import make_environments
 from rlws.trainers.program import Program, Run
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.trainer import Snapshot
@@ -44,7 +44,7 @@ class Played(NamedTuple):
     ended: np.ndarray  # [n, 2], returns and lengths of episodes, in the order of their ends
     after: Snapshot  # a worker that goes on from it goes on as this one would
     seconds: float = 0.0  # that playing it took
-    warnings: tuple[str, ...] = ()  # as of `Players`
+    warnings: tuple[str, ...] = ()  # as of `HostEnvironments`
 
 
 class Source:
@@ -82,27 +82,26 @@ class HostSource(Source):
     def __init__(self, task: Task, saved: Snapshot | None):
         begin = 0 if saved is None else saved.facts["rows"]
         places = task.num_envs, task.vectorization, task.seed, begin, task.first
-        self._play = make_players(task.environment, *places)
-        self.spec = self._play.spec
+        self._envs = envs = make_environments(task.environment, *places)
+        self.spec = envs.spec
         agent = task.config.make(self.spec)
-        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
         own = task.seed, task.ends, task.first, task.workers
-        self._rollout = Rollout(agent, self._play, params, *own)
+        self._rollout = Rollout(agent, envs, *own)
         if saved is not None:
             self._rollout.restore(*saved)
         self._fresh = saved is None
 
     def play(self, params, learned):
-        rollout = self._rollout
+        rollout, envs = self._rollout, self._envs
         if not self._fresh:
             rollout.renew(learned)
         self._fresh = False
         rollout.advance(params, lambda: False)
         following, block = rollout.following(), rollout.block
-        ended = np.array(self._play.ended, np.float64).reshape(-1, 2)
-        warnings = tuple(self._play.warnings)
-        self._play.ended.clear()
-        self._play.warnings.clear()
+        ended = np.array(envs.ended, np.float64).reshape(-1, 2)
+        warnings = tuple(envs.warnings)
+        envs.ended.clear()
+        envs.warnings.clear()
         arrays, facts = rollout.save([])
         # The block itself is on its way already.
         facts["held"] = 0
@@ -111,10 +110,10 @@ class HostSource(Source):
         return Played(block.rows, block.length, following, ended, after, warnings=warnings)
 
     def asked(self):
-        return self._play.asked()
+        return self._envs.asked()
 
     def close(self):
-        self._play.close()
+        self._envs.close()
 
 
 class DeviceSource(Source):
@@ -127,9 +126,7 @@ class DeviceSource(Source):
         self._first = task.first
         own = task.first, task.workers
         program = Program(agent, environment, task.num_envs, None, *own)
-        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
-        example = core.example_row(agent, self.spec, params)
-        fill = read_params(agent, params, example, task.num_envs).fill
+        fill = compile_acting(agent, self.spec, task.num_envs).params.fill
 
         def play(run: Run, read: list[Array]):
             def step(run, _):
@@ -166,14 +163,10 @@ def spec_of(task: Task) -> EnvironmentSpec:
     """Returns the spec of the environments of a task; makes one to ask it."""
     if task.vectorization == "device":
         return resolve.device(task.environment).spec()
-    if task.vectorization == "serial":
-        environment = resolve.host(task.environment, task.seed, task.first)
-        try:
-            return environments.spec(environment)
-        finally:
-            environment.close()
-    play = make_players(task.environment, 1, task.vectorization, task.seed)
-    try:
-        return play.spec
-    finally:
-        play.close()
+    if task.vectorization == "serial":  # which need not be reset
+        one = resolve.host(task.environment, task.seed, task.first)
+        with contextlib.closing(one):
+            return environments.spec(one)
+    several = make_environments(task.environment, 1, task.vectorization, task.seed)
+    with contextlib.closing(several):
+        return several.spec

@@ -12,12 +12,12 @@ from rlws.environments.actions import bounded
 from rlws.environments.checks import blame, check_rules
 from rlws.environments.vector import VectorEnvironment
 from rlws.numerics import checkpoint
-from rlws.trainers.players.players import Players, check_actions
+from rlws.trainers.host_environments.environments import HostEnvironments, check_actions
 
 LAST = dm_env.StepType.LAST
 
 
-class Vector(Players):
+class Together(HostEnvironments):
     """Environments that are stepped together."""
 
     def __init__(self, envs: VectorEnvironment):

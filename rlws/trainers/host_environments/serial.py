@@ -18,14 +18,14 @@ from rlws.environments.checks import (
     named,
 )
 from rlws.numerics import checkpoint
-from rlws.trainers.players.players import Players, check_actions, splitter
+from rlws.trainers.host_environments.environments import HostEnvironments, check_actions, splitter
 from rlws.types import Action
 
 LAST = dm_env.StepType.LAST
 LONG = 100_000  # actions of one episode, of which a log is kept
 
 
-class Serial(Players):
+class Serial(HostEnvironments):
     """dm_env environments, stepped one after the other."""
 
     def __init__(self, envs: list[dm_env.Environment]):

@@ -1,4 +1,4 @@
-"""Makes the environments of a run."""
+"""Environments on the host, one or many, as a trainer steps them."""
 
 from typing import Any
 
@@ -6,13 +6,15 @@ import dm_env
 
 from rlws.environments import resolve
 from rlws.environments.checks import named
-from rlws.trainers.players.players import Players
-from rlws.trainers.players.serial import Serial
+from rlws.trainers.host_environments.environments import HostEnvironments, splitter
+from rlws.trainers.host_environments.serial import Serial
+
+__all__ = ["HostEnvironments", "make_environments", "splitter"]
 
 
-def make_players(
+def make_environments(
     environment: Any, num_envs: int, vectorization: str, seed: int, begin: int = 0, first: int = 0
-) -> Players:
+) -> HostEnvironments:
     """Returns `num_envs` environments of a run, stepped one after the other or together.
 
     Args:
@@ -35,6 +37,6 @@ def make_players(
                 env.close()
             raise
     from rlws.environments.vector import make_vector  # slow to import
-    from rlws.trainers.players.together import Vector
+    from rlws.trainers.host_environments.together import Together
 
-    return Vector(make_vector(environment, num_envs, seed, vectorization, begin, first))
+    return Together(make_vector(environment, num_envs, seed, vectorization, begin, first))

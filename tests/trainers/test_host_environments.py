@@ -13,7 +13,7 @@ from rlws.actor import Actor
 from rlws.environments.checks import AgentFault, EnvironmentFault
 from rlws.numerics import checkpoint
 from rlws.trainers import HostTrainer, Snapshot
-from rlws.trainers.players import serial
+from rlws.trainers.host_environments import serial
 
 SMALL = ppo.Config(networks.MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
 

@@ -1,5 +1,6 @@
 """An update after every row, in one dispatch, is what blocks of one row would be."""
 
+import contextlib
 import json
 import re
 
@@ -13,7 +14,7 @@ from rlws import networks
 from rlws.environments.checks import AgentFault
 from rlws.numerics import checkpoint, sequential
 from rlws.settings import SettingError
-from rlws.trainers import HostTrainer, Snapshot, block, host, row_by_row, turns
+from rlws.trainers import HostTrainer, Snapshot, host, row_buffer
 
 REPLAY = dict(capacity=200, min_size=50, batch_size=8, period=1)
 SMALL = networks.MLP((8,))
@@ -27,22 +28,26 @@ CASES = {
 }
 
 
-def in_blocks(agent, play, seed, resume, max_updates):
-    return turns.InBlocks(agent, play, seed, False, resume, max_updates)
+@contextlib.contextmanager
+def going(how):
+    """Has hosts go "row by row", as they do by themselves, or "in blocks"."""
+    with pytest.MonkeyPatch.context() as patch:
+        if how == "in blocks":
+            patch.setattr(host, "_one_dispatch", lambda *_: False)
+        yield
 
 
-def played(trainer, case, monkeypatch, parts=("row by row",), steps=300, **how):
+def played(trainer, case, parts=("row by row",), steps=300, **how):
     """Returns the arrays at the end, returns and counters of a run in parts, played so."""
     config, environment = CASES[case]
     saved = None
     for i, part in enumerate(parts, 1):
-        made = {"row by row": row_by_row.RowByRow, "in blocks": in_blocks}[part]
-        monkeypatch.setattr(host, "RowByRow", made)
         until = steps * i // len(parts)
         how |= {"steps": until, "resume": saved}
         returns = []  # a snapshot brings those that its last report had
-        for progress in trainer.train(config, environment, seed=3, report_period=10**6, **how):
-            returns += progress.returns.tolist()
+        with going(part):
+            for progress in trainer.train(config, environment, seed=3, report_period=10**6, **how):
+                returns += progress.returns.tolist()
         snapshot = progress.snapshot()
         facts = json.loads(json.dumps(snapshot.facts))
         saved = Snapshot(checkpoint.flatten(snapshot.arrays), facts)
@@ -67,23 +72,23 @@ def assert_same(one, other):
         *(pytest.param(*x, marks=pytest.mark.slow) for x in (("gru", 2), ("sac", 1), ("sac", 3))),
     ],
 )
-def test_row_by_row_and_in_blocks_are_one_run(case, num_envs, monkeypatch):
+def test_row_by_row_and_in_blocks_are_one_run(case, num_envs):
     trainer = HostTrainer(num_envs=num_envs)
-    row_by_row = played(trainer, case, monkeypatch)
-    assert_same(row_by_row, played(trainer, case, monkeypatch, ("in blocks",)))
-    assert row_by_row[3] == played(trainer, case, monkeypatch, ("in blocks",))[3]
+    one, other = played(trainer, case), played(trainer, case, ("in blocks",))
+    assert_same(one, other)
+    assert one[3] == other[3]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [("row by row", "in blocks"), ("in blocks", "row by row")])
 @pytest.mark.parametrize("case", CASES)
-def test_one_goes_on_where_the_other_stopped(case, parts, monkeypatch):
-    whole = played(HostTrainer(num_envs=2), case, monkeypatch)
-    assert_same(whole, played(HostTrainer(num_envs=2), case, monkeypatch, parts))
+def test_one_goes_on_where_the_other_stopped(case, parts):
+    whole = played(HostTrainer(num_envs=2), case)
+    assert_same(whole, played(HostTrainer(num_envs=2), case, parts))
 
 
-def test_rows_of_an_unfinished_block_are_not_lost_unsaid(monkeypatch):
-    *_, facts = played(HostTrainer(), "dqn", monkeypatch, steps=60)
+def test_rows_of_an_unfinished_block_are_not_lost_unsaid():
+    *_, facts = played(HostTrainer(), "dqn", steps=60)
     *_, end = HostTrainer().train(CASES["dqn"][0], "gym:CartPole-v1", seed=3, steps=60)
     saved = Snapshot(checkpoint.flatten(end.snapshot().arrays), facts | {"held": 5})
     with pytest.raises(SettingError, match="stands 5 rows into a block"):
@@ -92,14 +97,14 @@ def test_rows_of_an_unfinished_block_are_not_lost_unsaid(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "native"])
-def test_environments_stepped_together(vectorization, monkeypatch):
+def test_environments_stepped_together(vectorization):
     trainer = HostTrainer(num_envs=2, vectorization=vectorization)
-    whole = played(trainer, "dqn", monkeypatch)
-    assert_same(whole, played(trainer, "dqn", monkeypatch, ("in blocks",)))
+    whole = played(trainer, "dqn")
+    assert_same(whole, played(trainer, "dqn", ("in blocks",)))
 
 
-def test_it_halts_in_place_of_an_update(monkeypatch):
-    updates = played(HostTrainer(), "dqn", monkeypatch, max_updates=60)[2][2]
+def test_it_halts_in_place_of_an_update():
+    updates = played(HostTrainer(), "dqn", max_updates=60)[2][2]
     assert updates == 60
 
 
@@ -110,10 +115,10 @@ SAC = sac.Config(SMALL, min_size=32, capacity=64, batch_size=4, random_steps=0)
 @pytest.mark.parametrize(
     "fault", ["nan", *(pytest.param(x, marks=pytest.mark.slow) for x in ("discount", "first"))]
 )
-def test_what_is_wrong_is_named_as_in_blocks(fault, monkeypatch):
+def test_what_is_wrong_is_named_as_in_blocks(fault):
     found = said(HostTrainer(num_envs=3), DQN, Unlucky(fault))
-    monkeypatch.setattr(host, "RowByRow", in_blocks)
-    assert found == said(HostTrainer(num_envs=3), DQN, Unlucky(fault))
+    with going("in blocks"):
+        assert found == said(HostTrainer(num_envs=3), DQN, Unlucky(fault))
     assert re.match(r"environment \d, episode \d+, step 3: ", found)
 
 
@@ -128,14 +133,14 @@ def test_an_action_of_nan_is_the_policys_fault(monkeypatch):
 def test_a_block_in_one_memory_counts_steps(monkeypatch):
     """Rows are looked at only where one is wrong, so the place that is then named must be right."""
     followed = []
-    follow = block.Block.follow
+    follow = row_buffer.RowBuffer.follow
 
     def noted(self, action, begun):
         follow(self, action, begun)
         followed.append((self._who(1, 0), *self._rows.timestep.observation[0, 0].tolist()))
 
-    monkeypatch.setattr(block.Block, "follow", noted)
-    played(HostTrainer(), "dqn", monkeypatch, steps=40)
+    monkeypatch.setattr(row_buffer.RowBuffer, "follow", noted)
+    played(HostTrainer(), "dqn", steps=40)
     names = [name for name, *_ in followed]
     assert names[:2] == [f"environment 0, episode 0, step {i}" for i in (1, 2)]
     assert any(name == "environment 0, episode 1, step 1" for name in names)

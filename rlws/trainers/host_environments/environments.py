@@ -1,4 +1,4 @@
-"""What environments on the host are to whoever steps them, one or many."""
+"""What environments on the host are to whoever steps them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from rlws.environments.checks import check_rules
 from rlws.types import Action, EnvironmentSpec
 
 
-class Players:
+class HostEnvironments:
     """B environments, each at its timestep, and what happened in them.
 
     Attributes:
@@ -86,10 +86,10 @@ class Players:
         raise NotImplementedError
 
 
-def check_actions(play: Players, actions: Action) -> None:
+def check_actions(envs: HostEnvironments, actions: Action) -> None:
     """Raises AgentFault where an action is none of those there are."""
     batch = jax.tree.map(lambda x: np.asarray(x)[None], actions)
-    check_rules(rules.of_actions(play.spec.actions, batch), lambda t, i: play.who(i, 1))
+    check_rules(rules.of_actions(envs.spec.actions, batch), lambda t, i: envs.who(i, 1))
 
 
 def splitter(spec: Any, who: Callable[[int], str]) -> Callable[[Any], list[Any]]:

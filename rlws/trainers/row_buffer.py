@@ -1,4 +1,4 @@
-"""A block of rows in host memory, filled step by step."""
+"""Host memory for a block of rows, filled step by step."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ Timesteps: TypeAlias = (
 )  # of each environment, or leaves [B, ...]
 
 
-class Block:
+class RowBuffer:
     """Rows [capacity, B, ...] in NumPy; `length` of them are filled, and one timestep more.
 
     Written for speed: every step of every environment comes through here. Each block has memory of
