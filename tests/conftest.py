@@ -1,15 +1,16 @@
 """Strict: warnings are errors, and arrays of different rank never broadcast by accident."""
 
+import functools
 import itertools
 import os
 import pathlib
+import resource
 from collections import Counter
 
 # Most of the time goes into compiling, and many tests compile the same. Set here, before JAX is
-# imported, it holds for processes that tests start, too. A folder for each worker: one might read
-# what another still writes.
+# imported, it holds for the other workers and for processes that tests start, too.
 ROOT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / os.getenv("PYTEST_XDIST_WORKER", "main"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
@@ -20,12 +21,15 @@ from rlws.numerics import memo
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+GIGABYTES = 4  # a worker may take before it forgets programs
 FILTERS = (
     "error",
     # rlax, of its own functions.
     r"ignore:Rlax softmax will be deprecated:PendingDeprecationWarning",
     # TensorFlow Probability, which rlax imports.
     r"ignore:jax\.core\.pytype_aval_mappings is deprecated:DeprecationWarning",
+    # Of a program that another worker is still writing down: it is compiled here, too.
+    r"ignore:Error reading persistent compilation cache entry:UserWarning",
     # Box2D; raised while it is imported, it ends the process.
     r"ignore:builtin type:DeprecationWarning",
 )
@@ -38,21 +42,29 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_are_forgotten():
-    """Compiled programs of one module are of no use to the next, and they add up to gigabytes."""
+    """Compiled programs are of use to the next module, but they add up to gigabytes."""
     yield
-    memo.forget()
-    jax.clear_caches()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > GIGABYTES * 2**20:
+        memo.forget()
+        jax.clear_caches()
 
 
-@pytest.fixture(autouse=True)
-def _patched_code_is_compiled_anew(request):
+@pytest.fixture(autouse=True, scope="session")
+def _patched_code_is_compiled_anew():
     """What was made before a test changes code must not be what it tests, nor what it made stay."""
-    if "monkeypatch" not in request.fixturenames:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("setattr", "undo"):
+            patch.setattr(pytest.MonkeyPatch, name, _forgetting(getattr(pytest.MonkeyPatch, name)))
         yield
-        return
-    memo.forget()
-    yield
-    memo.forget()
+
+
+def _forgetting(method):
+    @functools.wraps(method)
+    def forgets(*args, **kwargs):
+        memo.forget()
+        return method(*args, **kwargs)
+
+    return forgets
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -60,7 +60,9 @@ def test_tracers_are_not_kept():
 
 
 @pytest.mark.parametrize(
-    "what", [np.zeros(2), jnp.zeros(2), [1], {1}, object(), (1, [2]), {"a": [3]}], ids=str
+    "what",
+    [np.zeros(2), jnp.zeros(2), [1], {1}, object(), (1, [2]), {"a": [3]}],
+    ids=lambda x: type(x).__name__,
 )
 def test_what_may_change_is_made_again(what):
     make = memo.remembered(lambda x: object())
