@@ -15,7 +15,7 @@ import socket
 import sys
 
 IMPORTED = (
-    *(f"rlws.commands.{verb}" for verb in ("run", "resume", "inspect", "fork", "evaluate")),
+    *(f"rlws.commands.{x}" for x in ("cli", "run", "resume", "inspect", "fork", "evaluate")),
     *(f"agents_zoo.{agent}" for agent in ("dqn", "impala", "ppo", "reinforce", "sac")),
     *("gymnasium.vector", "gymnasium.envs.classic_control", "rlws.tracking.plots"),
 )

@@ -165,16 +165,22 @@ def program(*words, **variables):
     )
 
 
+def own_cache():
+    """Returns a new folder with links to all that was compiled before."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    own = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=CACHE.parent))
+    for path in CACHE.iterdir():
+        os.link(path, own / path.name)
+    return own
+
+
 def start(*args, anew=False, **variables):
     """Starts `rlws` with these arguments; `anew`: by a new Python, which imports everything.
 
     What it compiles it keeps in a folder of its own, where it finds what was compiled before. So
     none can be killed while it writes what others read.
     """
-    CACHE.mkdir(parents=True, exist_ok=True)
-    own = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=CACHE.parent))
-    for path in CACHE.iterdir():
-        os.link(path, own / path.name)
+    own = own_cache()
     variables["JAX_COMPILATION_CACHE_DIR"] = str(own)
     if anew:
         process = program(sys.executable, "-m", "rlws", *args, **variables)
@@ -193,7 +199,7 @@ def end(process, seconds=180):
             signal_all(process, signal.SIGKILL)
             process.communicate()
         if own := getattr(process, "cache", None):
-            if process.returncode >= 0:  # it wrote all of what it wrote
+            if process.returncode == 0:  # else it may have left half of a program
                 for path in own.iterdir():
                     with contextlib.suppress(FileExistsError):
                         os.link(path, CACHE / path.name)

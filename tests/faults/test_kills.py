@@ -141,7 +141,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path, uninterrupted):
     folder = tmp_path / "run"
     for gap in (0.0, 0.02, 0.2):
         # Everything takes long in the environment's first report: it is being compiled.
-        process = start(*run_of("ppo", folder))
+        process = start(*run_of("ppo", folder), anew=True)
         wait_for_lines(process, folder, max(1, lines(folder)) + 7)
         signal_all(process, signal.SIGINT)
         time.sleep(gap)

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from faulty import MEASURED, left, play, refused
-from processes import done, end, outcome, program, run_of
+from processes import done, end, outcome, own_cache, program, run_of
 
 from rlws.__main__ import main
 from rlws.numerics import checkpoint
@@ -152,7 +152,12 @@ def shell(script, folder, *args):
         pytest.skip("no mounts of our own")
     words = {"folder": [folder], "rlws": [sys.executable, "-m", "rlws", *args]}
     lines = (f"{name}={shlex.quote(shlex.join(map(str, x)))}\n" for name, x in words.items())
-    ended = end(program(*MOUNT, "sh", "-c", "".join(lines) + script))
+    cache = own_cache()
+    try:
+        words = (*MOUNT, "sh", "-c", "".join(lines) + script)
+        ended = end(program(*words, JAX_COMPILATION_CACHE_DIR=str(cache)))
+    finally:
+        shutil.rmtree(cache)
     assert ended.status == 0, ended.err
     return ended
 

@@ -90,19 +90,23 @@ def test_processes_that_are_killed_or_stopped_are_named_and_the_run_goes_on(tmp_
         assert "Traceback" not in ended.err
         assert len(ended.err.splitlines()) == 2
     assert rlws("inspect", str(folder)).status == 0
-    finishes(folder, ends=5)
+    # Where one of the two environments fails, the steps before may be an odd number.
+    assert finishes(folder, 5) in (3000, 3001)
 
 
 def finishes(folder, ends, *flags):
-    """Goes on to the end; of each time that the run was ended, nothing but episodes was lost."""
+    """Goes on to the end, and returns at which step that is.
+
+    Of each time that the run was ended, nothing but unfinished episodes was lost.
+    """
     done(*RUN, str(folder), *flags)
     steps = [float(row["steps"]) for row in rows(folder)]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 3000
     found = inspect(folder)
-    assert found["step"] == 3000
+    assert found["step"] == steps[-1]
     assert found["resume_class"] == "bounded"
     assert 0 < found["counters"]["anew"] <= ends * 2  # environments
+    return steps[-1]
 
 
 def test_chained_kills_lose_no_more_than_unfinished_episodes(tmp_path):
@@ -111,4 +115,4 @@ def test_chained_kills_lose_no_more_than_unfinished_episodes(tmp_path):
         process = start(*RUN, str(tmp_path / "run"), *flags)
         wait_for_lines(process, tmp_path / "run", count)
         assert kill(process).status == -signal.SIGKILL
-    finishes(tmp_path / "run", 3, *flags)
+    assert finishes(tmp_path / "run", 3, *flags) == 3000
