@@ -60,11 +60,6 @@ def batch_of(observation, weight, reward=None):
     return jax.tree.map(lambda x: x[None], batch)
 
 
-def begun(learner):
-    """Returns the state a learner begins with."""
-    return jax.jit(learner.init)(KEY)
-
-
 def compute(learner, state, batch):
     """Returns the loss, the metrics and the gradients of all parameters."""
     value = jax.jit(jax.value_and_grad(learner.batch_loss, has_aux=True))
@@ -142,7 +137,7 @@ def entropy_learner(cost=0.1, actions=None, head=None):
 
 def test_entropy_equals_hand_worked_numbers():
     learner = entropy_learner()
-    state = begun(learner)
+    state = learner.init(KEY)
     # In state 1, seen in the step without weight, and state 2, the last, other probabilities.
     w = jnp.array([[0.0, 0], [5, 0], [0, 9]])
     state = state._replace(params={"policy/linear": {"w": w, "b": jnp.log(jnp.float32(P))}})
@@ -159,7 +154,7 @@ def test_entropy_equals_hand_worked_numbers():
 def test_entropy_bonus_spreads_the_policy():
     learner = entropy_learner(cost=1.0)
     params = {"policy/linear": {"w": jnp.zeros((3, 2)), "b": jnp.log(jnp.float32(P))}}
-    state, learn, found = begun(learner)._replace(params=params), jax.jit(learner.learn), []
+    state, learn, found = learner.init(KEY)._replace(params=params), jax.jit(learner.learn), []
     for _ in range(30):
         state, metrics = learn(state, batch_of([0, 1, 0, 2], [1, 1, 1]), KEY)
         found.append(float(metrics["entropy_mean"]))
@@ -171,7 +166,7 @@ def test_entropy_bonus_spreads_the_policy():
 def test_entropy_of_a_normal_policy_equals_hand_worked_numbers():
     actions = specs.BoundedArray((2,), np.float32, [-1, -3], [1, 3])
     learner = entropy_learner(0.5, actions, networks.NormalPolicy(actions))
-    state = begun(learner)
+    state = learner.init(KEY)
     _, metrics, grads = compute(learner, state, batch_of([0, 1, 0, 2], [1, 1, 1]))
     assert metrics["entropy_mean"] == approx(np.log(3) + np.log(2 * np.pi * np.e))
     np.testing.assert_allclose(grads["policy"]["log_std"], [-0.5, -0.5], rtol=1e-6)
@@ -184,7 +179,7 @@ def test_entropy_without_closed_form_is_estimated_from_samples():
         "policy/linear": {"w": jnp.zeros((3, 1)), "b": jnp.array([0.5])},
         "policy/linear_1": {"w": jnp.zeros((3, 1)), "b": jnp.zeros(1)},
     }
-    state = begun(learner)
+    state = learner.init(KEY)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, state.params)
     state = state._replace(params=params)
     _, metrics, _ = compute(learner, state, batch_of([0] * 20_001, [1] * 20_000))
@@ -200,12 +195,12 @@ def test_entropy_needs_a_stochastic_policy():
     actions = specs.BoundedArray((1,), np.float32, -2, 2)
     learner = entropy_learner(1.0, actions, networks.TanhPolicy(actions))
     with pytest.raises(SettingError, match=r"must have a stochastic policy head, got .*policy"):
-        compute(learner, begun(learner), batch_of([0, 1], [1]))
+        compute(learner, learner.init(KEY), batch_of([0, 1], [1]))
     spec = spec_of()
     network = networks.compose(spec, networks.MLP(()), value=networks.Value())
     learner = Still(network, SGD).with_terms(Entropy(network))
     with pytest.raises(SettingError, match=r"must have a stochastic policy head, got .*value"):
-        compute(learner, begun(learner), batch_of(np.zeros((2, 2), np.float32), [1]))
+        compute(learner, learner.init(KEY), batch_of(np.zeros((2, 2), np.float32), [1]))
 
 
 # --- RND. Features are the observation times two numbers, W of the predictor and V of the target;
@@ -225,7 +220,7 @@ SEEN = batch_of(np.float32([[9], [1], [2], [3]]), [1, 0, 1], [10, 0, 20])
 def rnd(scale=0.5, optimizer=SGD):
     learner = Still(Network(lambda key: PARAMS, None), optimizer)
     learner = learner.with_terms(RND(spec_of(ONE), scale, Times()))
-    state = begun(learner)
+    state = learner.init(KEY)
     linear = {"w": jnp.eye(2), "b": jnp.zeros(2)}
     times = lambda value: {"backbone/linear": {"w": jnp.array([value])}, "features/linear": linear}
     target, moments = state.terms[0]
@@ -268,7 +263,7 @@ def test_rnd_rewards_equal_hand_worked_numbers():
 def test_rnd_predictor_learns_what_was_seen_and_the_target_never_changes():
     learner = Still(Network(lambda key: PARAMS, None), optax.adam(1e-2))
     learner = learner.with_terms(RND(spec_of(), scale=1.0))
-    state, learn = begun(learner), jax.jit(learner.learn)
+    state, learn = learner.init(KEY), jax.jit(learner.learn)
     (target, _), rng = state.terms[0], np.random.default_rng(0)
     places = rng.normal(size=(2, 9, 2)) + np.array([3, -3])[:, None, None]
     seen, unseen = (batch_of(np.float32(x), [1] * 8) for x in places)

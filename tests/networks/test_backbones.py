@@ -1,6 +1,7 @@
 """Backbones: what they compute, how they begin, what they refuse."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
@@ -18,7 +19,7 @@ def build(backbone, shape=(6,)):
     observations = specs.Array(shape, np.float32)
     spec = EnvironmentSpec(observations, specs.DiscreteArray(2), scalar, scalar)
     network = compose(spec, backbone, seen=lambda features: features)
-    return network, jax.jit(network.init)(KEY)
+    return network, network.init(KEY)
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])
@@ -58,18 +59,18 @@ def test_mlp_is_layers_by_hand(activation):
         "gelu": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     }
     network, params = build(MLP((4, 3), activation=activation))
-    params = jax.tree.map(lambda p: np.asarray(p) + np.float32(0.1), params)  # biases too
+    params = jax.tree.map(lambda p: p + 0.1, params)  # biases too
     features = x = np.linspace(-2, 2, 6).astype(np.float32)
     for name in ("backbone/linear", "backbone/linear_1"):
         features = formulas[activation](features @ params[name]["w"] + params[name]["b"])
-    np.testing.assert_allclose(jax.jit(network.apply)(params, x).seen, features, atol=1e-5)
+    np.testing.assert_allclose(network.apply(params, x).seen, features, atol=1e-5)
 
 
 def test_mlp_refuses_images():
     with pytest.raises(SettingError, match=r"at most 2 axes, got shape \(8, 8, 3\).*convolutional"):
         build(MLP(), (8, 8, 3))
     network, params = build(MLP((4,)), (3, 5))  # a board is none
-    assert jax.jit(network.apply)(params, np.ones((7, 3, 5))).seen.shape == (7, 4)
+    assert network.apply(params, jnp.ones((7, 3, 5))).seen.shape == (7, 4)
 
 
 def test_mlp_settings_are_checked():
@@ -81,4 +82,4 @@ def test_mlp_settings_are_checked():
 
 def test_any_function_is_a_backbone():
     network, params = build(lambda observation: Value()(observation)[None])
-    assert jax.jit(network.apply)(params, np.ones(6)).seen.shape == (1,)
+    assert network.apply(params, jnp.ones(6)).seen.shape == (1,)

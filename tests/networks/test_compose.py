@@ -33,10 +33,6 @@ def network_of(observations=VECTOR, backbone=None, shared=True):
     return compose(spec_of(observations), backbone, shared=shared, **heads)
 
 
-def init(network, key=KEY):
-    return jax.jit(network.init)(key)
-
-
 def observe(*leading):
     rng = np.random.default_rng(0)
     return {
@@ -50,7 +46,7 @@ def observe(*leading):
 
 def test_apply_agrees_over_any_leading_axes():
     network = network_of(NESTED)
-    params = init(network)
+    params = network.init(KEY)
     apply = jax.jit(network.apply)
     observation = observe(2, 3, 4)
     whole = apply(params, observation)
@@ -75,7 +71,7 @@ def trajectory_of(observation):
 
 def test_step_and_unroll_of_a_network_without_core_are_apply():
     network = network_of()
-    params, x = init(network), np.eye(3, dtype=np.float32)
+    params, x = network.init(KEY), np.eye(3, dtype=np.float32)
     assert network.initial_state() == ()
     outputs, state = network.step(params, x[0], True, ())
     assert state == ()
@@ -91,7 +87,7 @@ def see(features):
 def test_core_begins_anew_with_every_episode():
     network = network_of(backbone=GRU(MLP((4,)), 4))
     rng = np.random.default_rng(0)
-    params, observation = init(network), rng.normal(size=(4, 3)).astype(np.float32)
+    params, observation = network.init(KEY), rng.normal(size=(4, 3)).astype(np.float32)
     stale = {"backbone": np.float32(rng.normal(size=4))}
 
     @jax.jit
@@ -116,7 +112,7 @@ def test_observations_reach_the_backbone_discrete_ones_one_hot():
         "inner": (np.int32(2), np.array([[7, 0], [1, 9]], np.int32)),
     }
     network = compose(spec_of(NESTED), lambda o: o, seen=see)
-    seen = network.apply(init(network), observation).seen
+    seen = network.apply(network.init(KEY), observation).seen
     np.testing.assert_array_equal(seen["inner"][0], [0, 0, 1, 0])
     np.testing.assert_array_equal(seen["inner"][1], observation["inner"][1])
     np.testing.assert_array_equal(seen["x"], observation["x"])
@@ -127,7 +123,7 @@ def test_observations_reach_the_backbone_discrete_ones_one_hot():
 def test_mlp_sees_all_leaves_side_by_side_as_float32():
     network = compose(spec_of(NESTED), MLP(()), seen=see)
     observation = observe()
-    seen = network.apply(init(network), observation).seen
+    seen = network.apply(network.init(KEY), observation).seen
     number, table = observation["inner"]
     expected = [*np.eye(4)[number], *table.ravel(), *observation["x"]]
     np.testing.assert_array_equal(seen, np.float32(expected))
@@ -136,21 +132,20 @@ def test_mlp_sees_all_leaves_side_by_side_as_float32():
 
 def test_init_depends_on_its_key_alone():
     network = network_of()
-    same = jax.tree.map(np.array_equal, init(network), init(network_of()))
+    same = jax.tree.map(np.array_equal, network.init(KEY), network_of().init(KEY))
     assert jax.tree.all(same)
     differ = lambda x, y: np.array_equal(x, y) == (x.ndim == 1)  # weights do, biases are 0
-    other = init(network, jax.random.key(2))
-    assert jax.tree.all(jax.tree.map(differ, init(network), other))
+    other = network.init(jax.random.key(2))
+    assert jax.tree.all(jax.tree.map(differ, network.init(KEY), other))
 
 
 def test_backbones_are_shared_or_apart():
     x = np.array([1.0, 2, 3], np.float32)
     for shared, backbones in [(True, {"backbone"}), (False, {"policy_backbone", "value_backbone"})]:
         network = network_of(shared=shared)
-        params = init(network)
+        params = network.init(KEY)
         assert {name.split("/")[0] for name in params} == backbones | {"policy", "value"}
-        apply = jax.jit(network.apply)
-        before = apply(params, x)
+        before = network.apply(params, x)
         for backbone in backbones:
             moved_by = {name: float(name.startswith(f"{backbone}/")) for name in params}
             changed = {
@@ -159,13 +154,13 @@ def test_backbones_are_shared_or_apart():
                 )
                 for name, module in params.items()
             }
-            after = apply(changed, x)
+            after = network.apply(changed, x)
             moved = {
                 "policy": not np.array_equal(before.policy.logits, after.policy.logits),
                 "value": not np.array_equal(before.value, after.value),
             }
             assert moved == {head: shared or backbone.startswith(head) for head in moved}
-    apart = init(network_of(shared=False))
+    apart = network_of(shared=False).init(KEY)
     assert not np.array_equal(*(apart[f"{h}_backbone/linear"]["w"] for h in ("policy", "value")))
 
 
@@ -228,7 +223,7 @@ def test_haiku_is_transformed_in_one_place():
 def joined(core, steps=3):
     """Returns a recurrent network, its parameters, and a trajectory of two episodes, then each."""
     network = compose(spec_of(), core, value=Value())
-    params = init(network)
+    params = network.init(KEY)
     rng = np.random.default_rng(0)
     observation = rng.normal(size=(2 * steps + 1, 3)).astype(np.float32)
     first = np.zeros(2 * steps + 1, bool)
@@ -259,7 +254,7 @@ def test_two_episodes_in_an_unroll_are_bitwise_those_two_alone(core):
 def test_an_lstm_is_the_one_of_the_textbook():
     """Hochreiter and Schmidhuber, 1997, with forget gates whose bias begins at 1, in NumPy."""
     network, params, _, one, _ = joined(LSTM(MLP((4,), "relu"), 5))
-    found = jax.jit(network.unroll)(params, one).value
+    found = network.unroll(params, one).value
     parts = {
         name: {k: np.asarray(v, np.float64) for k, v in x.items()} for name, x in params.items()
     }

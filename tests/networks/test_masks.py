@@ -54,9 +54,8 @@ def test_probabilities_are_those_of_the_legal_actions_alone(mask):
     policy = Categorical(LOGITS).masked(legal(jnp.array(mask)))
     chosen = np.flatnonzero(mask)
     alone = Categorical(LOGITS[chosen])
-    log_probs = jax.jit(lambda policy, actions: jax.vmap(policy.log_prob)(actions))
-    every = log_probs(policy, np.arange(ACTIONS))
-    expected = np.exp(log_probs(alone, np.arange(len(chosen))))
+    every = jax.vmap(policy.log_prob)(jnp.arange(ACTIONS))
+    expected = np.exp(jax.vmap(alone.log_prob)(jnp.arange(len(chosen))))
     np.testing.assert_allclose(np.exp(every)[chosen], expected, rtol=1e-6)
     np.testing.assert_array_equal(np.delete(np.exp(every), chosen), 0)
     np.testing.assert_allclose(policy.entropy(), alone.entropy(), atol=1e-6)
@@ -86,21 +85,20 @@ def test_a_mask_that_forbids_everything_forbids_nothing():
 def test_random_actions_are_legal_and_as_likely_as_each_other():
     observation = {"action_mask": jnp.array([True, False, True, True]), "place": jnp.zeros(2)}
     keys = jax.random.split(jax.random.key(0), 9_000)
-    found = jax.jit(jax.vmap(lambda key: random_action(observation, ACTIONS, key)))(keys)
+    found = jax.vmap(lambda key: random_action(observation, ACTIONS, key))(keys)
     counts = np.bincount(found, minlength=ACTIONS)
     assert counts[1] == 0
     np.testing.assert_allclose(counts[[0, 2, 3]], 3_000, atol=5 * np.sqrt(2_000))
     # Without a mask they are those of any version before there were masks.
-    plain = jax.jit(jax.vmap(lambda key: random_action(jnp.zeros(2), ACTIONS, key)))(keys)
-    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, ACTIONS, jnp.int32))
-    drawn = jax.jit(drawn)(keys)
+    plain = jax.vmap(lambda key: random_action(jnp.zeros(2), ACTIONS, key))(keys)
+    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, ACTIONS, jnp.int32))(keys)
     np.testing.assert_array_equal(plain, drawn)
 
 
 def test_forbidden_values_are_the_lowest_and_others_what_they_were():
     spec = Forbidding().spec()
     agent = dqn.Config(MLP).make(spec)
-    params = jax.jit(agent.learner.init)(jax.random.key(0)).params
+    params = agent.learner.init(jax.random.key(0)).params
     place = jnp.float32([1, 2, 3])
     q = lambda mask: np.asarray(
         agent.learner.network.apply(params, {"action_mask": jnp.array(mask), "place": place}).q
@@ -158,7 +156,7 @@ def test_a_host_environment_shows_masks_alike():
 def test_the_learner_finds_the_probabilities_that_were_acted_by():
     environment = Forbidding()
     agent = ppo.Config(MLP, normalise_observations=True).make(environment.spec())
-    params = jax.jit(agent.learner.init)(jax.random.key(0)).params
+    params = agent.learner.init(jax.random.key(0)).params
     _, timestep = environment.reset(jax.random.key(0))
     for key in jax.random.split(jax.random.key(1), 5):
         state = agent.actor.initial_state()
