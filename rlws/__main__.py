@@ -57,7 +57,10 @@ def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
             verbs.add_parser(name, **settings)
             continue
         module = importlib.import_module(f"rlws.commands.{name}")
-        passes_on = getattr(module, "PASSES_ON", False)
+        if passes_on := getattr(module, "PASSES_ON", False):
+            # What says how a run ended is there before it begins: a second Ctrl-C may come while
+            # the first is answered.
+            importlib.import_module("rlws.commands.cli")
         # Where there is an experiment, --help is about its flags.
         about = passes_on and given[1:] and not given[1].startswith("-")
         module.add_arguments(verbs.add_parser(name, add_help=not about, **settings))
