@@ -10,7 +10,7 @@ import jax
 
 from rlws.settings import SettingError
 
-OURS = pathlib.Path(__file__).parent
+OURS = pathlib.Path(__file__).parents[1]  # rlws
 LIBRARIES = [
     pathlib.Path(sysconfig.get_path(name)).resolve()
     for name in ("stdlib", "platstdlib", "purelib", "platlib")

@@ -35,7 +35,7 @@ def test_an_error_says_where_it_is_from_and_how_to_step_there(trainer):
     notes = [note for note in error.__notes__ if note.startswith(place)]
     assert len(notes) == 1
     assert "--trainer.no-jit" in notes[0]
-    assert place_of(error).startswith("tests/trainers/test_tracebacks.py:")
+    assert place_of(error).startswith("trainers/test_tracebacks.py:")
     assert place_of(error).endswith(" loss")
 
 
@@ -46,5 +46,5 @@ def test_who_steps_through_it_is_not_told_to():
 def test_an_error_of_a_library_alone_is_where_it_was_raised():
     with pytest.raises(ValueError, match="could not convert") as found:
         float("x")
-    assert place_of(found.value).startswith("tests/trainers/test_tracebacks.py:")
+    assert place_of(found.value).startswith("trainers/test_tracebacks.py:")
     assert place_of(ValueError("never raised")) == "?"
