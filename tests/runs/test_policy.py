@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rlws
-from agents_zoo import reinforce
+from agents_zoo import a2c, reinforce
 from rlws import environments
 from rlws.actor import PolicyActor
 from rlws.environments import resolve
@@ -205,7 +205,9 @@ def test_load_refuses_the_checkpoint_of_another_agent(folders, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", [TOY.trainer, HostTrainer(num_envs=2)], ids=["device", "host"])
 def test_load_of_a_sweep_wants_one_of_its_runs(trainer, tmp_path):
-    run = run_toy(tmp_path / "sweep", trainer=trainer, sweep=("agent.discount=0.5,0.9",))
+    agent = a2c.Config(MLP((8,)), unroll_length=10)  # compiled sooner than PPO
+    sweep = dict(agent=agent, trainer=trainer, sweep=("agent.discount=0.5,0.9",))
+    run = run_toy(tmp_path / "sweep", **sweep)
     with pytest.raises(SettingError, match=r"holds 2 runs; name one of the folders in it"):
         rlws.load(run)
     for member in sorted(run.glob("*seed0")):
