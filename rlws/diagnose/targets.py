@@ -11,6 +11,7 @@ from rlws.diagnose import compilation
 from rlws.diagnose.check import Check, Question, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.value_estimates import has_values
+from rlws.learner import Learner, LearnerState
 from rlws.types import Array, Trajectory
 
 BOOTSTRAP = Question(
@@ -39,8 +40,9 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     They are what the loss calls `target`, or the `return` that is worked out before it.
     """
     component = locate(subject.agent.learner, "loss")
-    compiled = compilation.jit(partial(_targets, subject))
-    found = jax.eval_shape(compiled, batch, jax.random.key(0))
+    targets = partial(_targets, subject.agent.learner, subject.state.learner)
+    compiled = compilation.jit(targets)
+    found = jax.eval_shape(targets, batch, jax.random.key(0))
     if found is None or found.shape != batch.reward.shape:
         for question in (BOOTSTRAP, REWARDS, SPLIT):
             yield question.skip("the loss tells no target of each step")
@@ -83,8 +85,7 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     yield say(SPLIT, other - of(discount=cuts), early)
 
 
-def _targets(subject: Subject, batch: Trajectory, key: Any) -> Array | None:
-    learner, state = subject.agent.learner, subject.state.learner
+def _targets(learner: Learner, state: LearnerState, batch: Trajectory, key: Any) -> Array | None:
     prepared = getattr(learner, "samples", lambda params, trajectory: trajectory)
 
     def one(trajectory):

@@ -29,7 +29,9 @@ class Outputs(dict):
     __getattr__ = dict.__getitem__
 
 
-TABLE = Network(lambda key: ONLINE, lambda params, observation: Outputs(q=params[observation]))
+TABLE = Network(
+    lambda key: ONLINE, lambda params, observation: Outputs(q=jnp.asarray(params)[observation])
+)
 
 
 @functools.cache

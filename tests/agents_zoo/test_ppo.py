@@ -166,10 +166,10 @@ def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
     assert np.abs(np.expm1(difference)).max() < 1e-5
 
 
-def drawn(config, num_envs=4):
-    """Returns an agent's learner state and a batch as its actor might have collected it."""
+def drawn(config, num_envs=4, ends=0.2):
+    """Returns an agent, its learner's state and a batch as its actor might have collected it."""
     agent, rng = config.make(SPEC), np.random.default_rng(0)
-    last = rng.random((num_envs, config.unroll_length)) < 0.2
+    last = rng.random((num_envs, config.unroll_length)) < ends
     normal = lambda *shape: rng.normal(size=(num_envs, *shape)).astype(np.float32)
     one = lambda i: trajectory(
         observation=normal(config.unroll_length + 1, 4)[i],
@@ -183,7 +183,7 @@ def drawn(config, num_envs=4):
 
 def test_ppo_each_epoch_sees_each_step_once():
     config = small(backbone=MLP((8,)), unroll_length=16, epochs=3, minibatches=4)
-    agent, state, batch = drawn(config)
+    agent, state, batch = drawn(config, ends=0)
     seen = []
 
     class Counting(ppo.PPO):
