@@ -14,6 +14,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 import jax
 import pytest
 
+from rlws.numerics import memo
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 FILTERS = (
@@ -36,4 +38,16 @@ def pytest_configure(config):
 def _programs_are_forgotten():
     """Compiled programs of one module are of no use to the next, and they add up to gigabytes."""
     yield
+    memo.forget()
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _patched_code_is_compiled_anew(request):
+    """What was made before a test changes code must not be what it tests, nor what it made stay."""
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    memo.forget()
+    yield
+    memo.forget()
