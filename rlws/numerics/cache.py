@@ -1,10 +1,8 @@
-"""What is compiled once: per user, in JAX's cache on disk; per process, by configuration."""
+"""JAX's compilation cache, kept in the user's cache folder."""
 
-import functools
 import os
 import pathlib
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,25 +28,3 @@ def _user_cache() -> pathlib.Path:
         return pathlib.Path(named)
     home = pathlib.Path.home()
     return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
-
-
-def remembered(size: int) -> Callable[[Callable], Callable]:
-    """Keeps what a function returned for its last `size` different arguments.
-
-    As `functools.lru_cache`, but that arguments without a hash, such as arrays, are not kept.
-    """
-
-    def decorate(function):
-        kept = functools.lru_cache(size)(function)
-
-        @functools.wraps(function)
-        def call(*args):
-            try:
-                hash(args)
-            except TypeError:
-                return function(*args)
-            return kept(*args)
-
-        return call
-
-    return decorate

@@ -22,7 +22,7 @@ from rlws.environments.checks import (
     filled,
 )
 from rlws.numerics import streams
-from rlws.numerics.cache import remembered
+from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
 from rlws.trainers import core
 from rlws.trainers.deadline import TIMEOUT, watched
@@ -137,12 +137,12 @@ def device_play(agent: Agent, environment: JaxEnvironment, episodes: int, limit:
     return play
 
 
-@remembered(16)
+@remembered_of
 def _compiled_play(agent, environment, episodes, limit):
     return jax.jit(device_play(agent, environment, episodes, limit))
 
 
-@remembered(16)
+@remembered_of
 def _compiled_act(actor):
     """Acts in B episodes, by number, at one step or each at its own; actions and actor states."""
 
