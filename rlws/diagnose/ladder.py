@@ -65,7 +65,7 @@ def run(
         play = evaluation.device_play(agent, place(table), EPISODES)
         states, first = question
         value = beliefs.values(agent, run.state.learner, place(table).observe(states), first)
-        returned = play(run.state.learner.params, run.keys.act, run.keys.environment).returns.mean()
+        returned = play(run.state.learner.params, run.keys.act, run.keys.environment)[0].mean()
         return returned, (jnp.full(len(states), jnp.nan) if value is None else value)
 
     vmap = partial(jax.vmap, axis_name=AXIS)

@@ -101,8 +101,8 @@ class Population(NamedTuple):
           Untraceable: the agent cannot be made, or learn, while a setting's value is not known.
         """
         agents = [self._config(m.settings).make(self.environment.spec()) for m in members]
-        place = partial(_shard, self.num_devices)
         fixed, several = members[0].settings, len(members) > 1
+        place = partial(_shard, 1 if several else self.num_devices)
         seeds: Any = members[0].seed
         values = dict[str, Array]()
         if several:
