@@ -36,17 +36,22 @@ def remembered(make: Callable, by: Callable[..., Any] | None = None) -> Callable
         except TypeError:
             return make(*args)
         found = _made.setdefault(make, {})
-        if key in found:
-            found[key] = found.pop(key)
-        elif not isinstance(jnp.zeros(()), jax.core.Tracer):
-            found[key] = args, make(*args)  # arguments, too: some are known by where they are
-            if len(found) > SIZE:
-                del found[next(iter(found))]
-        else:
-            return make(*args)
-        return found[key][1]
+        kept = found.pop(key, None)
+        if kept is None:
+            kept = args, make(*args)  # arguments, too: some are known by where they are
+            if isinstance(jnp.zeros(()), jax.core.Tracer):
+                return kept[1]
+        found[key] = kept
+        if len(found) > SIZE:
+            found.pop(next(iter(found)), None)
+        return kept[1]
 
     return made
+
+
+def remembered_of(make: Callable) -> Callable:
+    """Returns `make`, remembered, whose first argument, such as an agent, is known by identity."""
+    return remembered(make, by=lambda one, *rest: (id(one), *rest))
 
 
 def forget() -> None:
