@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws import environments
-from rlws.actor import Actor
 from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, resolve, rules
 from rlws.environments.checks import (
@@ -20,15 +19,17 @@ from rlws.environments.checks import (
     check_first,
     check_rules,
     check_timestep,
-    fault,
     filled,
 )
 from rlws.numerics import streams
+from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
 from rlws.trainers import core
 from rlws.trainers.deadline import TIMEOUT, watched
+from rlws.trainers.device_block import DeviceBlock
 from rlws.trainers.host_environments import splitter
-from rlws.types import Key, Params
+from rlws.trainers.program import Keys, Program
+from rlws.types import Array, Key, Params
 
 MAX_STEPS = 10_000  # of an episode whose environment has no time limit
 HOST_ENVS = 10
@@ -57,16 +58,17 @@ def evaluator(agent: Agent, environment: Any, episodes: int, timeout: float = TI
     if not resolve.is_jax(environment):
         return _host_play(agent, environment, episodes, timeout)
     environment = resolve.device(environment)
-    play = jax.jit(_device_play(agent, environment, episodes))
+    play = _compiled_play(agent, environment, episodes, MAX_STEPS)
+    name, where = type(environment).__name__, ", in the evaluation"
 
     def evaluate(params, seed):
-        returns, lengths, broken, timestep = play(params, *_keys(seed))
-        for i in np.flatnonzero(broken)[:1]:
-            rule = rules.nth(environment.spec().actions, timestep, int(broken[i]))
-            who = f"{type(environment).__name__}, environment {i}, in the evaluation, episode 0"
-            value = "NaN or infinity" if rule.must == "finite" else "another number"
-            raise fault(rule, value, f"{who}, step {lengths[i]}")
-        return jax.device_get((returns, lengths))
+        found = play(params, *_keys(seed))
+        if not found.sound:
+            first = _one(jax.device_get(found.first))
+            who = lambda t, i: f"{name}, environment {i}{where}, episode 0, step 0"
+            check_rules(rules.of_timesteps(first), who)
+            found.block.check(environment.spec(), name, where)
+        return jax.device_get((found.returns, found.lengths))
 
     return evaluate
 
@@ -80,68 +82,74 @@ def _keys(seed: int) -> tuple[Key, Key]:
     return streams.key(own, Stream.ACT), streams.key(own, Stream.ENVIRONMENT)
 
 
-def _act(actor: Actor, params, act_key, episode, step, timestep, state):
-    """Acts in B episodes, by number, at one step or each at its own; actions and actor states."""
-    return core.act(actor, params, act_key, step, timestep, state, episode)[:2]
+class Played(NamedTuple):
+    """An evaluation on the device."""
+
+    returns: Array  # [episodes]; all NaN where one of them is not sound
+    lengths: Array  # [episodes]
+    sound: Array  # whether nothing was wrong with actions and timesteps
+    first: dm_env.TimeStep  # of each episode
+    block: DeviceBlock  # the last step
 
 
-def device_play(agent: Agent, environment: JaxEnvironment, episodes: int) -> Callable:
-    """Returns a pure function: parameters, keys of actions and of resets to returns, lengths.
+def device_play(agent: Agent, environment: JaxEnvironment, episodes: int, limit: int = MAX_STEPS):
+    """Returns a pure function: parameters, keys of actions and of resets to what was `Played`.
 
-    A return is NaN where the policy or the environment does what it must not.
+    The first episode of each environment is what counts. Where policy or environment does what it
+    must not, all end. `limit` is that of steps, where the environment has none.
     """
-    whole = _device_play(agent, environment, episodes)
-
-    def play(params, act_key, reset_key):
-        returns, lengths, broken, _ = whole(params, act_key, reset_key)
-        return jnp.where(broken == 0, returns, jnp.nan), lengths
-
-    return play
-
-
-def _device_play(agent, environment, episodes):
-    """Returns the function that returns, besides, which rule each episode broke (see `_broken`).
-
-    And its last timesteps. An episode ends where it breaks one.
-    """
+    program = Program(agent._replace(actor=agent.evaluator), environment, episodes)
     spec = environment.spec()
-    limit, numbers = spec.max_episode_steps or MAX_STEPS, jnp.arange(episodes)
+    most = spec.max_episode_steps or limit
+    counting = lambda run: (run.episode == 0) & ~run.timestep.last()
+
+    def step(params, run):
+        """Returns the run after a step, and it as a block."""
+        after, row, _ = program.step(run, params)
+        place = run.episode, run.episode_length
+        return after, DeviceBlock(_one(row), after.timestep, *place, _one(counting(run)))
 
     def play(params, act_key, reset_key):
         def playing(carry):
-            _, timestep, _, step, *_ = carry
-            return (step < limit) & ~timestep.last().all()
+            run, found = carry
+            return (run.step < most) & counting(run).any() & found.sound
 
-        def step(carry):
-            state, timestep, actor_state, step, returns, lengths, broken = carry
-            arguments = params, act_key, numbers, step, timestep, actor_state
-            chosen, actor_state = _act(agent.evaluator, *arguments)
-            check_actions(spec.actions, chosen, axes=1)
-            live = ~timestep.last()
-            action = environments.clip_actions(spec.actions, chosen, jnp)
-            state, following = jax.vmap(environment.step)(state, action)
-            chose, acted, then = _one((chosen, timestep.step_type, following))
-            wrong = _broken(rules.rules(spec.actions, chose, acted, then, jnp))
-            broken = jnp.where(live, wrong, broken)
-            # Once LAST, always LAST: what an ended environment does no longer counts.
-            going = live & (broken == 0)
-            step_type = jnp.where(going, following.step_type, dm_env.StepType.LAST)
-            returns = returns + jnp.where(live, following.reward, 0.0)
-            timestep = following._replace(step_type=step_type)
-            return state, timestep, actor_state, step + 1, returns, lengths + live, broken
+        def turn(carry):
+            run, found = carry
+            run, block = step(params, run)
+            counts = block.counts[0]
+            return run, found._replace(
+                returns=jnp.where(counts, run.episode_return, found.returns),
+                lengths=jnp.where(counts, run.episode_length, found.lengths),
+                sound=block.sound(spec),
+                block=block,
+            )
 
-        keys = jax.vmap(lambda index: environments.episode_key(reset_key, index, 0))(numbers)
-        state, timestep = jax.vmap(environment.reset)(keys)
-        broken = _broken(rules.of_timesteps(_one(timestep), jnp))
-        ended = jnp.where(broken == 0, timestep.step_type, dm_env.StepType.LAST)
-        actor_state = core.initial_actor_state(agent.evaluator, episodes)
-        zeros = jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
-        begun = timestep._replace(step_type=ended)
-        carry = (state, begun, actor_state, jnp.int32(0), *zeros, broken)
-        _, timestep, _, _, returns, lengths, broken = jax.lax.while_loop(playing, step, carry)
-        return returns, lengths, broken, timestep
+        begun = program.start(Keys(act_key, act_key, reset_key))
+        sound = ~jnp.stack([x.broken.any() for x in rules.of_timesteps(_one(begun.timestep), jnp)])
+        shapes = jax.eval_shape(step, params, begun)[1]
+        block = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        totals = begun.episode_return, begun.episode_length
+        found = Played(*totals, sound.all(), begun.timestep, block)
+        _, found = jax.lax.while_loop(playing, turn, (begun, found))
+        return found._replace(returns=jnp.where(found.sound, found.returns, jnp.nan))
 
     return play
+
+
+@remembered_of
+def _compiled_play(agent, environment, episodes, limit):
+    return jax.jit(device_play(agent, environment, episodes, limit))
+
+
+@remembered_of
+def _compiled_act(actor):
+    """Acts in B episodes, by number, at one step or each at its own; actions and actor states."""
+
+    def act(params, act_key, episode, step, timestep, state):
+        return core.act(actor, params, act_key, step, timestep, state, episode)[:2]
+
+    return jax.jit(act)
 
 
 def _one(tree):
@@ -149,14 +157,8 @@ def _one(tree):
     return jax.tree.map(lambda x: x[None], tree)
 
 
-def _broken(found):
-    """Returns of each environment the first rule it breaks, -1 for the last of them; 0: none."""
-    table = jnp.stack([rule.broken.reshape(rule.broken.shape[1], -1).any(-1) for rule in found])
-    return jnp.where(table.any(0), jnp.argmax(table, 0) - len(found), 0)
-
-
 def _host_play(agent: Agent, environment: Any, episodes: int, timeout: float) -> Evaluate:
-    act = jax.jit(partial(_act, agent.evaluator))
+    act = _compiled_act(agent.evaluator)
 
     def evaluate(params, seed):
         count = min(HOST_ENVS, episodes)
@@ -249,7 +251,7 @@ def film(
     agent: Agent, params: Params, environment: Any, seed: int, timeout: float = TIMEOUT
 ) -> tuple[Iterator[np.ndarray], float]:
     """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second."""
-    act = partial(jax.jit(partial(_act, agent.evaluator)), params, _keys(seed)[0])
+    act = partial(_compiled_act(agent.evaluator), params, _keys(seed)[0])
     with contextlib.ExitStack() as opening:
         stage = _Stage("film", environment, _seed(seed), 1, timeout, opening, render=True)
         stack = opening.pop_all()

@@ -1,8 +1,9 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
-import functools
 import os
 import warnings
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +12,13 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.environments import JaxEnvironment
+from rlws.numerics.memo import remembered
 from rlws.settings import SettingError, change
 from rlws.trainers import core
 from rlws.trainers.program import Budget, Program, Run
 from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
+from rlws.types import Array
 
 AXIS = "members"
 # What JAX raises where Python wants the value of a number that is not known yet. None of these is
@@ -29,16 +32,26 @@ SHARE = 0.5  # of the free memory a population may take
 
 
 class Compiled(NamedTuple):
-    """The functions of a population; everything they return has an entry for each member."""
+    """Runs in one program; several have an axis of members, one by itself has none."""
 
     agents: list[Agent]
     init: Any  # () -> runs
     restore: Any  # runs as host arrays -> runs
-    advance: Any  # (runs, Budget) -> runs, Log on the host
-    read_totals: Any  # runs -> runs, means of metrics
-    params: Any  # runs -> parameters of each member
-    updates: Any  # runs -> updates of each member
-    halted: Any  # runs -> whether each was
+    advance: Any  # (runs, Budget of each) -> runs, Log on the host, the last block of its own
+
+    def split(self, tree: Any) -> list[Any]:
+        """Returns each member's part of a tree."""
+        if len(self.agents) == 1:
+            return [tree]
+        tree = jax.device_get(tree)
+        return [jax.tree.map(itemgetter(i), tree) for i in range(len(self.agents))]
+
+    def read_totals(self, runs: Run) -> tuple[Run, list[dict[str, float]]]:
+        """Returns runs with their totals set to zero, and the means of the metrics of each."""
+        state, totals = runs.state, jax.device_get(runs.state.totals)
+        zero = jax.tree.map(jnp.zeros_like, state.totals)
+        means = [core.means(own) for own in self.split(totals)]
+        return runs._replace(state=state._replace(totals=zero)), means
 
 
 class Population(NamedTuple):
@@ -76,35 +89,29 @@ class Population(NamedTuple):
 
     def member_bytes(self, member: Member) -> int:
         """Returns the size of the state and the log of one run in bytes."""
-        program = self._program(member.settings, None)
+        agent = self._config(member.settings).make(self.environment.spec())
+        program = Program(agent, self.environment, self.num_envs)
         run, log = jax.eval_shape(lambda: program.advance(program.init(0), Budget(1, 1, 1)))
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((run, log)))
 
     def compile(self, members: list[Member]) -> Compiled:
-        """Returns the program of these members.
+        """Returns the program of these members; of equal ones, the same that was compiled before.
 
         Raises:
           Untraceable: the agent cannot be made, or learn, while a setting's value is not known.
         """
-        agents = [self._program(m.settings, None).agent for m in members]
-        if len(members) == 1:
-            return self._alone(members[0], agents)
-        real = {
-            k: [m.settings[k] for m in members] for k, v in members[0].settings.items() if _real(v)
-        }
-        fixed = {k: v for k, v in members[0].settings.items() if k not in real}
-        seeds = jnp.array([m.seed for m in members], jnp.uint32)
-        values = {k: jnp.array(v, jnp.float32) for k, v in real.items()}
-
-        def program(values):
-            return self._program(fixed | values, AXIS)
-
-        vmap = functools.partial(jax.vmap, axis_name=AXIS)
-        init = jax.jit(vmap(lambda seed, values: program(values).init(seed)))
-        advance = jax.jit(
-            vmap(lambda run, values, budget: program(values).advance(run, budget)), donate_argnums=0
-        )
-
+        agents = [self._config(m.settings).make(self.environment.spec()) for m in members]
+        fixed, several = members[0].settings, len(members) > 1
+        place = partial(_shard, 1 if several else self.num_devices)
+        seeds: Any = members[0].seed
+        values = dict[str, Array]()
+        if several:
+            real = [k for k, v in fixed.items() if _real(v)]
+            values = {k: jnp.array([m.settings[k] for m in members], jnp.float32) for k in real}
+            fixed = {k: v for k, v in fixed.items() if k not in real}
+            seeds = jnp.array([m.seed for m in members], jnp.uint32)
+        how = self._config(fixed), self.environment, self.num_envs, AXIS if several else None
+        init, advance = _functions(*how)
         try:  # here, so that an error is found before anything runs; an update is traced, too
             jax.eval_shape(init, seeds, values)
         except UNKNOWN as error:
@@ -115,60 +122,32 @@ class Population(NamedTuple):
                 "within one program, as the agent looks at its value while it is made or learns"
             ) from error
 
-        def step(runs, budget):
-            runs, log = advance(runs, values, budget)
-            return runs, jax.device_get(log)
+        def step(run, budgets):
+            join = lambda *x: np.stack(x) if several else x[0]
+            run, log = advance(run, values, jax.tree.map(join, *budgets))
+            return run, jax.device_get(log._replace(block=None)), log.block
 
-        def read_totals(runs):
-            totals = jax.device_get(runs.state.totals)
-            one = lambda i: core.means(jax.tree.map(lambda x: x[i], totals))
-            means = [one(i) for i in range(len(members))]
-            zero = jax.tree.map(jnp.zeros_like, runs.state.totals)
-            return runs._replace(state=runs.state._replace(totals=zero)), means
+        restore = lambda run: place(_copy(run))
+        return Compiled(agents, lambda: place(init(seeds, values)), restore, step)
 
-        def params(runs):
-            everyone = jax.device_get(runs.state.learner.params)
-            one = lambda i: jax.tree.map(lambda x: x[i], everyone)
-            return [one(i) for i in range(len(members))]
+    def _config(self, settings: dict[str, Any]) -> AgentConfig:
+        return change(self.config, settings)
 
-        return Compiled(
-            agents,
-            lambda: init(seeds, values),
-            jax.jit(_copy),
-            step,
-            read_totals,
-            params,
-            lambda runs: jax.device_get(runs.state.learner.updates),
-            lambda runs: jax.device_get(runs.state.halted),
-        )
 
-    def _alone(self, member: Member, agents: list[Agent]) -> Compiled:
-        program = self._program(member.settings, None)
-        advance = jax.jit(program.advance, donate_argnums=0)
-        place = functools.partial(_shard, self.num_devices)
+@remembered
+def _functions(config: AgentConfig, environment: JaxEnvironment, num_envs: int, axis: str | None):
+    """Returns the compiled `init` and `advance` of a program, which see settings that vary."""
+    agent = config.make(environment.spec())
 
-        def step(run, budget):
-            run, log = advance(run, Budget(*(int(x[0]) for x in budget)))
-            return run, jax.tree.map(lambda x: x[None], jax.device_get(log))
+    def program(values):
+        own = change(config, values).make(environment.spec()) if values else agent
+        return Program(own, environment, num_envs, axis)
 
-        def read_totals(run):
-            state, means = core.read_totals(run.state)
-            return run._replace(state=state), [means]
-
-        return Compiled(
-            agents,
-            lambda: place(jax.jit(program.init)(member.seed)),
-            lambda run: place(jax.jit(_copy)(run)),
-            step,
-            read_totals,
-            lambda run: [run.state.learner.params],
-            lambda run: [run.state.learner.updates],
-            lambda run: np.array([run.state.halted]),
-        )
-
-    def _program(self, settings: dict[str, Any], axis: str | None) -> Program:
-        agent = change(self.config, settings).make(self.environment.spec())
-        return Program(agent, self.environment, self.num_envs, axis)
+    init: Any = lambda seed, values: program(values).init(seed)
+    advance: Any = lambda run, values, budget: program(values).advance(run, budget)
+    if axis is not None:
+        init, advance = (jax.vmap(f, axis_name=axis) for f in (init, advance))
+    return jax.jit(init), jax.jit(advance, donate_argnums=0)
 
 
 class Untraceable(SettingError):
@@ -183,6 +162,7 @@ def free_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@jax.jit
 def _copy(run: Run) -> Run:
     # Memory of its own: what is donated must not be that of the arrays that were read.
     return jax.tree.map(jnp.copy, run)

@@ -53,6 +53,17 @@ def never() -> bool:
     return False
 
 
+class Control(NamedTuple):
+    """How far a run goes and when it reports; the arguments of `Trainer.train`."""
+
+    steps: int | None = None
+    episodes: int | None = None
+    report_period: int = 1000
+    resume: Snapshot | None = None
+    stop: Callable[[], bool] = never
+    max_updates: int | None = None
+
+
 class Trainer(Settings):
     """Runs an agent in an environment. Trainers hold the only `jax.jit` of the framework."""
 
@@ -140,12 +151,8 @@ class Trainer(Settings):
         environment: Any,
         members: list[Member],
         *,
-        steps: int | None = None,
-        episodes: int | None = None,
-        report_period: int = 1000,
         resume: Snapshot | None = None,
-        stop: Callable[[], bool] = never,
-        max_updates: int | None = None,
+        **control: Any,
     ) -> Iterator[dict[int, Progress]]:
         """Trains several runs, here one after the other; other arguments are those of `train`.
 
@@ -155,17 +162,9 @@ class Trainer(Settings):
         """
         begin = 0 if resume is None else int(resume.facts["member"])
         for i, (seed, settings) in enumerate(members[begin:], begin):
-            for progress in self.train(
-                change(config, settings),
-                environment,
-                seed=seed,
-                steps=steps,
-                episodes=episodes,
-                report_period=report_period,
-                resume=resume if i == begin else None,
-                stop=stop,
-                max_updates=max_updates,
-            ):
+            own = resume if i == begin else None
+            changed = change(config, settings)
+            for progress in self.train(changed, environment, seed=seed, resume=own, **control):
                 yield {i: progress._replace(snapshot=partial(_of_member, progress.snapshot, i))}
                 if progress.stopped:
                     return

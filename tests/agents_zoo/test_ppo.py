@@ -18,7 +18,7 @@ from rlws.learner import standardise
 from rlws.networks import GRU, MLP, Network
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
-from rlws.trainers.program import Budget, Program
+from rlws.trainers.program import Program
 from rlws.types import EnvironmentSpec
 from tests.agents_zoo.trajectories import trajectory
 
@@ -138,10 +138,8 @@ def real_batch(config, num_envs=4, seed=0, environment="jax:CartPole-v1"):
 
 def _collect(program, run):
     length = program.agent.adder.schedule(program.num_envs).block_length
-    budget = Budget(2**30, 2**30, 2**30)
-    log = jax.eval_shape(lambda run: program.advance(run, budget), run)[1]
-    log = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), log)._replace(sound=jnp.bool_(True))
-    run, _, rows, _ = program._block(run, log, lambda log: jnp.bool_(True), None, length)
+    step = lambda run, _: program.step(run, run.state.learner.params)[:2]
+    run, rows = jax.lax.scan(step, run, length=length)
     adder = program.agent.adder.add(run.state.adder, rows, length, run.timestep)
     return run, program.agent.adder.sample(adder, KEY)[1]
 

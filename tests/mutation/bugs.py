@@ -708,8 +708,8 @@ BUGS = [
     Bug(
         "half_a_block_is_lost_where_the_budget_ends",
         "rlws/trainers/program.py",
-        "            if length > 1:\n                after, log = _whole",
-        "            if length < 0:\n                after, log = _whole",
+        "            if length > 1 or self.axis:\n                after, log = _whole",
+        "            if self.axis:\n                after, log = _whole",
         "agents_zoo.ppo",
         (),
         "tests/trainers/test_resume.py::test_a_larger_budget_comes_to_what_one_long_run_does[device-200]",

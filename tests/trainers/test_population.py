@@ -15,6 +15,7 @@ import pytest
 from agents_zoo import a2c, dqn, ppo, reinforce
 from rlws import environments
 from rlws.networks import MLP
+from rlws.numerics import checkpoint
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
 from rlws.trainers.population import Population, Untraceable
@@ -147,8 +148,55 @@ class LookingLoss(a2c.Config):
         return agent._replace(learner=Learner(**kept))
 
 
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("kind", [Looking, LookingLoss])
+class Counting(a2c.Config):
+    """A2C that counts how often its loss is traced."""
+
+    def make(self, spec):
+        agent = super().make(spec)
+
+        class Learner(type(agent.learner)):
+            def loss(self, *args):
+                TRACED.append(spec)
+                return super().loss(*args)
+
+        kept = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
+        return agent._replace(learner=Learner(**kept))
+
+
+TRACED = []
+
+
+def test_runs_of_equal_settings_are_compiled_once():
+    budget = dict(steps=60, report_period=20)
+    train = lambda seed, rate, **more: list(
+        DeviceTrainer(num_envs=2).train(
+            Counting(backbone=SMALL, unroll_length=7, learning_rate=rate),
+            environments.make("jax:CartPole-v1"),
+            seed=seed,
+            **(budget | more),
+        )
+    )
+    reports = train(0, 1e-3)
+    assert reports[-1].updates > 0
+    traced = len(TRACED)
+    assert traced
+    resumed = train(0, 1e-3, resume=through_memory(reports[-1].snapshot()), steps=90)
+    assert resumed[-1].steps >= 90
+    train(1, 1e-3)
+    assert len(TRACED) == traced
+    train(1, 1e-2)
+    assert len(TRACED) > traced
+
+
+def through_memory(snapshot):
+    return snapshot._replace(arrays=checkpoint.flatten(snapshot.arrays))
+
+
+@pytest.mark.parametrize(
+    ("kind", "look"),
+    # How it looks decides what JAX raises; where it does, only when.
+    [*((Looking, look) for look in LOOKS), (LookingLoss, "array")],
+)
 def test_a_setting_whose_value_is_looked_at_is_found_before_anything_runs(kind, look):
     config = kind(backbone=SMALL, unroll_length=7, look=look)
     population = Population(config, environments.make("jax:CartPole-v1"), 2)
@@ -184,6 +232,7 @@ def test_two_devices_learn_what_one_does():
         import jax, numpy as np
         from agents_zoo import a2c, ppo, dqn
         from rlws.networks import MLP
+from rlws.numerics import checkpoint
         from rlws.trainers import DeviceTrainer
         small = MLP((8,))
         for config in (

@@ -27,10 +27,12 @@ CASES = {
 HOST, DEVICE = HostTrainer(num_envs=2), DeviceTrainer(num_envs=2)
 
 
-@pytest.fixture(autouse=True)
-def short_chunks(monkeypatch):
-    """So that a device looks at `stop` more often than it reports."""
-    monkeypatch.setattr(device, "PACE", 16)
+@pytest.fixture(autouse=True, scope="module")
+def short_chunks():
+    """So that a device looks at `stop` more often than it reports; no program depends on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "PACE", 16)
+        yield
 
 
 def stop_after(looks):

@@ -1,0 +1,51 @@
+"""A block of rows played on the device, and whether it is as it must be."""
+
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlws.environments import rules
+from rlws.environments.checks import check_rules
+from rlws.types import Array, EnvironmentSpec, Row
+
+
+class DeviceBlock(NamedTuple):
+    """Rows, and all it takes to say in the host's words what is wrong with them."""
+
+    rows: Row  # leaves [T, B, ...]
+    timestep: dm_env.TimeStep  # to which the last one led, leaves [B, ...]
+    episode: Array  # [B], in which the first row is
+    step: Array  # [B], of that episode
+    counts: Array  # [T, B], which rows do
+
+    def sound(self, spec: EnvironmentSpec) -> Array:
+        """Returns whether no rule is broken."""
+        return ~jnp.stack([rule.broken.any() for rule in self._rules(spec, jnp)]).any()
+
+    def check(self, spec: EnvironmentSpec, name: str, where: str = "") -> None:
+        """Checks the block of an environment of this name.
+
+        Raises:
+          AgentFault: an action is not finite, or not within its bounds.
+          EnvironmentFault: a timestep is not as it must be.
+        """
+        block = jax.device_get(self)
+
+        def who(t, i):  # row t leads to timestep t + 1; after each LAST, a new episode
+            ends = np.flatnonzero(block.rows.timestep.step_type[: t + 1, i] == rules.LAST)
+            step = t - ends[-1] if len(ends) else block.step[i] + t + 1
+            episode = block.episode[i] + len(ends)
+            return f"{name}, environment {i}{where}, episode {episode}, step {step}"
+
+        check_rules(block._rules(spec, np), who)
+
+    def _rules(self, spec: EnvironmentSpec, xp: Any) -> list[rules.Rule]:
+        rows = self.rows
+        join = lambda x, last: xp.concatenate([x[1:], last[None]])
+        after = jax.tree.map(join, rows.timestep, self.timestep)
+        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, xp)
+        counts = lambda x: self.counts.reshape(self.counts.shape + (1,) * (x.ndim - 2))
+        return [rule._replace(broken=rule.broken & counts(rule.broken)) for rule in found]
