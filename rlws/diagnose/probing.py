@@ -64,11 +64,13 @@ def train(
         return returned, (jnp.full(ASKED, jnp.nan) if value is None else value)
 
     vmap = partial(jax.vmap, axis_name=AXIS)
-    init = compilation.jit(vmap(lambda seed, table: program(table).init(seed)))
-    advance = compilation.jit(
+    # A core takes far longer to run than the rest: compiling it well is worth it.
+    jit = jax.jit if agent.learner.network.recurrent else compilation.jit
+    init = jit(vmap(lambda seed, table: program(table).init(seed)))
+    advance = jit(
         vmap(lambda run, table, budget: program(table).advance(run, budget)), donate_argnums=0
     )
-    ask = compilation.jit(vmap(ask))
+    ask = jit(vmap(ask))
     stack = lambda *tables: np.stack([table for table in tables for _ in range(seeds)])
     tables = jax.tree.map(stack, *(probe.table for probe in probes))
     seed = np.tile(np.arange(seeds, dtype=np.uint32), len(probes))
