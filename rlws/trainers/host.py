@@ -14,7 +14,7 @@ from rlws.trainers.host_environments import HostEnvironments, make_environments
 from rlws.trainers.learning import Learning
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.row_by_row import RowByRow
-from rlws.trainers.trainer import Progress, Snapshot, Trainer, limits, never, next_multiple
+from rlws.trainers.trainer import Control, Progress, Snapshot, Trainer, limits, next_multiple
 
 
 class HostTrainer(Trainer):
@@ -36,32 +36,19 @@ class HostTrainer(Trainer):
         # that is so, `repeats` tries.
         return self.vectorization == "serial" and hasattr(environment, "episode")
 
-    def train(
-        self,
-        config,
-        environment,
-        *,
-        seed=0,
-        steps=None,
-        episodes=None,
-        report_period=1000,
-        resume=None,
-        stop=never,
-        max_updates=None,
-    ):
-        budget = limits(steps, episodes)
+    def train(self, config, environment, *, seed=0, **control):
+        how = Control(**control)
+        limits(how.steps, how.episodes)
         with contextlib.ExitStack() as stack:
-            begin = 0 if resume is None else resume.facts["rows"]
+            begin = 0 if how.resume is None else how.resume.facts["rows"]
             envs: HostEnvironments | None = None
             making = "an environment, when it is made or first reset,", 0
             asked = lambda: making if envs is None else envs.asked()
             stack.enter_context(deadline(self.environment_timeout, asked))
-            how = self.num_envs, self.vectorization, seed, begin
-            envs = make_environments(environment, *how)
+            envs = make_environments(environment, self.num_envs, self.vectorization, seed, begin)
             stack.callback(envs.close)
             agent = config.make(envs.spec)
-            control = report_period, resume, stop, max_updates
-            run = _run(agent, envs, seed, budget, self.overlap, stack, *control)
+            run = _run(agent, envs, seed, how, self.overlap, stack)
             while True:
                 with jax.disable_jit(not self.jit):  # here only, not where reports are looked at
                     report = next(run, None)
@@ -75,9 +62,10 @@ def _one_dispatch(agent: Agent, num_envs: int) -> bool:
     return agent.adder.schedule(num_envs).block_length == 1
 
 
-def _run(agent, envs, seed, budget, overlap, stack, report_period, resume, stop, max_updates):
+def _run(agent, envs, seed, control, overlap, stack):
     """Yields the progress of a run. This is the loop: play a block, learn from it, act anew."""
-    last_step, last_episode = budget
+    last_step, last_episode = limits(control.steps, control.episodes)
+    resume, max_updates = control.resume, control.max_updates
     rollout: Any
     learning: Any
     if _one_dispatch(agent, envs.num_envs) and not overlap:
@@ -95,7 +83,7 @@ def _run(agent, envs, seed, budget, overlap, stack, report_period, resume, stop,
         return envs.steps >= last_step or envs.episodes >= last_episode
 
     def due():
-        return spent() or envs.steps >= next_report or stop()
+        return spent() or envs.steps >= next_report or control.stop()
 
     def snapshot(totals):
         arrays, facts = rollout.save(ended)
@@ -115,7 +103,7 @@ def _run(agent, envs, seed, budget, overlap, stack, report_period, resume, stop,
             yield _progress(agent, envs, state, metrics, spent(), save, learning.halted, stopped)
             if spent() or learning.halted or stopped:
                 return
-            next_report = next_multiple(envs.steps, report_period)
+            next_report = next_multiple(envs.steps, control.report_period)
         look = True
         if rollout.advance(params, due):  # else it is time to look, within a block
             learned = learning.take(rollout.block.rows, rollout.block.length, rollout.following())

@@ -13,7 +13,7 @@ from rlws.trainers.distributed.sources import Task, spec_of
 from rlws.trainers.distributed.workers import Workers
 from rlws.trainers.learning import Learning
 from rlws.trainers.rollout import Ends
-from rlws.trainers.trainer import Progress, Snapshot, next_multiple
+from rlws.trainers.trainer import Progress, Snapshot, limits, next_multiple
 
 BLOCK = 64  # rows of a block where the adder has no wish and several workers play
 COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
@@ -22,10 +22,12 @@ COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
 class Run:
     """A run: workers, the learner, and where both stand."""
 
-    def __init__(self, trainer, ray, stack, config, environment, seed, resume, max_updates):
+    def __init__(self, trainer, ray, stack, config, environment, seed, control):
         self._trainer, self._ray = trainer, ray
         count, envs = trainer.num_actors, trainer.num_envs
-        arrays, facts = (None, None) if resume is None else resume
+        self._control, self._budget = control, limits(control.steps, control.episodes)
+        resume: Any = control.resume or (None, None)
+        arrays, facts = resume
         shared = seed, envs, 0, count, trainer.vectorization
         task = Task(config, environment, *shared, Ends(BLOCK, np.inf))
         self._spec = spec_of(task)
@@ -39,7 +41,7 @@ class Run:
         own = trainer.environment_timeout, trainer.cpus_per_actor
         self._workers = Workers(ray, tasks, self._consumed, *own)
         stack.callback(self._workers.close)
-        how = False, arrays, max_updates, trainer.num_devices
+        how = False, arrays, control.max_updates, trainer.num_devices
         self._learning = Learning(agent, self._spec, seed, trainer.columns, *how)
         self._read = compile_acting(agent, self._spec, envs).params.take
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -55,7 +57,7 @@ class Run:
         self._next_report = 0
         if facts is not None:
             self.counts |= {name: facts[name] for name in COUNTS[:2]}
-            self._ended = [resume.arrays["ended"]]
+            self._ended = [arrays["ended"]]
             self._next_report = facts["next_report"]
         self._begin(arrays, facts)
 
@@ -90,28 +92,28 @@ class Run:
         for index in workers:
             self._workers.send(index, reference, learned, self._version)
 
-    def reports(self, budget, report_period, stop):
+    def reports(self):
         """Yields the progress of the run."""
         while True:
             steps, episodes = self.counts["steps"], self.counts["episodes"]
-            spent = steps >= budget[0] or episodes >= budget[1]
+            spent = steps >= self._budget[0] or episodes >= self._budget[1]
             halted = self._learning.halted
             due = spent or halted or steps >= self._next_report
-            blocks = None if due else self._gather(stop)
+            blocks = None if due else self._gather()
             if blocks is None:
                 yield self._progress(spent, halted, not due)
                 if spent or halted or not due:
                     return
-                self._next_report = next_multiple(steps, report_period)
+                self._next_report = next_multiple(steps, self._control.report_period)
                 continue
             joined = join([block.played for block in blocks])
-            if not self._cut(joined, budget):
+            if not self._cut(joined):
                 self._take(blocks, joined)
 
-    def _gather(self, stop):
+    def _gather(self):
         """Returns the blocks of the next batch; None: the run shall stop where it is."""
         workers, trainer = self._workers, self._trainer
-        while not stop():
+        while not self._control.stop():
             if trainer.wait_for == "all":
                 if all(workers.arrived):
                     self._waiting.append(sum(map(len, workers.arrived)) - len(workers.arrived))
@@ -136,15 +138,15 @@ class Run:
         left = enumerate(sorted(arrived[count:] + self._workers.in_flight()))
         return all(self._version + 1 + i // count - version <= limit for i, version in left)
 
-    def _cut(self, joined: Joined, budget) -> bool:
+    def _cut(self, joined: Joined) -> bool:
         """Ends the run within a block, where its budget is spent there: nothing of it is learned.
 
         The run stands before that block, and a resumed one with a larger budget plays it again.
         """
         counts = self.counts
         ends = np.bincount(joined.ended[:, 0].astype(int), minlength=joined.length)
-        spent = (counts["steps"] + joined.done >= budget[0]) | (
-            counts["episodes"] + np.cumsum(ends) >= budget[1]
+        spent = (counts["steps"] + joined.done >= self._budget[0]) | (
+            counts["episodes"] + np.cumsum(ends) >= self._budget[1]
         )
         if not spent[:-1].any():
             return False

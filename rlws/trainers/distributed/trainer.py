@@ -7,7 +7,7 @@ import jax
 
 from rlws.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, SettingError
 from rlws.trainers.deadline import TIMEOUT
-from rlws.trainers.trainer import Trainer, limits, never
+from rlws.trainers.trainer import Control, Trainer, limits
 
 
 class DistributedTrainer(Trainer):
@@ -98,20 +98,9 @@ class DistributedTrainer(Trainer):
 
         return RemoteEvaluation(config, environment, episodes, self.environment_timeout)
 
-    def train(
-        self,
-        config,
-        environment,
-        *,
-        seed=0,
-        steps=None,
-        episodes=None,
-        report_period=1000,
-        resume=None,
-        stop=never,
-        max_updates=None,
-    ):
-        budget = limits(steps, episodes)
+    def train(self, config, environment, *, seed=0, **control):
+        how = Control(**control)
+        limits(how.steps, how.episodes)
         self.check(environment)
         from rlws.trainers.distributed import cluster
         from rlws.trainers.distributed.run import Run
@@ -119,5 +108,4 @@ class DistributedTrainer(Trainer):
         with contextlib.ExitStack() as stack:
             actors = self.num_actors + 1  # and one that evaluates
             ray = stack.enter_context(cluster.connected(self.address, actors, self.dashboard))
-            run = Run(self, ray, stack, config, environment, seed, resume, max_updates)
-            yield from run.reports(budget, report_period, stop)
+            yield from Run(self, ray, stack, config, environment, seed, how).reports()
