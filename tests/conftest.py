@@ -1,6 +1,5 @@
 """Strict: warnings are errors, and arrays of different rank never broadcast by accident."""
 
-import functools
 import itertools
 import os
 import pathlib
@@ -22,6 +21,9 @@ from rlws.numerics import memo
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 GIGABYTES = 4  # a worker may take before it forgets programs
+# Where code is that programs are made of.
+ROOMS = "adders environments networks terms trainers numerics learner actor agent normalise types"
+COMPILED = ("agents_zoo", "jax", *(f"rlws.{room}" for room in ROOMS.split()))
 FILTERS = (
     "error",
     # rlax, of its own functions.
@@ -52,19 +54,23 @@ def _programs_are_forgotten():
 @pytest.fixture(autouse=True, scope="session")
 def _patched_code_is_compiled_anew():
     """What was made before a test changes code must not be what it tests, nor what it made stay."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("setattr", "undo"):
-            patch.setattr(pytest.MonkeyPatch, name, _forgetting(getattr(pytest.MonkeyPatch, name)))
-        yield
+    patch, undo = pytest.MonkeyPatch.setattr, pytest.MonkeyPatch.undo
 
+    def setattr_(self, target, *args, **kwargs):
+        of = target if isinstance(target, str) else getattr(target, "__module__", None)
+        if (of or getattr(target, "__name__", "")).startswith(COMPILED):
+            memo.forget()
+            self.changed = True
+        return patch(self, target, *args, **kwargs)
 
-def _forgetting(method):
-    @functools.wraps(method)
-    def forgets(*args, **kwargs):
-        memo.forget()
-        return method(*args, **kwargs)
+    def undo_(self):
+        undo(self)
+        if getattr(self, "changed", False):
+            memo.forget()
 
-    return forgets
+    pytest.MonkeyPatch.setattr, pytest.MonkeyPatch.undo = setattr_, undo_
+    yield
+    pytest.MonkeyPatch.setattr, pytest.MonkeyPatch.undo = patch, undo
 
 
 def pytest_terminal_summary(terminalreporter):
