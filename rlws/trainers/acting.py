@@ -62,7 +62,7 @@ def clock(seed: int, step: int = 0) -> np.ndarray:
 def act(agent: Agent, params: Params, clock: Array, timestep: Any, state: Any, *where: Any) -> Any:
     """Returns what `core.act` does, and the clock of the next step."""
     answer = core.act(agent.actor, params, clock[:2], clock[2], timestep, state, *where)
-    return *answer, clock.at[2].add(1)
+    return *answer, jnp.asarray(clock).at[2].add(1)
 
 
 @remembered_of

@@ -20,7 +20,7 @@ LIBRARIES = [
 ]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(LIBRARIES)
-CACHES = ROOT / ".pytest_cache" / "jax"
+CACHES = ROOT / ".pytest_cache" / "mutation"
 
 
 def call(bug: Bug, caches: str, seconds: float, function: Callable, *args: Any) -> tuple[Any, str]:

@@ -232,7 +232,6 @@ def test_two_devices_learn_what_one_does():
         import jax, numpy as np
         from agents_zoo import a2c, ppo, dqn
         from rlws.networks import MLP
-from rlws.numerics import checkpoint
         from rlws.trainers import DeviceTrainer
         small = MLP((8,))
         for config in (
