@@ -1,21 +1,18 @@
 """Learning curves of several seeds as one: a line and a band."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from rlws.analysis.results import Result, column
 from rlws.analysis.statistics import curve_band, interquartile_mean
 from rlws.settings import SettingError
-from rlws.tracking.figures import _axes, _figure, literal, rolling_mean, smoothing_window
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from rlws.tracking.columns import rolling_mean, smoothing_window
+from rlws.tracking.figures import blank, describe_panel, literal, panel
 
 POINTS = 200  # of a curve
 # Okabe and Ito's colours but yellow, which is hard to see on white; blue and vermillion first.
@@ -43,7 +40,7 @@ def aligned(label: str, series: Sequence[Series]) -> Curve:
 
     Each is smoothed as in the plot of a single run, by the mean of the last 5 % of the steps.
     """
-    window = smoothing_window(np.array([steps.max() for steps, _, _ in series]))
+    window = smoothing_window(steps.max() for steps, _, _ in series)
     first = max(steps[0] for steps, _, _ in series)
     last = min(steps[-1] for steps, _, _ in series)
     grid = np.linspace(min(first, last), last, POINTS)
@@ -65,12 +62,9 @@ def curve_of(label: str, results: Iterable[Result], metric: str) -> Curve | None
 
 def curves_figure(curves: Sequence[Curve], metric: str, title: str = "") -> Figure:
     """Draws curves over each other, with bootstrap bands where there is more than one seed."""
-    figure = _figure(6.4, 4.4)
-    axes = _axes(figure, 1, 1, 1)
-    draw_curves(axes, curves)
-    axes.set_ylabel(literal(metric.replace("_", " ")))
-    axes.set_title(literal(title), loc="left", fontsize=11)
-    legend(figure, axes)
+    figure = blank(6.4, 4.4)
+    draw_curves(panel(figure, 1, 1, 1), curves)
+    describe_panel(figure, metric, title)
     return figure
 
 
@@ -86,15 +80,6 @@ def draw_curves(axes: Axes, curves: Sequence[Curve | None]) -> None:
         label = literal(f"{curve.label} ({seeds(len(curve.values))})")
         axes.plot(curve.steps, curve.middle, style, color=colour, lw=2.0, label=label)
     axes.set_xlabel("environment steps")
-
-
-def legend(figure: Figure, axes: Axes) -> None:
-    """Puts the labels of the lines below the figure, in two columns where they are short."""
-    lines, texts = axes.get_legend_handles_labels()
-    columns = 2 if max(map(len, texts), default=0) <= 40 else 1
-    figure.legend(
-        lines, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-    )
 
 
 def seeds(count: int) -> str:

@@ -89,22 +89,11 @@ def _warnings(results: Sequence[Result]) -> Iterator[str]:
 def _figures(groups: Sequence[Group]) -> Iterator[tuple[str, str]]:
     """Yields figures as elements, each with what stands below it."""
     from rlws.analysis.curves import curve_of, curves_figure
-    from rlws.tracking.figures import panels_figure, return_figure
-    from rlws.tracking.plots import panel_names
+    from rlws.tracking.figures import run_figures
 
     if len(groups) == 1 and len(groups[0].results) == 1:
-        columns = groups[0].results[0].columns()
-        if not columns.get("steps"):
-            return
-        losses, diagnostics = panel_names(columns)
-        figures = {
-            "returns": return_figure(columns),
-            "losses": panels_figure(columns, losses),
-            "diagnostics": panels_figure(columns, diagnostics),
-        }
-        for name, figure in figures.items():
-            if figure:
-                yield _svg(figure, name, f"{name} over environment steps"), ""
+        for name, figure in run_figures(groups[0].results[0].columns()).items():
+            yield _svg(figure, name, f"{name} over environment steps"), ""
         return
     for metric in CURVES:
         found = (curve_of(group.label, group.results, metric) for group in groups)

@@ -10,6 +10,7 @@ import numpy as np
 from rlws.runs import folders
 from rlws.runs.differences import labels, settings
 from rlws.settings import SettingError, choose
+from rlws.tracking.columns import series
 from rlws.tracking.files import read_metrics
 
 SCORE = "evaluation_return_mean"
@@ -158,12 +159,7 @@ def column(result: Result, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     """
     columns = result.columns()
     choose(f"--metric: {result.directory}", metric, [k for k in columns if k != "steps"])
-    steps, values = np.array(columns["steps"]), np.array(columns[metric])
-    weights = np.ones(len(steps))
-    if metric.startswith("episode_"):
-        episodes = np.nan_to_num(columns.get("episodes", weights))
-        weights = np.maximum(1.0, np.diff(episodes, prepend=0.0))
-    seen = np.isfinite(values)
-    if not seen.any():
+    steps, values, weights = series(columns, metric)
+    if not len(values):
         raise SettingError(f"{result.directory} has no value of {metric}; leave it out")
-    return steps[seen], values[seen], weights[seen]
+    return steps, values, weights

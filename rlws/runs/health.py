@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,28 @@ EARLY = 5  # rows before gradients count as unusual
 USUAL = 100  # rows that make up what gradients usually are
 SPIKE = 100.0  # times the median of those
 LASTING = 20  # rows in a row, for what is only bad if it stays so
+
+
+# By name, with metrics of the row and what was known before.
+WARNINGS = {
+    "entropy": "the policy hardly explores any more: entropy fell from {first[entropy]:.2g} to "
+    "{entropy:.2g}; raise entropy_cost or lower learning_rate",
+    "spread": "the policy does nearly the same in all states: action_spread fell from "
+    "{first[spread]:.2g} to {action_spread:.2g} for {rows} rows; see whether actions stay at a "
+    "bound, lower learning_rate, or scale rewards",
+    "gradient": "gradients are {times:,.0f} times what they were: gradient_norm "
+    "{gradient_norm:.3g}; lower learning_rate or max_gradient_norm, or scale rewards",
+    "kl": "the policy changes much within one update: kl {kl:.2g}; lower learning_rate or epochs, "
+    "or set target_kl",
+    "dropped": "{dropped_fraction:.0%} of the experience is never learned from; lower num_envs or "
+    "raise episodes_per_update",
+    "value": "values say less than one number for all states would: explained_variance "
+    "{explained_variance:.2g}, below 0 in {rows} rows; change the learning rate of the value, "
+    "raise value_cost, or bring rewards to about 1",
+    "padding": "{weight_0_fraction:.0%} of each batch has weight 0 and teaches nothing, in {rows} "
+    "rows; lower max_episode_length to what episodes need",
+    "still": "parameters did not change although the learner ran; is the learning rate 0?",
+}
 
 
 class NonFiniteError(FloatingPointError):
@@ -71,70 +94,30 @@ class Health:
 
     def warnings(self, row: dict[str, Any]) -> list[str]:
         """Returns what has become noticeable with this row."""
-        found = [(name, text) for name, text in self._rules(row) if name not in self.given]
-        self.given += [name for name, _ in found]
-        return [f"warning at {row['steps']:,} steps: {text}" for _, text in found]
-
-    def _rules(self, row):
-        get = lambda name: row.get(name, float("nan"))
-        entropy, gradient = get("entropy"), get("gradient_norm")
-        if self.entropy is None and np.isfinite(entropy):
-            self.entropy = entropy
-        if self.entropy is not None and 0.0 <= entropy < 0.02 * self.entropy:
-            yield (
-                "entropy",
-                f"the policy hardly explores any more: entropy fell from {self.entropy:.2g} to "
-                f"{entropy:.2g}; raise entropy_cost or lower learning_rate",
-            )
-        spread = get("action_spread")
-        if self.spread is None and np.isfinite(spread):
-            self.spread = spread
-        if self._lasts(row, "action_spread", lambda x: x < 0.02 * (self.spread or 0.0)):
-            yield (
-                "spread",
-                f"the policy does nearly the same in all states: action_spread fell from "
-                f"{self.spread:.2g} to {spread:.2g} for {LASTING} rows; see whether actions stay "
-                "at a bound, lower learning_rate, or scale rewards",
-            )
+        now = defaultdict(lambda: math.nan, row)  # which is neither above nor below anything
+        if self.entropy is None and np.isfinite(now["entropy"]):
+            self.entropy = now["entropy"]
+        if self.spread is None and np.isfinite(now["action_spread"]):
+            self.spread = now["action_spread"]
         usual = statistics.median(self.gradients) if len(self.gradients) >= EARLY else 0.0
-        if usual and gradient > SPIKE * usual:
-            yield (
-                "gradient",
-                f"gradients are {gradient / usual:,.0f} times what they were: gradient_norm "
-                f"{gradient:.3g}; lower learning_rate or max_gradient_norm, or scale rewards",
-            )
-        if np.isfinite(gradient):
-            self.gradients = [*self.gradients, gradient][-USUAL:]
-        if get("kl") > 0.1:
-            yield (
-                "kl",
-                f"the policy changes much within one update: kl {row['kl']:.2g}; lower "
-                "learning_rate or epochs, or set target_kl",
-            )
-        if get("dropped_fraction") > 0.3:
-            yield (
-                "dropped",
-                f"{row['dropped_fraction']:.0%} of the experience is never learned from; lower "
-                "num_envs or raise episodes_per_update",
-            )
-        if self._lasts(row, "explained_variance", lambda x: x < 0.0):
-            yield (
-                "value",
-                f"values say less than one number for all states would: explained_variance "
-                f"{row['explained_variance']:.2g}, below 0 in {LASTING} rows; change the learning "
-                "rate of the value, raise value_cost, or bring rewards to about 1",
-            )
-        if self._lasts(row, "weight_0_fraction", lambda x: x > 0.9):
-            yield (
-                "padding",
-                f"{row['weight_0_fraction']:.0%} of each batch has weight 0 and teaches nothing, "
-                f"in {LASTING} rows; lower max_episode_length to what episodes need",
-            )
-        if row.get("update_norm") == 0.0:
-            yield (
-                "still",
-                "parameters did not change although the learner ran; is the learning rate 0?",
-            )
+        times = now["gradient_norm"] / (usual or math.nan)
+        if np.isfinite(now["gradient_norm"]):
+            self.gradients = [*self.gradients, now["gradient_norm"]][-USUAL:]
+        noticed = {
+            "entropy": 0.0 <= now["entropy"] < 0.02 * (self.entropy or 0.0),
+            "spread": self._lasts(row, "action_spread", lambda x: x < 0.02 * (self.spread or 0.0)),
+            "gradient": times > SPIKE,
+            "kl": now["kl"] > 0.1,
+            "dropped": now["dropped_fraction"] > 0.3,
+            "value": self._lasts(row, "explained_variance", lambda x: x < 0.0),
+            "padding": self._lasts(row, "weight_0_fraction", lambda x: x > 0.9),
+            "still": now["update_norm"] == 0.0,
+        }
+        new = [name for name, bad in noticed.items() if bad and name not in self.given]
+        self.given += new
+        facts = {**row, "first": vars(self), "times": times, "rows": LASTING}
+        texts = [WARNINGS[name].format_map(facts) for name in new]
+        return [f"warning at {row['steps']:,} steps: {text}" for text in texts]
 
     def _lasts(self, row, name, bad):
         if name not in row:  # no update

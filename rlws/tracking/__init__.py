@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from rlws.settings import choose
-from rlws.tracking.files import Csv, Json, read_metrics
-from rlws.tracking.jsonl import Jsonl
+from rlws.tracking.files import Csv, Json, Jsonl, read_metrics
 from rlws.tracking.mlflow import Mlflow
 from rlws.tracking.plots import Plots, plot_run
 from rlws.tracking.sink import OnFailure, Row, Run, Sink, Tracker
@@ -34,12 +33,9 @@ __all__ = [
     "write_video",
 ]
 
-# By name; add your own. Their packages are imported when one is made.
+# By name, as of the class in small letters; add your own. Packages are imported when one is made.
 SINKS: dict[str, Callable[[], Sink]] = {
-    "jsonl": Jsonl,
-    "tensorboard": TensorBoard,
-    "wandb": Wandb,
-    "mlflow": Mlflow,
+    sink.__name__.lower(): sink for sink in (Jsonl, TensorBoard, Wandb, Mlflow)
 }
 
 

@@ -1,36 +1,41 @@
 """Figures of a run from its metric columns; matplotlib without pyplot, so without global state."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Columns = Mapping[str, Sequence[float]]
+from rlws.tracking.columns import Columns, rolling_mean, series, smoothing_window
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8C8C8C"
-SMOOTHING = 0.05  # of the run's steps
+_NOT_PANELS = {"steps", "episodes", "updates", "seconds"}
+compact = EngFormatter(sep="")  # 25k for 25,000
 
 
-def smoothing_window(steps: np.ndarray) -> float:
-    """Returns the steps to average over: 5 % of the run, to two digits so that labels are short."""
-    return float(f"{SMOOTHING * steps.max():.2g}")
+def run_figures(columns: Columns, title: str = "") -> dict[str, Figure]:
+    """Returns the figures of a run that there is data for: return, losses and diagnostics.
 
-
-def rolling_mean(
-    steps: np.ndarray, values: np.ndarray, weights: np.ndarray, window: float
-) -> np.ndarray:
-    """Returns, at each of the [N] rows, the weighted mean of values in (steps - window, steps]."""
-    first = np.minimum(np.searchsorted(steps, steps - window, "right"), np.arange(len(steps)))
-    spans = [slice(start, end + 1) for end, start in enumerate(first)]
-    return np.array([np.average(values[span], weights=weights[span]) for span in spans])
+    The norm of gradients is among the losses, every other metric among the diagnostics.
+    """
+    if not len(columns.get("steps", ())):
+        return {}
+    shown = [
+        name
+        for name in columns
+        if name not in _NOT_PANELS and not name.startswith(("episode_return", "evaluation_return"))
+    ]
+    losses = [name for name in shown if name.endswith("loss") or name == "gradient_norm"]
+    others = [name for name in shown if name not in losses]
+    figures = {
+        "return": return_figure(columns, title),
+        "losses": panels_figure(columns, losses, title),
+        "diagnostics": panels_figure(columns, others, title),
+    }
+    return {name: figure for name, figure in figures.items() if figure}
 
 
 def return_figure(columns: Columns, title: str = "") -> Figure | None:
@@ -39,56 +44,46 @@ def return_figure(columns: Columns, title: str = "") -> Figure | None:
     The bold line weights each row by the episodes it stands for, so it is the mean return of all
     episodes finished in the window.
     """
-    steps = np.asarray(columns["steps"], float)
-    mean = _column(columns, "episode_return", len(steps))
-    evaluation = _column(columns, "evaluation_return_mean", len(steps))
-    seen, tested = np.isfinite(mean), np.isfinite(evaluation)
-    if not (seen.any() or tested.any()):
+    trained = series(columns, "episode_return", "episode_return_min", "episode_return_max")
+    tested = series(columns, "evaluation_return_mean", "evaluation_return_std")
+    if not (trained[0].size or tested[0].size):
         return None
-    window = smoothing_window(steps)
-    figure = _figure(6.4, 4.0)
-    axes = _axes(figure, 1, 1, 1)
-    if seen.any():
-        low = _column(columns, "episode_return_min", len(steps))[seen]
-        high = _column(columns, "episode_return_max", len(steps))[seen]
-        axes.fill_between(steps[seen], low, high, color=BLUE, alpha=0.12, lw=0, label="min to max")
-        episodes = np.nan_to_num(_column(columns, "episodes", len(steps)))
-        weights = np.maximum(1.0, np.diff(episodes, prepend=0.0))[seen]
-        _curve(axes, steps[seen], mean[seen], weights, window)
-    if tested.any():
-        deviation = np.nan_to_num(_column(columns, "evaluation_return_std", len(steps)))
-        _evaluations(axes, steps[tested], evaluation[tested], deviation[tested])
-    axes.set_ylabel("episode return")
-    axes.set_xlabel("environment steps")
-    axes.set_title(literal(title), loc="left", fontsize=11)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure = blank(6.4, 4.0)
+    axes = panel(figure, 1, 1, 1)
+    if trained[0].size:
+        steps, mean, weights, low, high = trained
+        axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, lw=0, label="min to max")
+        _curve(axes, steps, mean, weights, smoothing_window(columns["steps"]))
+    if tested[0].size:
+        steps, mean, _, deviation = tested
+        bars, label = np.nan_to_num(deviation), "evaluation, mean ± std"
+        axes.errorbar(
+            steps, mean, bars, fmt="o", ms=5, lw=1.2, capsize=2.5, color=VERMILLION, label=label
+        )
+    describe_panel(figure, "episode return", title)
     return figure
 
 
 def panels_figure(columns: Columns, names: Sequence[str], title: str = "") -> Figure | None:
     """Draws a small panel for each of `names` that has values; None where none has."""
-    from matplotlib.ticker import EngFormatter
-
-    steps = np.asarray(columns["steps"], float)
-    series = {name: _column(columns, name, len(steps)) for name in names}
-    series = {name: values for name, values in series.items() if np.isfinite(values).any()}
-    if not series:
+    names = [name for name in names if np.isfinite(columns.get(name, [])).any()]
+    if not names:
         return None
-    across = 2 if len(series) == 4 else min(3, len(series))
-    down = math.ceil(len(series) / across)
-    window = smoothing_window(steps)
-    figure = _figure(max(4.0, 3.2 * across), 2.4 * down + 0.5)
-    for place, (name, values) in enumerate(series.items(), 1):
-        axes = _axes(figure, down, across, place)
-        seen = np.isfinite(values)
-        _curve(axes, steps[seen], values[seen], np.ones(seen.sum()), window)
-        if values[seen].min() > 0 and values[seen].max() > 100 * values[seen].min():
+    across = 2 if len(names) == 4 else min(3, len(names))
+    down = math.ceil(len(names) / across)
+    window = smoothing_window(columns["steps"])
+    figure = blank(max(4.0, 3.2 * across), 2.4 * down + 0.5)
+    for place, name in enumerate(names, 1):
+        axes = panel(figure, down, across, place)
+        steps, values, _ = series(columns, name)
+        _curve(axes, steps, values, np.ones(len(steps)), window)
+        if values.min() > 0 and values.max() > 100 * values.min():
             axes.set_yscale("log")
-        elif np.abs(values[seen]).max() >= 10_000:
+        elif np.abs(values).max() >= 10_000:
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_title(literal(name.replace("_", " ")), loc="left", fontsize=10)
     figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11)
-    figure.supxlabel(f"environment steps (bold: mean of the last {_compact(window)})", fontsize=9)
+    figure.supxlabel(f"environment steps (bold: mean of the last {compact(window)})", fontsize=9)
     return figure
 
 
@@ -97,15 +92,13 @@ def literal(text: str) -> str:
     return " " * text.startswith("_") + text.replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
+def blank(width: float, height: float) -> Figure:
+    """Returns a figure of this size in inches, with nothing in it."""
     return Figure((width, height), dpi=150, layout="constrained")
 
 
-def _axes(figure: Figure, down: int, across: int, place: int) -> Axes:
-    from matplotlib.ticker import EngFormatter
-
+def panel(figure: Figure, down: int, across: int, place: int) -> Axes:
+    """Adds axes at a place, counted from 1, in a grid; across is what may be steps."""
     axes = figure.add_subplot(down, across, place)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.spines[["top", "right"]].set_visible(False)
@@ -113,6 +106,19 @@ def _axes(figure: Figure, down: int, across: int, place: int) -> Axes:
     axes.tick_params(color=GREY, labelsize=9)
     axes.grid(axis="y", color=GREY, alpha=0.2, lw=0.6)
     return axes
+
+
+def describe_panel(figure: Figure, metric: str, title: str) -> None:
+    """Names what the only panel of a figure shows; its lines below it, in two columns if short."""
+    (axes,) = figure.axes
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(literal(metric.replace("_", " ")))
+    axes.set_title(literal(title), loc="left", fontsize=11)
+    lines, texts = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, texts), default=0) <= 40 else 1
+    figure.legend(
+        lines, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
 
 
 def _curve(
@@ -123,21 +129,4 @@ def _curve(
     axes.plot(
         steps, values, color=BLUE, alpha=0.35, lw=0.8, marker=marker, label="mean per logged row"
     )
-    axes.plot(steps, smooth, color=BLUE, lw=2.0, label=f"mean of the last {_compact(window)} steps")
-
-
-def _evaluations(axes: Axes, steps: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> None:
-    label = "evaluation, mean ± std"
-    axes.errorbar(
-        steps, mean, deviation, fmt="o", ms=5, lw=1.2, capsize=2.5, color=VERMILLION, label=label
-    )
-
-
-def _column(columns: Columns, name: str, rows: int) -> np.ndarray:
-    return np.asarray(columns.get(name, [math.nan] * rows), float)
-
-
-def _compact(value: float) -> str:
-    from matplotlib.ticker import EngFormatter
-
-    return EngFormatter(sep="")(value)
+    axes.plot(steps, smooth, color=BLUE, lw=2.0, label=f"mean of the last {compact(window)} steps")

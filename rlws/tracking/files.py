@@ -1,4 +1,4 @@
-"""Records on disk: metrics.csv, config.json and summary.json, readable whenever the run dies."""
+"""Records on disk: tables and JSON, readable whenever the run dies."""
 
 import contextlib
 import csv
@@ -30,6 +30,12 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace(path: pathlib.Path, text: str) -> None:
+    """Writes `text` in place of a file; if that fails, the file is as it was."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 class Csv(Sink):
     """Writes `metrics.csv`: a line per row, counters first, then metrics in order of appearance.
 
@@ -40,9 +46,9 @@ class Csv(Sink):
     def start(self, run: Run) -> None:
         """Writes the header, and the rows kept when resuming."""
         self._path = run.directory / "metrics.csv"
-        lines = resumed_lines(self._path, run)
-        self._columns = next(csv.reader(lines[:1]), list(COUNTERS))
-        kept = [row for row in lines[1:] if run.keeps(_steps(row))]
+        header, *rows = resumed_lines(self._path, run) or [_line(COUNTERS)]
+        self._columns = next(csv.reader([header]))
+        kept = [row for row in rows if run.keeps(_steps(row))]
         last = _steps(kept[-1]) if kept else 0.0
         if (resumed := run.resumed_steps or 0) > last:
             warn(
@@ -55,17 +61,13 @@ class Csv(Sink):
         """Appends `row`."""
         new = [name for name in row if name not in self._columns]
         self._columns += new
-        line = _line(row.get(name, "") for name in self._columns)
         if new:
             rows = complete_lines(self._path)[1:]
-            self._rewrite([old.rstrip("\n") + "," * len(new) + "\n" for old in rows] + [line])
-        else:
-            append(self._path, line.encode())
+            self._rewrite([old.rstrip("\n") + "," * len(new) + "\n" for old in rows])
+        append(self._path, _line(row.get(name, "") for name in self._columns).encode())
 
     def _rewrite(self, rows: list[str]) -> None:
-        with replacing(self._path) as temporary:
-            text = _line(self._columns) + "".join(rows)
-            temporary.write_text(text, encoding="utf-8", newline="")
+        replace(self._path, _line(self._columns) + "".join(rows))
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, list[float]]:
@@ -109,6 +111,24 @@ def _line(values: Iterable[Any]) -> str:
     return text.getvalue()
 
 
+class Jsonl(Sink):
+    """Writes `metrics.jsonl`: a JSON object a row, with the metrics that the row has.
+
+    Valid JSON whatever the values: NaN and infinities become null. A line is one write, flushed at
+    once. A resumed run keeps the rows up to its start.
+    """
+
+    def start(self, run: Run) -> None:
+        """Starts the file, with the rows kept when resuming."""
+        self._path = run.directory / "metrics.jsonl"
+        lines = resumed_lines(self._path, run)
+        replace(self._path, "".join(x for x in lines if run.keeps(json.loads(x)["steps"])))
+
+    def log(self, row: Row) -> None:
+        """Appends `row`."""
+        append(self._path, (json.dumps(plain(row), allow_nan=False) + "\n").encode())
+
+
 class Json(Sink):
     """Writes `config.json` at the start and `summary.json` at the end.
 
@@ -129,8 +149,7 @@ class Json(Sink):
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON, whatever the values, in place of what was there."""
     text = json.dumps(plain(value), indent=2, default=str, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    replace(path, text + "\n")
 
 
 def plain(value: Any) -> Any:

@@ -21,14 +21,17 @@ def in_main_thread() -> bool:
 
 
 @contextlib.contextmanager
-def handlers_kept() -> Iterator[None]:
-    """After it, signals are handled by whom they were before."""
+def handlers_kept(handler: Callable[..., None] | None = None) -> Iterator[None]:
+    """Within it, signals are handled by `handler`, if given; after it, by whom they were before."""
     before = {number: signal.getsignal(number) for number in SIGNALS} if in_main_thread() else {}
     try:
+        if handler:
+            for number in before:
+                signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,12 +61,11 @@ class Interrupts:
 
     def check(self, lost: Exception | None = None) -> None:
         """Raises Interrupted if a signal came; `lost` is what ended the run before it was saved."""
-        if not self._number:
-            return
-        if lost is None:
-            raise Interrupted(self._number, self._remedy)
-        why = f"not saved since the last checkpoint because of {line_of(lost)}; {self._remedy}"
-        raise Interrupted(self._number, why) from lost
+        remedy = self._remedy
+        if lost:
+            remedy = f"not saved since the last checkpoint because of {line_of(lost)}; {remedy}"
+        if self._number:
+            raise Interrupted(self._number, remedy) from lost
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -132,10 +134,7 @@ def finishing(error: BaseException) -> Iterator[None]:
         tell(f"interrupted; {error.remedy}")
         os._exit(error.status)
 
-    with handlers_kept():
-        if in_main_thread():
-            for number in SIGNALS:
-                signal.signal(number, leave)
+    with handlers_kept(leave):
         yield
 
 

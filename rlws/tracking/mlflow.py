@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlws.settings import importing
-from rlws.tracking.identity import name_of, recall, remember
+from rlws.tracking.files import replace, resumed_lines
 from rlws.tracking.sink import Row, Run, Sink
 
 PERIOD = 1.0  # seconds from one request to the next, at least
-# What MLflow takes: lengths, then items of one request.
-NAME_LENGTH, PARAMETER_LENGTH, TAG_LENGTH = 250, 6000, 5000
-METRICS, PARAMETERS = 1000, 100
+NAME_LENGTH, PARAMETER_LENGTH, TAG_LENGTH = 250, 6000, 5000  # what MLflow takes
 
 DEFAULTS = {
     # A server that is down holds up the run for 14 seconds; with MLflow's own 7, for 250.
@@ -47,17 +45,17 @@ class Mlflow(Sink):
         """Starts or continues the MLflow run."""
         self._waiting: list[Any] = []
         self._sent = time.monotonic()
-        self._connect(run)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        default = f"sqlite:///{run.directory.resolve() / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or default
+        self._client = self._mlflow.MlflowClient(uri)
         path = run.directory / "mlflow_run.txt"
-        known = recall(path, run)
-        if known:
-            self._identity = known
-            self._client.update_run(known, status="RUNNING")
-            # MLflow cannot forget: the rows of the lost part stay, and are not sent again.
-            self._done = self._client.get_run(known).data.metrics.get("steps", -1)
-        else:
-            self._identity, self._done = self._new_run(run), -1
-            remember(path, self._identity)
+        known = resumed_lines(path, run)
+        self._identity = known[0].strip() if known else self._new_run(run)
+        replace(path, self._identity + "\n")
+        self._client.update_run(self._identity, status="RUNNING")
+        # MLflow cannot forget: the rows of the lost part stay, and are not sent again.
+        self._done = self._client.get_run(self._identity).data.metrics.get("steps", -1)
 
     def log(self, row: Row) -> None:
         """Sends `row` and those waiting, or lets it wait if the last request is too recent."""
@@ -74,36 +72,24 @@ class Mlflow(Sink):
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Sends what waits and the summary."""
         self._send()
-        tags = {_name(f"summary.{name}"): str(value) for name, value in summary.items()}
-        self._client.log_batch(
-            self._identity,
-            tags=[self._entities.RunTag(name, text[:TAG_LENGTH]) for name, text in tags.items()],
-        )
+        tags = [
+            self._entities.RunTag(_name(f"summary.{name}"), str(value)[:TAG_LENGTH])
+            for name, value in summary.items()
+        ]
+        self._client.log_batch(self._identity, tags=tags)
         status = "FAILED" if "ended_by" in summary else "FINISHED"
         self._client.set_terminated(self._identity, status)
-
-    def _connect(self, run: Run) -> None:
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        default = f"sqlite:///{run.directory.resolve() / 'mlflow.db'}"
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or default
-        self._client = self._mlflow.MlflowClient(uri)
 
     def _new_run(self, run: Run) -> str:
         found = self._client.get_experiment_by_name(run.name)
         experiment = found.experiment_id if found else self._client.create_experiment(run.name)
-        identity = self._client.create_run(experiment, run_name=name_of(run)).info.run_id
-        parameters = [
-            self._entities.Param(name, value) for name, value in flattened(run.config).items()
-        ]
-        for start in range(0, len(parameters), PARAMETERS):
-            batch = parameters[start : start + PARAMETERS]
-            self._client.log_batch(identity, params=batch)
+        identity = self._client.create_run(experiment, run_name=run.label).info.run_id
+        parameters = [self._entities.Param(*setting) for setting in flattened(run.config).items()]
+        self._client.log_batch(identity, params=parameters)  # in requests of a size it takes
         return identity
 
     def _send(self) -> None:
-        for start in range(0, len(self._waiting), METRICS):
-            batch = self._waiting[start : start + METRICS]
-            self._client.log_batch(self._identity, metrics=batch)
+        self._client.log_batch(self._identity, metrics=self._waiting)
         self._waiting, self._sent = [], time.monotonic()
 
 

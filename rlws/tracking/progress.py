@@ -18,10 +18,8 @@ class Progress:
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
         self.run = run
         self._clock = clock
-        self._row: Row = {}
+        self._row: dict[str, float] = {}  # each metric as last known
         self._first: Row = {}
-        self._return = math.nan
-        self._rates: dict[str, float] = {}  # steps per second of workers, where last known
         self._end: float | None = None  # clock time at which the budget should be spent
 
     @property
@@ -31,12 +29,8 @@ class Progress:
 
     def update(self, row: Row) -> None:
         """Takes a row; the return stays that of the last row in which an episode finished."""
-        self._row = row
+        self._row |= {name: value for name, value in row.items() if not math.isnan(value)}
         self._first = self._first or row
-        rates = {k: x for k, x in row.items() if re.fullmatch(r"worker_\d+_steps_per_second", k)}
-        self._rates |= rates
-        latest = float(row.get("episode_return", math.nan))
-        self._return = self._return if math.isnan(latest) else latest
         # Measured from the first row, so that compilation does not count.
         unit = self.run.unit
         done = row.get(unit, 0) - self._first.get(unit, 0)
@@ -53,7 +47,7 @@ class Progress:
             "percent": f"{math.floor(100 * self.fraction + 1e-9):3d}%",
             "steps": self._count("steps", 9),
             "episodes": self._count("episodes", 7),
-            "return": f"return {number(self._return):>6}",
+            "return": f"return {number(self._row.get('episode_return', math.nan)):>6}",
             "speed": f"{number(round(speed) if speed >= 10 else speed):>6} steps/s",
             "left": f"{left:>5} left",
         }
@@ -64,9 +58,10 @@ class Progress:
     def _workers(self) -> str:
         """Returns how those do that play in other processes."""
         row = self._row
-        mean = sum(self._rates.values()) / max(1, len(self._rates))
+        rates = [x for k, x in row.items() if re.fullmatch(r"worker_\d+_steps_per_second", k)]
+        mean = sum(rates) / max(1, len(rates))
         texts = [
-            f"{len(self._rates)} workers at {number(round(mean))}/s",
+            f"{len(rates)} workers at {number(round(mean))}/s",
             f"lag {row['parameter_lag']:.1f}",
             f"{row.get('blocks_waiting', 0.0):.1f} waiting",
             f"store {row.get('object_store_mb', 0.0):.0f} MB",

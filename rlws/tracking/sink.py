@@ -26,6 +26,11 @@ class Run(NamedTuple):
         """Share of the budget used at `row`, in [0, 1]; 1 for an empty budget."""
         return min(1.0, row.get(self.unit, 0) / self.budget) if self.budget else 1.0
 
+    @property
+    def label(self) -> str:
+        """The name of the run's folder."""
+        return self.directory.resolve().name
+
     def keeps(self, steps: float) -> bool:
         """Returns whether a row that was logged at `steps` before this start stays."""
         return self.resumed_steps is not None and steps <= self.resumed_steps

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import platform
+import textwrap
 import time
 from typing import Any
 
@@ -22,12 +23,10 @@ class TensorBoard(Sink):
     def __init__(self):
         with importing("tracking with 'tensorboard'", "tensorboard"):
             from tensorboard.compat.proto import event_pb2, summary_pb2
-            from tensorboard.plugins.text.metadata import create_summary_metadata
+            from tensorboard.plugins.text.summary_v2 import text_pb
             from tensorboard.summary.writer.record_writer import RecordWriter
-            from tensorboard.util.tensor_util import make_tensor_proto
         self._event, self._summary = event_pb2, summary_pb2.Summary
-        self._writer, self._tensor = RecordWriter, make_tensor_proto
-        self._text = create_summary_metadata
+        self._writer, self._text = RecordWriter, text_pb
 
     def start(self, run: Run) -> None:
         """Starts an event file, which hides what the lost part of a resumed run has written."""
@@ -42,8 +41,8 @@ class TensorBoard(Sink):
         session = self._event.SessionLog(status=self._event.SessionLog.START)
         first = 0 if run.resumed_steps is None else run.resumed_steps + 1
         self._write(step=first, session_log=session)
-        lines = json.dumps(run.config, indent=2, default=str).splitlines()
-        self._write_text("config", "\n".join(f"    {line}" for line in lines))
+        text = json.dumps(run.config, indent=2, default=str)
+        self._write(summary=self._text("config", textwrap.indent(text, "    ")))
 
     def log(self, row: Row) -> None:
         """Writes the row's metrics at its step."""
@@ -57,13 +56,7 @@ class TensorBoard(Sink):
 
     def note(self, text: str) -> None:
         """Writes `text` at the step of the last row."""
-        self._write_text("notes", text)
-
-    def _write_text(self, tag: str, text: str) -> None:
-        value = self._summary.Value(
-            tag=tag, metadata=self._text(tag, ""), tensor=self._tensor(text.encode())
-        )
-        self._write(summary=self._summary(value=[value]))
+        self._write(summary=self._text("notes", text))
 
     def _write(self, **fields: Any) -> None:
         event = self._event.Event(**{"wall_time": time.time(), "step": self._steps} | fields)

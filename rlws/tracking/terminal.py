@@ -1,10 +1,10 @@
 """The run in the terminal: a live line for people, plain lines for logs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import rich.box
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -45,7 +45,8 @@ class Terminal(Sink):
         self.note(f"{run.name}: {run.budget:,} {run.unit}, results in {short(run.directory)}")
         if self._console.is_interactive and not self._quiet:
             # Twice a second keeps the clock alive and takes no noticeable time from the run.
-            self._live = Live(_Line(self._progress), console=self._console, refresh_per_second=2)
+            line = lambda: live_line(self._progress, self._console.width)
+            self._live = Live(get_renderable=line, console=self._console, refresh_per_second=2)
             self._live.start()
 
     def log(self, row: Row) -> None:
@@ -67,7 +68,6 @@ class Terminal(Sink):
         """Stops the live line and prints the summary."""
         if self._live:
             self._live.stop()
-            self._live = None
         run = self._progress.run
         entries = {name: entry(name, value) for name, value in summary.items()}
         entries["results"] = short(run.directory)
@@ -87,32 +87,21 @@ class Terminal(Sink):
             print(text, file=self._console.file, flush=True)
 
 
-class _Line:
-    """The live line: the fields that fit, and the bar in the room left."""
-
-    def __init__(self, progress: Progress):
-        self._progress = progress
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        fields = {"name": self._progress.run.name, **self._progress.fields()}
-        # 2 columns stay free: a ^C echoed at the right edge would wrap and leave a second line.
-        for dropped in _DROPPED:
-            fields.pop(dropped, None)
-            room = options.max_width - 2 - sum(len(text) + 2 for text in fields.values())
-            if room >= 6:
-                break
-        width, done = max(1, min(40, room)), self._progress.fraction
-        bar = ProgressBar(1.0, done, width, complete_style="cyan", finished_style="green")
-        texts = {key: Text(text, _STYLES.get(key, "")) for key, text in fields.items()}
-        name = [texts.pop("name")] if "name" in texts else []
-        cells: list[RenderableType] = [*name, bar, *texts.values()]
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        for _ in cells:
-            grid.add_column(no_wrap=True)
-        grid.add_row(*cells)
-        yield grid
+def live_line(progress: Progress, width: int) -> Table:
+    """Returns the fields that fit into the width, and the bar in the room left."""
+    fields = {"name": progress.run.name, "bar": "", **progress.fields()}
+    # 2 columns stay free: a ^C echoed at the right edge would wrap and leave a second line.
+    for dropped in _DROPPED:
+        fields.pop(dropped, None)
+        room = width - sum(len(text) + 2 for text in fields.values())
+        if room >= 6:
+            break
+    length, done = max(1, min(40, room)), progress.fraction
+    bar = ProgressBar(1.0, done, length, complete_style="cyan", finished_style="green")
+    texts = {key: Text(text, _STYLES.get(key, "")) for key, text in fields.items()}
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_row(*(texts | {"bar": bar}).values())
+    return line
 
 
 def _panel(title: str, entries: Mapping[str, str]) -> Panel:

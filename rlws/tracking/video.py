@@ -1,5 +1,6 @@
 """Videos that play in browsers."""
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -39,7 +40,7 @@ def write_video(
         raise SettingError(f"a video needs at least one frame, got none for {path.name}")
     height, width = _even(first, first).shape[:2]
     with replacing(path) as temporary:
-        writer = write_frames(
+        writing = write_frames(
             temporary,
             (width, height),
             fps=frames_per_second,
@@ -48,18 +49,14 @@ def write_video(
             ffmpeg_log_level="error",
             output_params=["-movflags", "+faststart"],
         )
-        writer.send(None)
-        written = 0
-        try:
+        with contextlib.closing(writing) as writer:
+            writer.send(None)
             for written, frame in enumerate(itertools.chain([first], frames), 1):  # noqa: B007
                 writer.send(_even(frame, first))
-        finally:
-            writer.close()
         # imageio_ffmpeg drops ffmpeg's exit status: a full disk shows only in the file.
-        try:
+        found = 0
+        with contextlib.suppress(RuntimeError):
             found, _ = count_frames_and_secs(temporary)
-        except RuntimeError:
-            found = 0
         if found != written:
             raise OSError(f"ffmpeg wrote {found} of {written} frames of {path}; is the disk full?")
     return path

@@ -1,12 +1,13 @@
 """A run in Weights & Biases; WANDB_MODE=offline keeps it on this machine."""
 
 import os
+import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from rlws.settings import importing
-from rlws.tracking.files import plain
-from rlws.tracking.identity import name_of, new_identity, recall, remember
+from rlws.tracking.files import plain, replace, resumed_lines
 from rlws.tracking.sink import Row, Run, Sink
 
 
@@ -27,11 +28,11 @@ class Wandb(Sink):
         """Starts or continues the W&B run."""
         self._path = run.directory / "wandb" / "id"
         self._path.parent.mkdir(exist_ok=True)
-        known = recall(self._path, run)
-        self._identity = known or new_identity(run)
+        known = resumed_lines(self._path, run)
+        self._identity = known[0].strip() if known else new_identity(run)
         self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", run.name),
-            name=name_of(run),
+            name=run.label,
             id=self._identity,
             dir=str(run.directory),
             config=plain(run.config),
@@ -40,7 +41,7 @@ class Wandb(Sink):
             reinit="create_new",
             settings=self._wandb.Settings(silent=True, console="off"),
         )
-        remember(self._path, self._identity)
+        self._remember()
 
     def log(self, row: Row) -> None:
         """Hands `row` to W&B's process, which sends it without holding up the run."""
@@ -51,4 +52,16 @@ class Wandb(Sink):
         self._run.summary.update(plain(summary))
         self._run.finish(exit_code=int("ended_by" in summary))
         # W&B's process keeps a full disk to itself; writing here, too, brings it to light.
-        remember(self._path, self._identity)
+        self._remember()
+
+    def _remember(self) -> None:
+        replace(self._path, self._identity + "\n")
+
+
+def new_identity(run: Run) -> str:
+    """Returns the name of the run's folder, as letters, digits and dashes, with a random end.
+
+    Folders are named by time and seed, so two experiments may well have equal ones.
+    """
+    name = re.sub(r"[^\w.-]+", "-", run.label, flags=re.ASCII)[:50]
+    return f"{name}-{secrets.token_hex(4)}"

@@ -83,7 +83,7 @@ def test_report_of_a_run_says_how_it_went(here, capsys):
     assert "python 3.11.9" in found.text
     assert f"numpy - {importlib.metadata.version('numpy')}" in found.text
     assert [attributes["aria-label"] for attributes in found.all("svg")] == [
-        "returns over environment steps",
+        "return over environment steps",
         "losses over environment steps",
     ]
     assert re.search(r"report in report.html \(\d\.\d MB\)", capsys.readouterr().out)

@@ -71,13 +71,14 @@ def test_mlflow_sends_rows_in_batches(run, monkeypatch):
     sink.start(run)
     monkeypatch.setattr("time.monotonic", lambda: next(clock) / 10)
     sink._sent = -0.1
-    log = sink._client.log_batch
+    store = sink._client._tracking_client.store
+    log = store.log_batch
 
-    def counted(identity, metrics=(), **others):
+    def counted(metrics, **others):
         sizes.append(len(metrics))
-        log(identity, metrics=metrics, **others)
+        log(metrics=metrics, **others)
 
-    monkeypatch.setattr(sink._client, "log_batch", counted)
+    monkeypatch.setattr(store, "log_batch", counted)
     for steps in range(25):
         sink.log({"steps": steps, "loss": 1.0})
     sink.log({"steps": 25} | {f"metric_{i}": 1.0 for i in range(2100)})

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from rlws.tracking import Csv, Plots, Run, plot_run, read_metrics
-from rlws.tracking.figures import panels_figure, return_figure, rolling_mean, smoothing_window
-from rlws.tracking.plots import panel_names, thinned
+from rlws.tracking import Csv, Plots, Run, Tracker, plot_run, read_metrics
+from rlws.tracking.columns import rolling_mean, series, smoothing_window, thinned
+from rlws.tracking.figures import panels_figure, return_figure, run_figures
 
 NAN = math.nan
 
@@ -21,9 +21,10 @@ def rows(count=40, start=1):
 
 
 def start(tmp_path, budget=1000, **options):
-    plots = Plots(**options)
-    plots.start(Run("toy", tmp_path, {}, budget, "steps"))
-    return plots
+    """Returns the sinks of a run with plots, which are drawn from its metrics.csv."""
+    tracker = Tracker([Csv(), Plots(**options)])
+    tracker.start(Run("toy", tmp_path, {}, budget, "steps"))
+    return tracker
 
 
 def names(tmp_path):
@@ -105,10 +106,25 @@ def test_panels_figure_draws_what_has_values():
     assert panels_figure(columns, ["empty"]) is None
 
 
-def test_panel_names():
-    columns = ["steps", "loss", "value_loss", "gradient_norm", "kl", "evaluation_return_std"]
-    expected = (["loss", "value_loss", "gradient_norm"], ["kl", "episode_length"])
-    assert panel_names([*columns, "episode_return_min", "episode_length"]) == expected
+def test_run_figures_hold_each_metric_once():
+    names = ["loss", "value_loss", "gradient_norm", "kl", "episode_length", "steps_per_second"]
+    hidden = ["evaluation_return_std", "episode_return_min", "episodes", "updates", "seconds"]
+    figures = run_figures({name: [1.0, 2.0] for name in ["steps", *names, *hidden]})
+    titles = {k: [x.get_title(loc="left") for x in v.axes] for k, v in figures.items()}
+    assert titles == {
+        "losses": ["loss", "value loss", "gradient norm"],
+        "diagnostics": ["kl", "episode length", "steps per second"],
+    }
+    assert run_figures({}) == run_figures({"steps": [], "loss": []}) == {}
+
+
+def test_series_are_the_rows_with_a_value():
+    columns = {"steps": [1, 2, 3], "episodes": [2, 3, 7], "episode_return": [1.0, NAN, 4.0]}
+    columns["low"] = [0.5, 0.6, NAN]
+    steps, values, weights, low, absent = series(columns, "episode_return", "low", "absent")
+    np.testing.assert_array_equal([steps, values, weights], [[1, 3], [1, 4], [2, 4]])
+    np.testing.assert_array_equal([low, absent], [[0.5, NAN], [NAN, NAN]])
+    np.testing.assert_array_equal(series(columns, "low")[2], [1, 1])  # not about episodes
 
 
 def test_plot_run_from_metrics_csv_leaves_no_empty_figure(tmp_path):
@@ -139,7 +155,9 @@ def test_plots_sink_draws_each_quarter_unless_too_soon(
     tmp_path, monkeypatch, budget, period, drawn
 ):
     plots, seen = start(tmp_path, budget, period=period), []
-    monkeypatch.setattr(Plots, "_draw", lambda self: seen.append(len(self._rows)))
+    monkeypatch.setattr(
+        "rlws.tracking.plots.plot_run", lambda columns, *_: seen.append(len(columns["steps"]))
+    )
     for row in rows():
         plots.log(row)
     assert seen == drawn
@@ -154,26 +172,28 @@ def test_plots_sink_takes_over_a_resumed_run(tmp_path, monkeypatch):
         csv.log(row)
     drawn = {}
     monkeypatch.setattr("rlws.tracking.plots.plot_run", lambda columns, *_: drawn.update(columns))
-    plots = Plots()
+    plots = Tracker([Csv(), Plots()])
     plots.start(run._replace(resumed_steps=250))
     plots.log({"steps": 260})
     plots.finish({})
-    assert drawn["steps"] == [*range(25, 251, 25), 260]
+    assert list(drawn["steps"]) == [*range(25, 251, 25), 260]
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1000, 1001 + 2), (10, 1001 + 200), (1, 1001)])
 def test_thinned_stays_bounded_and_keeps_evaluations(every, expected):
-    rows = [
-        {"steps": step, "evaluation_return_mean": 1.0 if step % every == 1 % every else NAN}
-        for step in range(2001)
-    ]
-    kept = thinned(rows, 2000)
-    assert len(kept) == expected
-    assert thinned(rows[:2000], 2000) == rows[:2000]
+    steps = np.arange(2001)
+    evaluations = np.where(steps % every == 1 % every, 1.0, NAN)
+    kept = thinned({"steps": steps, "evaluation_return_mean": evaluations}, 2000)
+    assert len(kept["steps"]) == len(kept["evaluation_return_mean"]) == expected
+    np.testing.assert_array_equal(thinned({"steps": steps[:2000]}, 2000)["steps"], steps[:2000])
+    assert len(thinned({"steps": []}, 2000)["steps"]) == 0
 
 
-def test_plots_sink_keeps_at_most_2000_rows(tmp_path):
-    plots = start(tmp_path)
-    for step in range(5000):
-        plots.log({"steps": step})
-        assert len(plots._rows) <= 2000
+def test_plots_sink_draws_at_most_2000_rows(tmp_path, monkeypatch):
+    (tmp_path / "metrics.csv").write_text("steps\n" + "".join(f"{x}\n" for x in range(5000)))
+    drawn = []
+    monkeypatch.setattr("rlws.tracking.plots.plot_run", lambda *found: drawn.append(found[0]))
+    plots = Plots()
+    plots.start(Run("toy", tmp_path, {}, 1000, "steps"))
+    plots.finish({})
+    assert list(drawn[0]["steps"]) == [*range(0, 5000, 3)]

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from rlws.tracking import Run, Terminal, Tracker
 from rlws.tracking.progress import Progress, duration, entry, number, short
-from rlws.tracking.terminal import _Line
+from rlws.tracking.terminal import live_line
 
 SUMMARY = {"steps": 50_000, "episode_return": 9.5, "seconds": 3700.0, "sinks_failed": ["a", "b"]}
 
@@ -101,7 +101,7 @@ def test_terminal_live_line_fits_the_width(width):
     console = Console(file=io.StringIO(), force_terminal=False, width=width)
     progress = Progress(Run("a_long_experiment_name", pathlib.Path(), {}, 5_000_000, "steps"))
     progress.update({"steps": 1_234_567, "episodes": 1_234})
-    console.print(_Line(progress))
+    console.print(live_line(progress, width))
     (line,) = console.file.getvalue().splitlines()
     assert len(line.rstrip()) <= width - (2 if width >= 40 else 0)
     assert "24%" in line

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rlws.tracking import Run, Tracker, Wandb
-from rlws.tracking.identity import new_identity
+from rlws.tracking.wandb import new_identity
 
 wandb = pytest.importorskip("wandb")
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlws.analysis.curves import COLOURS, curve_of, draw_curves
 from rlws.analysis.statistics import performance_profile, profile_band
-from rlws.tracking.figures import _axes, _figure, literal
+from rlws.tracking.figures import blank, literal, panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,14 +24,14 @@ def comparison_figure(comparison: Comparison) -> Figure:
     """Draws a panel of learning curves for each environment, then scores and profile."""
     environments = [*comparison.sides[0].tasks]
     across = len(environments) + 2
-    figure = _figure(3.6 * across, 3.8)
+    figure = blank(3.6 * across, 3.8)
     for place, environment in enumerate(environments, 1):
-        axes = _axes(figure, 1, across, place)
+        axes = panel(figure, 1, across, place)
         axes.set_title(literal(f"return in {environment}"), loc="left", fontsize=10)
         runs = {side.name: side.tasks[environment].results for side in comparison.sides}
         draw_curves(axes, [curve_of(name, found, CURVE) for name, found in runs.items()])
-    _scores(_axes(figure, 1, across, across - 1), comparison)
-    _profile(_axes(figure, 1, across, across), comparison)
+    _scores(panel(figure, 1, across, across - 1), comparison)
+    _profile(panel(figure, 1, across, across), comparison)
     handles = [figure.axes[-1].lines[i] for i in range(2)]
     names = [
         literal(f"{side.name}: {side.label} ({scores.shape[-1]} seeds)")
