@@ -33,6 +33,8 @@ def main(args: Sequence[str] | None = None) -> int:
         tell("interrupted")
         return 130
     try:
+        if args is None and "rlws.numerics" in sys.modules:  # else nothing will be compiled
+            importlib.import_module("rlws.numerics.memo").share()
         return module.run(found) or 0
     except BaseException as error:
         # With all of JAX, which verbs that only read do not need.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from rlws.actor import Actor
 from rlws.adders import Adder
 from rlws.learner import Learner
-from rlws.numerics.memo import remembered
+from rlws.numerics.memo import Remembered
 from rlws.settings import Settings
 from rlws.types import EnvironmentSpec
 
@@ -22,14 +22,14 @@ class Agent(NamedTuple):
 class AgentConfig(Settings):
     """The settings of an agent, and how to make it; zoo modules call theirs `Config`.
 
-    For equal settings and specs `make` returns one and the same agent, as far as they can be
-    compared: so trainers need not compile for it again.
+    Where programs are shared (`rlws.numerics.memo`), `make` returns one and the same agent for
+    equal settings and specs, so that trainers need not compile for it again.
     """
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "make" in vars(cls):
-            cls.make = remembered(cls.make)  # type: ignore[method-assign]
+            cls.make = Remembered(cls.make)  # type: ignore[method-assign]
 
     def make(self, spec: EnvironmentSpec) -> Agent:
         """Returns the agent for environments of this spec.

@@ -38,6 +38,7 @@ FILTERS = (
 
 
 def pytest_configure(config):
+    memo.share()
     for line in FILTERS:
         config.addinivalue_line("filterwarnings", line)
 

@@ -1,7 +1,10 @@
 """Remembering what was made: a run like one before it, in one process, compiles nothing again."""
 
 import functools
+import inspect
+import threading
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -15,48 +18,85 @@ from rlws.settings import Settings
 
 SIZE = 16  # of what one function has made
 
-_made = dict[Any, dict[Any, Any]]()  # by function, then by arguments; the last used comes last
 
-
-def remembered(make: Callable, by: Callable[..., Any] | None = None) -> Callable:
-    """Returns `make`, but for equal arguments with the very thing it has made before.
+class Remembered:
+    """A pure function that, where `share` was called, makes equal things once.
 
     Not where that is not known to be the same: for arguments of which `known` knows nothing, and
-    while JAX traces, as what is made then may hold its tracers.
-
-    Args:
-      make: a pure function.
-      by: returns the arguments that matter, all by default.
+    while JAX traces, as what is made then may hold its tracers. It travels to other processes
+    without what it has made.
     """
 
-    @functools.wraps(make)
-    def made(*args):
+    def __init__(self, make: Callable, by: Callable[..., Any] | None = None):
+        """Remembers by what `by` returns of the arguments, by default by all of them."""
+        functools.update_wrapper(self, make)
+        self._make, self._by = make, by
+        self.made = dict[Any, tuple[Any, Any]]()  # the last used comes last
+        self._lock = threading.Lock()
+        _all.add(self)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __reduce__(self):
+        return Remembered, (self._make, self._by)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        key = self._key(args, kwargs) if _sharing else None
+        if key is None:
+            return self._make(*args, **kwargs)
+        with self._lock:
+            if key in self.made:
+                self.made[key] = self.made.pop(key)
+                return self.made[key][1]
+        made = self._make(*args, **kwargs)
+        if isinstance(jnp.zeros(()), jax.core.Tracer):
+            return made
+        with self._lock:
+            # Arguments, too: some are known by where they are.
+            made = self.made.setdefault(key, ((args, kwargs), made))[1]
+            if len(self.made) > SIZE:
+                self.made.pop(next(iter(self.made)))
+        return made
+
+    def _key(self, args, kwargs):
         try:
-            key = jax.dtypes.canonicalize_dtype(float), known(args if by is None else by(*args))
+            given = inspect.signature(self._make).bind(*args, **kwargs)
+            given.apply_defaults()
+            values = tuple(given.arguments.values())
+            by = values if self._by is None else self._by(*values)
+            return jax.dtypes.canonicalize_dtype(float), known(by)
         except TypeError:
-            return make(*args)
-        found = _made.setdefault(make, {})
-        kept = found.pop(key, None)
-        if kept is None:
-            kept = args, make(*args)  # arguments, too: some are known by where they are
-            if isinstance(jnp.zeros(()), jax.core.Tracer):
-                return kept[1]
-        found[key] = kept
-        if len(found) > SIZE:
-            found.pop(next(iter(found)), None)
-        return kept[1]
-
-    return made
+            return None
 
 
-def remembered_of(make: Callable) -> Callable:
+_all = weakref.WeakSet[Remembered]()
+_sharing = False
+
+
+def remembered_of(make: Callable) -> Remembered:
     """Returns `make`, remembered, whose first argument, such as an agent, is known by identity."""
-    return remembered(make, by=lambda one, *rest: (id(one), *rest))
+    return Remembered(make, by=_by_identity)
+
+
+def _by_identity(one, *rest):
+    return id(one), *rest
+
+
+def share() -> None:
+    """Has equal things made once from here on.
+
+    For processes in which code does not change: what a function looks up by name, such as a helper
+    that a notebook defines anew, is not looked at.
+    """
+    global _sharing
+    _sharing = True
 
 
 def forget() -> None:
     """Forgets all that was made; for those who change code while it runs."""
-    _made.clear()
+    for each in list(_all):
+        each.made.clear()
 
 
 def known(x: Any) -> Any:
@@ -66,18 +106,24 @@ def known(x: Any) -> Any:
       TypeError: `x` may change, as an array may, or is a tracer, or nothing is known of it.
     """
     if isinstance(x, Settings):
-        return type(x), *(known(getattr(x, field.name)) for field in fields(x))  # type: ignore[arg-type]
+        return type(x), *(_setting(getattr(x, field.name)) for field in fields(x))  # type: ignore[arg-type]
     if isinstance(x, specs.Array):
         return known(x.__reduce__())
     if isinstance(x, tuple):
         return type(x), *map(known, x)
-    if isinstance(x, dict):
+    if isinstance(x, dict):  # of specs; one of settings may change
         return type(x), *map(known, x.items())
     if isinstance(x, np.ndarray) and not x.flags.writeable:
         return x.shape, x.dtype, x.tobytes()
     if isinstance(x, _CONSTANT):
         return type(x), x  # as 1, 1.0 and True are equal
     raise TypeError(f"nothing is known of {x!r}")
+
+
+def _setting(x: Any) -> Any:
+    if isinstance(x, dict):
+        raise TypeError("a dict among settings may change")
+    return known(x)
 
 
 _CONSTANT = (

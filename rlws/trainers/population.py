@@ -12,7 +12,7 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.environments import JaxEnvironment
-from rlws.numerics.memo import remembered
+from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
 from rlws.trainers import core
 from rlws.trainers.program import Budget, Program, Run
@@ -134,7 +134,7 @@ class Population(NamedTuple):
         return change(self.config, settings)
 
 
-@remembered
+@Remembered
 def _functions(config: AgentConfig, environment: JaxEnvironment, num_envs: int, axis: str | None):
     """Returns the compiled `init` and `advance` of a program, which see settings that vary."""
     agent = config.make(environment.spec())

@@ -1,5 +1,7 @@
 """What is remembered, and what must not be."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,13 +67,13 @@ def test_tracers_are_not_kept():
     ids=lambda x: type(x).__name__,
 )
 def test_what_may_change_is_made_again(what):
-    make = memo.remembered(lambda x: object())
+    make = memo.Remembered(lambda x: object())
     assert make(Choice(what)) is not make(Choice(what))
     assert make(what) is not make(what)
 
 
 def test_numbers_of_different_kinds_are_told_apart():
-    make = memo.remembered(lambda x: object())
+    make = memo.Remembered(lambda x: object())
     ones = [make(x) for x in (1, 1.0, True, np.int32(1), np.float32(1), (1,), Choice(1))]
     assert len(set(ones)) == len(ones)
     assert ones == [make(x) for x in (1, 1.0, True, np.int32(1), np.float32(1), (1,), Choice(1))]
@@ -79,7 +81,7 @@ def test_numbers_of_different_kinds_are_told_apart():
 
 def test_few_are_kept_those_used_last():
     calls = []
-    make = memo.remembered(lambda x: calls.append(x))
+    make = memo.Remembered(lambda x: calls.append(x))
     for i in range(memo.SIZE):
         make(i)
     make(0)
@@ -91,7 +93,29 @@ def test_few_are_kept_those_used_last():
 
 
 def test_what_does_not_matter_is_not_compared():
-    make = memo.remembered(lambda x, y: object(), by=lambda x, y: (id(x),))
+    make = memo.Remembered(lambda x, y: object(), by=lambda x, y: (id(x),))
     one = object()
     assert make(one, [1]) is make(one, [2])
     assert make(object(), [1]) is not make(one, [1])
+
+
+def test_nothing_is_shared_where_code_may_change(monkeypatch):
+    monkeypatch.setattr(memo, "_sharing", False)
+    assert reinforce.Config(SMALL).make(SPEC) is not reinforce.Config(SMALL).make(SPEC)
+
+
+def test_what_was_made_does_not_travel_with_the_function():
+    make = memo.Remembered(jnp.zeros)
+    make(2)
+    assert make.made
+    assert not pickle.loads(pickle.dumps(make)).made
+
+
+def test_arguments_are_known_however_they_are_given():
+    make = memo.Remembered(lambda x, y=1: object())
+    assert make(2) is make(2, 1) is make(y=1, x=2) is not make(2, 2)
+
+
+def test_a_dict_among_settings_is_no_key():
+    make = memo.Remembered(lambda x: object())
+    assert make(Choice({"a": 1})) is not make(Choice({"a": 1}))
