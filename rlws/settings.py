@@ -138,7 +138,7 @@ def revive(description: Any, name: str = "settings") -> Any:
         return description
     if "type" not in description:
         return {key: revive(item, f"{name}.{key}") for key, item in description.items()}
-    cls = _named(description["type"], name)
+    cls = _named(renewed(description)["type"], name)
     known = {field.name for field in dataclasses.fields(cls)}
     given = {key: value for key, value in description.items() if key != "type"}
     for key in given:
@@ -151,6 +151,29 @@ def revive(description: Any, name: str = "settings") -> Any:
 
 def _default(field: Any) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory
+
+
+# Where classes of settings were, by which older runs know them.
+_MOVED = {
+    "rlws.experiment:Evaluation": "rlws.runs.experiment:Evaluation",
+    "rlws.experiment:Experiment": "rlws.runs.experiment:Experiment",
+    "rlws.keeper:Checkpoints": "rlws.runs.experiment:Checkpoints",
+    "rlws.trainers.distributed:DistributedTrainer": (
+        "rlws.trainers.distributed.trainer:DistributedTrainer"
+    ),
+}
+
+
+def renewed(description: Any) -> Any:
+    """Returns a description with the names that classes have now, whoever wrote it."""
+    if isinstance(description, list):
+        return [renewed(item) for item in description]
+    if not isinstance(description, dict):
+        return description
+    found = {key: renewed(item) for key, item in description.items()}
+    if isinstance(kind := found.get("type"), str):
+        found["type"] = _MOVED.get(kind, kind)
+    return found
 
 
 def _named(text: str, name: str) -> Any:

@@ -43,12 +43,6 @@ def rules(
     return [*of_actions(spec, action, xp), order, *of_timesteps(after, xp)]
 
 
-def nth(spec: Any, timestep: dm_env.TimeStep, number: int) -> Rule:
-    """Returns one of `rules`, for what it says; of `timestep`, leaves [B, ...], types matter."""
-    zeros = lambda tree: jax.tree.map(lambda x: np.zeros((1, 1), x.dtype), tree)
-    return rules(spec, zeros(spec), np.zeros((1, 1), int), zeros(timestep))[number]
-
-
 def of_actions(spec: Any, action: Any, xp: Any = np) -> list[Rule]:
     """Returns the rules for actions, leaves [T, B, ...]; beyond bounds, real ones are clipped."""
     found = []
@@ -92,11 +86,12 @@ def unlike(spec: Any, nest: Any, axes: int = 0) -> str | None:
     """
     if jax.tree.structure(spec) != jax.tree.structure(nest):
         return f" must be {_keys(spec)}, as the spec says, got {_keys(nest)}"
-    for i, (leaf, x) in enumerate(zip(tree.flatten(spec), tree.flatten(nest), strict=True)):
+    # JAX's leaves, as its structure: dm-tree takes other nodes, and None, for leaves.
+    for i, (leaf, x) in enumerate(zip(jax.tree.leaves(spec), jax.tree.leaves(nest), strict=True)):
         wrong = _unlike(leaf, x, axes)
         if wrong:
-            path, _ = tree.flatten_with_path(spec)[i]  # slow, and seldom needed
-            return subscripts(path) + wrong
+            path, _ = jax.tree.leaves_with_path(spec)[i]  # slow, and seldom needed
+            return jax.tree_util.keystr(path) + wrong
     return None
 
 
@@ -110,11 +105,6 @@ def _unlike(spec: specs.Array, x: Any, axes: int) -> str | None:
         if not np.array_equal(x.astype(held), x):
             return f" must fit into {held}, got {x}"
     return None
-
-
-def subscripts(path: tuple) -> str:
-    """Returns a path of dm-tree's as it is written in Python: "['position'][0]"."""
-    return "".join(f"[{key!r}]" for key in path)
 
 
 def _keys(nest: Any) -> str:

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rlws.runs.differences import KEPT, differing
-from rlws.settings import SettingError, revive
+from rlws.settings import SettingError, renewed, revive
 
 if TYPE_CHECKING:
     from rlws.runs.experiment import Experiment
@@ -43,7 +43,7 @@ def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       SettingError: there is no run in it.
     """
-    return _json(pathlib.Path(directory), "config.json")
+    return renewed(_json(pathlib.Path(directory), "config.json"))
 
 
 def summary(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _first(directory):
 
     # Killed as soon as it had the folder; or the file was lost, and what was saved knows.
     found = checkpoint.newest(directory / "checkpoints", lambda warning: None)
-    return None if found is None else found.facts["experiment"]
+    return None if found is None else renewed(found.facts["experiment"])
 
 
 def _json(directory, name):

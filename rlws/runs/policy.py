@@ -7,11 +7,10 @@ from typing import Any
 import dm_env
 import jax
 import numpy as np
-import tree
 
 from rlws import environments
 from rlws.agent import Agent
-from rlws.environments import resolve, rules
+from rlws.environments import resolve
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
@@ -105,7 +104,7 @@ class Policy:
         wanted = self.spec.observations
         if jax.tree.structure(observation) != jax.tree.structure(wanted):
             raise SettingError(f"an observation must be nested like {wanted}")
-        one = tree.map_structure_with_path(_one, wanted, observation)
+        one = jax.tree.map_with_path(_one, wanted, observation)
         step_type = dm_env.StepType.MID if self._step else dm_env.StepType.FIRST
         ones = np.ones(1, np.float32)
         timestep = dm_env.TimeStep(np.full(1, step_type, np.int32), 0 * ones, ones, one)
@@ -120,7 +119,7 @@ def _one(path: tuple, spec: Any, x: Any) -> np.ndarray:
     """Returns part of an observation as a batch of one."""
     if np.shape(x) != spec.shape:
         raise SettingError(
-            f"an observation{rules.subscripts(path)} must have shape {spec.shape}, got "
+            f"an observation{jax.tree_util.keystr(path)} must have shape {spec.shape}, got "
             f"{np.shape(x)}; one environment's, without a batch axis"
         )
     return np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]

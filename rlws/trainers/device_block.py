@@ -26,7 +26,7 @@ class DeviceBlock(NamedTuple):
         return ~jnp.stack([rule.broken.any() for rule in self._rules(spec, jnp)]).any()
 
     def check(self, spec: EnvironmentSpec, name: str, where: str = "") -> None:
-        """Checks the block of an environment of this name.
+        """Says what is wrong with a block, which is not sound, of an environment of this name.
 
         Raises:
           AgentFault: an action is not finite, or not within its bounds.
@@ -41,6 +41,7 @@ class DeviceBlock(NamedTuple):
             return f"{name}, environment {i}{where}, episode {episode}, step {step}"
 
         check_rules(block._rules(spec, np), who)
+        raise RuntimeError("a rule is broken on the device that NumPy finds kept")
 
     def _rules(self, spec: EnvironmentSpec, xp: Any) -> list[rules.Rule]:
         rows = self.rows

@@ -1,13 +1,24 @@
 """Environments that do not do what they say are named before anything is compiled."""
 
+import dataclasses
+
 import dm_env
+import jax
 import numpy as np
 import pytest
 from dm_env import specs
 
 from agents_zoo import reinforce
+from rlws.environments import rules
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Pair:
+    first: object
+    second: object
 
 
 class Liar(dm_env.Environment):
@@ -67,3 +78,12 @@ def test_environments_of_a_run_are_alike():
     make = lambda seed, index: Liar({"x": np.zeros(2, np.float32)}, num_actions=2 + index)
     with pytest.raises(SettingError, match="environment 1: its actions must be those of"):
         train(make, num_envs=2)
+
+
+def test_unlike_takes_what_jax_takes():
+    number = specs.Array((2,), np.float32)
+    spec = {"none": None, "pair": Pair(number, {"x": number})}
+    nest = {"none": None, "pair": Pair(np.zeros(2, np.float32), {"x": np.zeros(3, np.float32)})}
+    found = rules.unlike(spec, nest)
+    assert found.startswith("['pair'].second['x'] must be float32[2]")
+    assert found.endswith("got float32[3]")

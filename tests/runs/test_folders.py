@@ -148,3 +148,14 @@ def test_reading_does_not_need_the_classes(tmp_path):
     write(tmp_path, CONFIG | {"agent": {"type": "gone:Config"}})
     assert folders.configuration(tmp_path)["agent"] == {"type": "gone:Config"}
     assert folders.summary(tmp_path) == {}
+
+
+def test_a_run_that_knows_classes_by_older_names_is_read(tmp_path):
+    old = json.dumps(describe(TOY)).replace(
+        "rlws.runs.experiment:Checkpoints", "rlws.keeper:Checkpoints"
+    )
+    old = old.replace("rlws.runs.experiment:", "rlws.experiment:")
+    assert old != json.dumps(describe(TOY))
+    folder = write(tmp_path, old)
+    assert folders.experiment_of(folder) == TOY
+    folders.check_same(describe(TOY), folder)
