@@ -260,6 +260,7 @@ def test_rnd_rewards_equal_hand_worked_numbers():
     jax.tree.map(np.testing.assert_array_equal, own[0], state.terms[0][0])
 
 
+@pytest.mark.slow
 def test_rnd_predictor_learns_what_was_seen_and_the_target_never_changes():
     learner = Still(Network(lambda key: PARAMS, None), optax.adam(1e-2))
     learner = learner.with_terms(RND(spec_of(), scale=1.0))

@@ -365,6 +365,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 def test_experiments_run_by_path(folder):
     """In a process of its own, as whether the packages are found is what may fail."""
     done = subprocess.run(

@@ -12,7 +12,7 @@ from rlws.commands.cli import main
 from rlws.runs import launch
 from rlws.settings import SettingError
 
-FAST = ("cartpole_reinforce", "cartpole_ppo_device", "pendulum_sac")
+FAST = ("cartpole_reinforce",)
 NAMES = [path.stem for path in pathlib.Path(experiments.__file__).parent.glob("[!_]*.py")]
 
 

@@ -56,6 +56,7 @@ def device():
     return run(DeviceTrainer())
 
 
+@pytest.mark.slow
 def test_same_number_of_updates(host, device):
     assert len(host[0]) == len(device[0]) == host[4].updates == device[4].updates == UPDATES
 

@@ -166,6 +166,7 @@ class Counting(a2c.Config):
 TRACED = []
 
 
+@pytest.mark.slow
 def test_runs_of_equal_settings_are_compiled_once():
     budget = dict(steps=60, report_period=20)
     train = lambda seed, rate, **more: list(

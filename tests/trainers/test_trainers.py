@@ -95,6 +95,7 @@ def test_host_trainer_without_jit_learns_the_same():
     jax.tree.map(close, on.params, off.params)
 
 
+@pytest.mark.slow
 def test_everything_is_traced_once():
     traces = []
 
@@ -120,6 +121,7 @@ def test_everything_is_traced_once():
 
 
 @pytest.mark.parametrize("period", [1, 4], ids=["row by row", "in blocks"])
+@pytest.mark.slow
 def test_another_seed_is_neither_traced_nor_compiled_again(period):
     traces = []
 
