@@ -1,4 +1,7 @@
-"""Strict: warnings are errors, and arrays of different rank never broadcast by accident."""
+"""Strict: warnings are errors, and arrays of different rank never broadcast by accident.
+
+And quick: compiled as soon as can be, but for the tests marked `exact` (see `.ci/run`).
+"""
 
 import itertools
 import os
@@ -12,6 +15,15 @@ ROOT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+# Programs of tests run for moments. So they are compiled in a quarter of the time, unless the
+# caller says how: `XLA_FLAGS= python -m pytest ...` compiles as users do.
+SOON = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "true",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in SOON.items()))
 
 import jax
 import pytest

@@ -28,6 +28,8 @@ from rlws.settings import SettingError
 from rlws.tracking.interrupts import Interrupted
 from rlws.trainers import DeviceTrainer, HostTrainer, Member, Progress, Snapshot, core
 
+pytestmark = pytest.mark.exact
+
 SMALL = MLP((4,))
 
 

@@ -10,6 +10,8 @@ from agents_zoo import reinforce
 from rlws.agent import AgentConfig
 from rlws.trainers import DeviceTrainer, HostTrainer
 
+pytestmark = pytest.mark.exact
+
 UPDATES = 20
 EPISODES_PER_UPDATE = 4
 
@@ -74,6 +76,7 @@ def test_steps_are_counted_alike(host, device):
     assert host[4].episodes == device[4].episodes
 
 
+@pytest.mark.slow  # that is, only as users compile it: rounded otherwise, the tolerance is passed
 def test_actions_and_masks_are_equal_and_batches_to_float_tolerance(host, device):
     for ours, theirs in zip(host[0], device[0], strict=True):
         ours, theirs = (jax.vmap(type(b).masked)(b) for b in (ours, theirs))

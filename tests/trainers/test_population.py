@@ -20,6 +20,8 @@ from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
 from rlws.trainers.population import Population, Untraceable
 
+pytestmark = pytest.mark.exact
+
 SMALL = MLP((8,))
 # REINFORCE gathers whole episodes, so its members are ready at different times.
 CONFIGS = {

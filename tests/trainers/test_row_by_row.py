@@ -16,6 +16,8 @@ from rlws.numerics import checkpoint, sequential
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer, Snapshot, host, row_buffer
 
+pytestmark = pytest.mark.exact
+
 REPLAY = dict(capacity=200, min_size=50, batch_size=8, period=1)
 SMALL = networks.MLP((8,))
 CASES = {

@@ -17,6 +17,8 @@ from rlws import networks
 from rlws.numerics import checkpoint
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer, Snapshot
 
+pytestmark = pytest.mark.exact
+
 MLP = networks.MLP((8,))
 STEPS = 400
 CASES = {
