@@ -9,7 +9,7 @@ from dm_env import specs
 from rlws import networks
 from rlws.actor import Actor, PolicyActor, count_steps
 from rlws.networks import GRU, MLP, Categorical, Network
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec
 
 
@@ -26,7 +26,7 @@ NETWORK = Network(
 def actions(actor, count=8192):
     zeros = jnp.zeros(count)
     timestep = dm_env.TimeStep(jnp.zeros(count, int), zeros, zeros, zeros)
-    state = core.initial_actor_state(actor, count)
+    state = initial.initial_actor_state(actor, count)
     return core.act(actor, {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, state)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from rlws.learner import Learner, standardise
+from rlws.learner import Learner
 from rlws.networks import Network
+from rlws.numerics.means import standardise
 from rlws.settings import SettingError
 from rlws.types import Trajectory
 

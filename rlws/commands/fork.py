@@ -17,7 +17,7 @@ from rlws.runs.policy import made
 from rlws.runs.sweep import members
 from rlws.settings import SettingError, describe
 from rlws.tracking.files import write_json
-from rlws.trainers import core
+from rlws.trainers import initial
 
 PASSES_ON = True  # flags that are the experiment's
 
@@ -88,6 +88,6 @@ def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint
         raise SettingError("a fork must be one run, got several; fork once for each value")
     agent, spec = made(variant)
     count = variant.trainer.columns
-    like = jax.eval_shape(lambda: core.init(agent, spec, variant.seed, count))
+    like = jax.eval_shape(lambda: initial.init(agent, spec, variant.seed, count))
     place = "run/state" if checkpoint.below(found.arrays, "run") else "state"
     checkpoint.restore(like, found.arrays, place)

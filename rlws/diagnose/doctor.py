@@ -24,7 +24,7 @@ from rlws.diagnose.toy import toy
 from rlws.diagnose.value_estimates import has_values
 from rlws.settings import SettingError, change
 from rlws.tracking.stderr import line_of
-from rlws.trainers import core
+from rlws.trainers import initial
 from rlws.trainers.tracebacks import place_of
 from rlws.types import EnvironmentSpec
 
@@ -131,7 +131,7 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
 def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
     """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
     try:
-        jax.eval_shape(lambda: core.init(agent, spec, 0, NUM_ENVS))
+        jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
     except SettingError:  # which says what to do
         raise
     except Exception as error:
@@ -189,8 +189,8 @@ def _no_mask(config: AgentConfig) -> str:
     spec = Tabular(make_table(), masked=True).spec()
     try:
         agent = config.make(spec)
-        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
-        core.example_row(agent, spec, params)
+        params = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
+        initial.example_row(agent, spec, params)
     except Exception as error:  # whatever a network makes of a dict
         return f"takes no action mask: {line_of(error)}"
     return ""

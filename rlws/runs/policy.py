@@ -17,7 +17,7 @@ from rlws.runs.experiment import Experiment
 from rlws.runs.folders import experiment_of
 from rlws.settings import SettingError
 from rlws.tracking.stderr import warn
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
 
 
@@ -37,7 +37,7 @@ def load(directory: str | pathlib.Path, at: int | None = None) -> "Policy":
     if found is None:
         raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
     agent, spec = made(experiment)
-    like = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
+    like = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
     params = checkpoint.restore(like, found.arrays, _params_path(found, path))
     return Policy(agent, jax.tree.map(jax.numpy.asarray, params), spec, experiment, found)
 
@@ -91,7 +91,7 @@ class Policy:
 
     def reset(self) -> None:
         """Forgets what a recurrent policy remembers: call it when an episode begins."""
-        self._state = core.initial_actor_state(self.agent.evaluator, 1)
+        self._state = initial.initial_actor_state(self.agent.evaluator, 1)
         # What a policy that is not greedy draws is another in each episode.
         self._episode, self._step = self._episode + (self._step > 0), 0
 

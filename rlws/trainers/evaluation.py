@@ -24,11 +24,12 @@ from rlws.environments.checks import (
 from rlws.numerics import streams
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.trainers.deadline import TIMEOUT, watched
 from rlws.trainers.device_block import DeviceBlock
+from rlws.trainers.device_run import Keys
 from rlws.trainers.host_environments import splitter
-from rlws.trainers.program import Keys, Program
+from rlws.trainers.program import Program
 from rlws.types import Array, Key, Params
 
 MAX_STEPS = 10_000  # of an episode whose environment has no time limit
@@ -226,7 +227,7 @@ class _Stage:
 
 def _play_all(act, agent, stage, episodes):
     limit, count = stage.spec.max_episode_steps or MAX_STEPS, len(stage.envs)
-    state = core.initial_actor_state(agent.evaluator, count)
+    state = initial.initial_actor_state(agent.evaluator, count)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     # Environment i plays episodes i, i + count, ...: which is fixed before any is played.
     playing = np.arange(count)
@@ -258,7 +259,7 @@ def film(
 
     def frames():
         with stack:
-            state = core.initial_actor_state(agent.evaluator, 1)
+            state = initial.initial_actor_state(agent.evaluator, 1)
             yield stage.render()
             for step in range(stage.spec.max_episode_steps or MAX_STEPS):
                 numbers = np.zeros(1, np.int32), np.full(1, step, np.int32)

@@ -12,6 +12,7 @@ from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
 from rlws.trainers.host_environments import HostEnvironments, make_environments
 from rlws.trainers.learning import Learning
+from rlws.trainers.overlap import Overlapping
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.row_by_row import RowByRow
 from rlws.trainers.trainer import Control, Progress, Snapshot, Trainer, limits, next_multiple
@@ -65,14 +66,15 @@ def _one_dispatch(agent: Agent, num_envs: int) -> bool:
 def _run(agent, envs, seed, control, overlap, stack):
     """Yields the progress of a run. This is the loop: play a block, learn from it, act anew."""
     last_step, last_episode = limits(control.steps, control.episodes)
-    resume, max_updates = control.resume, control.max_updates
+    resume, most = control.resume, control.max_updates
     rollout: Any
     learning: Any
     if _one_dispatch(agent, envs.num_envs) and not overlap:
-        rollout = learning = RowByRow(agent, envs, seed, resume, max_updates)
+        rollout = learning = RowByRow(agent, envs, seed, resume, most)
     else:
-        arrays = None if resume is None else resume.arrays
-        learning = Learning(agent, envs.spec, seed, envs.num_envs, overlap, arrays, max_updates)
+        kind = Overlapping if overlap else Learning
+        saved = None if resume is None else resume.arrays
+        learning = kind(agent, envs.spec, seed, envs.num_envs, saved=saved, max_updates=most)
         rollout = Rollout(agent, envs, seed, Ends.of(agent, envs.num_envs))
         if resume is not None:
             rollout.restore(*resume)

@@ -14,8 +14,8 @@ from agents_zoo import ppo
 from rlws import environments
 from rlws.diagnose import probes
 from rlws.diagnose.tabular import Tabular
-from rlws.learner import standardise
 from rlws.networks import GRU, MLP, Network
+from rlws.numerics.means import standardise
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.program import Program

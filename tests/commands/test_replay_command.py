@@ -15,7 +15,7 @@ from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.runs.policy import made
 from rlws.settings import describe
-from rlws.trainers import DeviceTrainer, HostTrainer, core
+from rlws.trainers import DeviceTrainer, HostTrainer, initial
 
 LINES = pathlib.Path(__file__).read_text().splitlines()
 
@@ -70,7 +70,7 @@ def written(folder):
     """
     found = experiment("Pointed", DeviceTrainer(num_envs=2), folder)
     agent, spec = made(found)
-    state = jax.jit(lambda: core.init(agent, spec, found.seed, 2))()
+    state = jax.jit(lambda: initial.init(agent, spec, found.seed, 2))()
     state = state._replace(learner=state.learner._replace(updates=jnp.int32(1)))
     capsule.write(folder, state, {"experiment": describe(found), "steps": 24, "updates": 1})
 

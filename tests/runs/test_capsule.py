@@ -26,7 +26,7 @@ from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError
 from rlws.tracking.interrupts import Interrupted
-from rlws.trainers import DeviceTrainer, HostTrainer, Member, Progress, Snapshot, core
+from rlws.trainers import DeviceTrainer, HostTrainer, Member, Progress, Snapshot, initial
 
 pytestmark = pytest.mark.exact
 
@@ -335,14 +335,14 @@ def changed(agent=ONE, params=None, batch=None):
     """Returns an update of a healthy agent with something replaced."""
     spec = environments.make("jax:Catch").spec()
     made = agent.make(spec)
-    state = core.init(made, spec, 0, 2)
-    _, sampled = made.adder.sample(state.adder, core.seed_key())
+    state = initial.init(made, spec, 0, 2)
+    _, sampled = made.adder.sample(state.adder, initial.seed_key())
     learner = state.learner
     if params is not None:
         learner = learner._replace(params=jax.tree.map(params, learner.params))
     if batch is not None:
         sampled = sampled._replace(reward=batch(sampled.reward))
-    return capsule.Update(made, learner, sampled, core.seed_key())
+    return capsule.Update(made, learner, sampled, initial.seed_key())
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
 from rlws.numerics.cache import enable_cache
 from rlws.trainers.acting import compile_acting
+from rlws.trainers.device_run import Run
 from rlws.trainers.host_environments import make_environments
-from rlws.trainers.program import Program, Run
+from rlws.trainers.program import Program
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.trainer import Snapshot
 from rlws.types import Array, EnvironmentSpec, Row
