@@ -42,7 +42,16 @@ def means(metrics: Metrics, real: Array) -> Metrics:
 
 
 def standardise(x: Array, weight: Array, axis_name: str = "batch") -> Array:
-    """Returns x [T] with mean 0 and deviation 1 over the steps of the batch that have weight."""
+    """Returns x [T] with mean 0 and deviation 1 over the steps of the batch that have weight.
+
+    Raises:
+      SettingError: the batch has but one step, of which that leaves 0.
+    """
+    if x.size * jax.lax.axis_size(axis_name) < 2:
+        raise SettingError(
+            "advantages are standardised over the steps of a batch, which must be 2 or more, got "
+            "1: nothing would be learned; take larger batches, or do not normalise advantages"
+        )
     real = weight > 0
     total = lambda y: jax.lax.psum(jnp.sum(jnp.where(real, y, 0.0)), axis_name)
     count = jnp.maximum(total(1.0), 1.0)

@@ -38,7 +38,8 @@ WARNINGS = {
     "raise value_cost, or bring rewards to about 1",
     "padding": "{weight_0_fraction:.0%} of each batch has weight 0 and teaches nothing, in {rows} "
     "rows; lower max_episode_length to what episodes need",
-    "still": "parameters did not change although the learner ran; is the learning rate 0?",
+    "still": "parameters did not change although the learner ran; is the learning rate 0, or "
+    "annealed to it?",
 }
 
 

@@ -27,7 +27,8 @@ class DeviceTrainer(Trainer):
     The program runs in chunks of one report, or less where its episode log is full.
     """
 
-    num_devices: PositiveInt = 1  # environments, and with them batches, are split among devices
+    # Environments, and with them batches, are split among devices; a replay is whole on each.
+    num_devices: PositiveInt = 1
     num_seeds: PositiveInt = 1  # runs at once: this many seeds, from the experiment's on
 
     def check(self, environment):
@@ -50,6 +51,11 @@ class DeviceTrainer(Trainer):
         """
         how = Control(**control)
         limits(how.steps, how.episodes)
+        if self.num_devices > 1 and len(members) > 1:
+            raise SettingError(
+                f"num_devices must be 1 for several runs at once, got {self.num_devices} for "
+                f"{len(members)}; set num_devices=1, or num_seeds=1 without a sweep"
+            )
         self.check(environment)
         environment = resolve.device(environment)
         population = Population(config, environment, self.num_envs, self.num_devices)

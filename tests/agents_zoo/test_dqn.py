@@ -194,6 +194,10 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
     np.testing.assert_array_equal(found[:3], 0)
     # The state after the burn-in is that of one long unroll.
     np.testing.assert_allclose(rest, whole[3:], atol=1e-6)
+    # Steps that warm up are none of those whose mean is taken.
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], steps)
+    _, metrics = jax.jit(learner.learn)(learner.init(KEY), batch, KEY)
+    assert metrics["loss"] == pytest.approx(found[3:].mean(), rel=1e-5)
 
 
 @pytest.mark.slow
