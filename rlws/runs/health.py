@@ -112,7 +112,7 @@ class Health:
             "dropped": now["dropped_fraction"] > 0.3,
             "value": self._lasts(row, "explained_variance", lambda x: x < 0.0),
             "padding": self._lasts(row, "weight_0_fraction", lambda x: x > 0.9),
-            "still": now["update_norm"] == 0.0,
+            "still": now["update_norm"] == 0.0 != now["gradient_norm"],
         }
         new = [name for name, bad in noticed.items() if bad and name not in self.given]
         self.given += new
