@@ -719,9 +719,9 @@ BUGS = [
     ),
     Bug(
         "snapshot_of_after_the_report",
-        "rlws/trainers/host.py",
-        "save = partial(snapshot, before.totals)",
-        "save = partial(snapshot, state.totals)",
+        "rlws/trainers/host_reports.py",
+        "_replace(totals=before.totals)",
+        "_replace(totals=self._learning.state().totals)",
         "agents_zoo.ppo",
         (),
         "tests/trainers/test_resume.py::test_a_larger_budget_comes_to_what_one_long_run_does",
