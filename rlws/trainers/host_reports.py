@@ -43,10 +43,21 @@ class Reports:
             envs.ended.clear()
             envs.warnings.clear()
         returns, lengths = np.array(ended, np.float64).reshape(-1, 2).T
-        counts = envs.steps, envs.episodes, int(state.learner.updates)
-        found: Any = returns, lengths, metrics, self._agent, state.learner.params
-        save = partial(self._snapshot, before, ended)
-        return Progress(*counts, *found, spent, save, learning.halted, stopped, warnings)
+        return Progress(
+            envs.steps,
+            envs.episodes,
+            int(state.learner.updates),
+            returns,
+            lengths,
+            metrics,
+            self._agent,
+            state.learner.params,
+            spent,
+            partial(self._snapshot, before, ended),
+            learning.halted,
+            stopped,
+            warnings,
+        )
 
     def _snapshot(self, before: Any, ended: list) -> Snapshot:
         arrays, facts = self._rollout.save(ended)
