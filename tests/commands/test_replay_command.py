@@ -77,7 +77,7 @@ def written(folder):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(("Negative", ran), marks=pytest.mark.slow), ("Pointed", written)],
+    params=[("Negative", ran), ("Pointed", written)],
     ids=lambda param: param[0],
 )
 def kept(request, tmp_path_factory):
@@ -93,6 +93,7 @@ def line(mark):
     return f"  {pathlib.Path(__file__).name}:{found} in "
 
 
+@pytest.mark.slow
 def test_replay_says_what_is_not_finite(kept, capsys):
     kind, folder = kept
     assert main(["replay", str(folder / "capsule")]) == 5
@@ -153,6 +154,7 @@ def test_replay_of_no_capsule_is_one_line(name, tmp_path, capsys):
     assert "must be the capsule of a run, got none; see `rlws replay -h`" in error
 
 
+@pytest.mark.slow
 def test_replay_of_a_damaged_capsule_is_one_line(kept, tmp_path, capsys):
     _, folder = kept
     (part,) = (folder / "capsule").iterdir()

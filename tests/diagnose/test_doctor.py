@@ -103,6 +103,7 @@ def test_planted_bugs_are_named(config, failed, advice):
     assert "not healthy" in shown(report)
 
 
+@pytest.mark.slow
 def test_a_healthy_agent_passes_and_says_what_does_not_apply():
     report = diagnose(a2c.Config(), only=["actor: ", "P8", "P9"])
     assert report.healthy

@@ -96,6 +96,7 @@ def test_episodes_of_a_loaded_policy_are_those_of_the_evaluation(name, folders):
     assert np.mean(found) == pytest.approx(summary["evaluation_return_mean"])
 
 
+@pytest.mark.slow
 def test_load_finds_what_was_trained(folders):
     policy = rlws.load(str(folders("ppo")))
     assert policy.experiment == dataclasses.replace(TOY, directory=str(folders("ppo")))

@@ -79,11 +79,8 @@ def assert_same(one, other, exact=True):
 @pytest.mark.parametrize(
     "case",
     [
-        "ppo",
-        *(
-            pytest.param(case, marks=pytest.mark.slow)
-            for case in ("gru", "reinforce", "dqn", "row by row")
-        ),
+        pytest.param(case, marks=pytest.mark.slow)
+        for case in ("ppo", "gru", "reinforce", "dqn", "row by row")
     ],
 )
 def test_one_actor_is_bitwise_the_host_trainer(case):
