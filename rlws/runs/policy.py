@@ -10,7 +10,7 @@ import numpy as np
 
 from rlws import environments
 from rlws.agent import Agent
-from rlws.environments import resolve
+from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
@@ -101,10 +101,11 @@ class Policy:
         Raises:
           SettingError: the observation is not one of the spec's.
         """
-        wanted = self.spec.observations
-        if jax.tree.structure(observation) != jax.tree.structure(wanted):
-            raise SettingError(f"an observation must be nested like {wanted}")
-        one = jax.tree.map_with_path(_one, wanted, observation)
+        wanted, found = self.spec.observations, jax.tree.map(np.asarray, observation)
+        if wrong := rules.unlike(wanted, found):
+            raise SettingError(f"an observation{wrong}; one environment's, without a batch axis")
+        held = lambda spec, x: np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]
+        one = jax.tree.map(held, wanted, found)
         step_type = dm_env.StepType.MID if self._step else dm_env.StepType.FIRST
         ones = np.ones(1, np.float32)
         timestep = dm_env.TimeStep(np.full(1, step_type, np.int32), 0 * ones, ones, one)
@@ -113,13 +114,3 @@ class Policy:
         self._step += 1
         action = jax.tree.map(lambda x: np.asarray(x)[0], action)
         return environments.clip_actions(self.spec.actions, action)
-
-
-def _one(path: tuple, spec: Any, x: Any) -> np.ndarray:
-    """Returns part of an observation as a batch of one."""
-    if np.shape(x) != spec.shape:
-        raise SettingError(
-            f"an observation{jax.tree_util.keystr(path)} must have shape {spec.shape}, got "
-            f"{np.shape(x)}; one environment's, without a batch axis"
-        )
-    return np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]

@@ -54,6 +54,8 @@ class HostTrainer(Trainer):
                     report = next(run, None)
                 if report is None:
                     return
+                if report.spent:  # evaluation may need the place of the environments
+                    stack.close()
                 yield report
 
 

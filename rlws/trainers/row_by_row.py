@@ -44,7 +44,7 @@ def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
     def turn(state: core.State, carry: Carry, timestep: dm_env.TimeStep):
         row, begun, _, actor, clock = carry
         rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
-        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
+        found = rules.rules(spec, rows.action, rows.timestep.step_type, after, jnp)
         wrong = begun & jnp.stack([rule.broken.any() for rule in found]).any()
         adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
         ready = agent.adder.ready(adder)

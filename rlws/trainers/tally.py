@@ -75,7 +75,7 @@ def begin(compiled: Any, environment: Any, control: Control) -> tuple[Any, list[
         for timestep in compiled.split(run.timestep):
             batch = jax.tree.map(lambda x: np.asarray(x)[None], timestep)
             who = lambda t, i: f"{name}, environment {i}, episode 0, step 0"
-            check_rules(rules.of_timesteps(batch), who)
+            check_rules(rules.of_timesteps(environment.spec(), batch), who)
         return run, [Tally() for _ in compiled.agents], 0
     arrays, facts = control.resume
     run = compiled.restore(checkpoint.restore(jax.eval_shape(compiled.init), arrays, "run"))

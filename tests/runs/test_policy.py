@@ -151,13 +151,13 @@ def test_wrong_observations_are_refused_with_what_is_expected(folders):
     policy = rlws.load(folders("ppo"))
     zero = np.asarray(policy.spec.zero_observation())
     for wrong in (zero[None], np.stack([zero] * 3), zero.ravel()[:-1], 1.0):
-        shape = np.shape(wrong)
-        message = f"must have shape {zero.shape}, got {shape}; one environment's, without a batch"
+        found, shape = np.asarray(wrong), [*np.shape(wrong)]
         with pytest.raises(SettingError) as error:
             policy(wrong)
-        assert message in str(error.value)
+        must = f"must be {zero.dtype}{[*zero.shape]}, as the spec says, got {found.dtype}{shape}"
+        assert f"an observation {must}; one environment's, without a batch axis" in str(error.value)
     for wrong in ({"board": zero}, (zero,), [*zero], None):
-        with pytest.raises(SettingError, match="an observation must be nested like"):
+        with pytest.raises(SettingError, match=r"an observation must be \.\.\., as the spec says"):
             policy(wrong)
 
 

@@ -151,7 +151,7 @@ class DeviceSource(Source):
         timestep = jax.tree.map(np.array, self._run.timestep)
         join = lambda x, last: np.concatenate([x[1:], last[None]])
         after = jax.tree.map(join, rows.timestep, timestep)
-        found = rules.rules(self.spec.actions, rows.action, rows.timestep.step_type, after)
+        found = rules.rules(self.spec, rows.action, rows.timestep.step_type, after)
         row = int(self._run.step) - len(after.reward)
         check_rules(found, lambda t, i: f"environment {self._first + i}, row {row + t + 1}")
         ended = ended.reshape(-1, 2)

@@ -93,10 +93,10 @@ class DistributedTrainer(Trainer):
         serial = self.vectorization == "serial" and hasattr(environment, "episode")
         return self.wait_for == "all" and (device or serial)
 
-    def evaluator(self, config, agent, environment, episodes):
+    def evaluator(self, config, agent, environment, episodes, num_envs):
         from rlws.trainers.distributed.evaluating import RemoteEvaluation
 
-        return RemoteEvaluation(config, environment, episodes, self.environment_timeout)
+        return RemoteEvaluation(config, environment, episodes, self.environment_timeout, num_envs)
 
     def train(self, config, environment, *, seed=0, **control):
         how = Control(**control)
