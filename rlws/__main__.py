@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlws.tracking.stderr import tell
+from rlws.tracking.stderr import soften, tell
 
 VERBS = {
     "run": "run an experiment",
@@ -27,6 +27,7 @@ VERBS = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the status: 0, 1 (it found something), else see `commands.cli.say`."""
+    soften()
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet

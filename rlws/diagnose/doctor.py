@@ -22,7 +22,7 @@ from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
 from rlws.diagnose.value_estimates import has_values
-from rlws.settings import SettingError, change
+from rlws.settings import SettingError, change, choose
 from rlws.tracking.stderr import line_of
 from rlws.trainers import initial
 from rlws.trainers.tracebacks import place_of
@@ -91,6 +91,10 @@ def diagnose(
         checks += _check_parts(config, spec, asked, gamma, bool(no_mask))
     agent = config.make(spec)
     wanted = lambda check: not only or check.name.startswith(only)
+    known = [*PARTS, *(probe.name for probe in PROBES)]
+    for text in only:
+        if not any(x.startswith(text) or text.startswith(x) for x in known):
+            choose("only: check", text, known)
     probes = [probe for probe in PROBES if wanted(probe)]
     reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
     why_not = lambda probe: reasons["values" if probe.values else probe.needs]
@@ -110,7 +114,9 @@ def diagnose(
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
-    return Report(name, [*filter(wanted, checks)], time.perf_counter() - began)
+    if not (checks := [*filter(wanted, checks)]):
+        raise SettingError(f"only must name a check, got {', '.join(only)}; adder, P6, ...")
+    return Report(name, checks, time.perf_counter() - began)
 
 
 def is_continuous(config: AgentConfig, actions: str = "") -> bool:

@@ -92,7 +92,7 @@ def test_an_experiment_evaluates_beside_training(tmp_path):
     experiment = Experiment(
         name="toy",
         environment="jax:CartPole-v1",
-        agent=ppo.Config(MLP, unroll_length=16),
+        agent=ppo.Config(MLP, unroll_length=16, minibatches=4),
         trainer=DistributedTrainer(num_envs=1, num_actors=2),
         steps=800,
         evaluation=Evaluation(episodes=3, period=300),
