@@ -25,6 +25,9 @@ class SettingError(ValueError):
     status = 2  # of a process that ends because of it
 
 
+INT = 2**31 - 1  # the largest of an int32
+
+
 class Range(NamedTuple):
     """An interval of numbers, closed unless marked open."""
 
@@ -35,17 +38,20 @@ class Range(NamedTuple):
     def holds(self, value: Any) -> bool:
         return (self.low < value if self.low_open else self.low <= value) and value <= self.high
 
-    def __str__(self) -> str:
+    def broken_by(self, value: Any) -> str:
+        """Returns what is said of a value that it does not hold."""
         low = f"{'greater than' if self.low_open else 'at least'} {self.low:.10g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:.10g}"
+        # What all whole numbers keep to goes without saying.
+        said = self.high != math.inf and (self.high != INT or value > INT)
+        return f"{low} and at most {self.high:.10g}" if said else low
 
 
 Positive = Annotated[float, Range(0.0, low_open=True)]
 NonNegative = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
-PositiveInt = Annotated[int, Range(1)]
-NonNegativeInt = Annotated[int, Range(0)]
-Seed = Annotated[int, Range(0, 2**31 - 1)]  # what an int32 holds
+PositiveInt = Annotated[int, Range(1, INT)]
+NonNegativeInt = Annotated[int, Range(0, INT)]
+Seed = NonNegativeInt
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -95,7 +101,13 @@ def _check(name: str, hint: Any, value: Any) -> None:
         if len(options) != 1:
             return
         return _check(name, options[0], value)
-    if typing.get_origin(kind) is Literal:
+    if typing.get_origin(kind) is tuple:
+        part, *rest = typing.get_args(kind)
+        if not isinstance(value, tuple):
+            raise SettingError(f"{name} must be a tuple, got {value!r}")
+        for i, x in enumerate(value if rest == [...] else ()):
+            _check(f"{name}[{i}]", part, x)
+    elif typing.get_origin(kind) is Literal:
         choose(name, value, typing.get_args(kind))
     elif kind in (int, float):
         _check_number(name, kind, limits, value)
@@ -114,7 +126,11 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
         raise SettingError(f"{name} must be {word}, got {value!r}")
     for limit in limits:
         if isinstance(limit, Range) and not limit.holds(value):
-            raise SettingError(f"{name} must be {limit}, got {value!r}")
+            raise SettingError(f"{name} must be {limit.broken_by(value)}, got {value!r}")
+    if not math.isfinite(value):
+        raise SettingError(f"{name} must be finite, got {value!r}")
+    if kind is float and isinstance(value, int) and abs(value) > INT:
+        raise SettingError(f"{name} must be at most {INT} as a whole number, got {value!r}")
 
 
 def describe(value: Any) -> Any:
