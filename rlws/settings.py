@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import importlib
 import math
 import numbers
 import types
@@ -17,6 +16,8 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
+
+from rlws import sources
 
 
 class SettingError(ValueError):
@@ -209,9 +210,11 @@ def _named(text: str, name: str) -> Any:
     module, _, qualname = str(text).partition(":")
     found: Any = None
     try:
-        found = importlib.import_module(module)
+        found = sources.module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
+    except sources.UntrustedError as error:
+        raise SettingError(f"{name}: {error}") from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Settings)):

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from rlws import sources
+from rlws.environments.registry import registered
 from rlws.runs.differences import KEPT, differing, flat
 from rlws.settings import SettingError, describe, renewed, revive
+from rlws.tracking.files import write_json
 
 if TYPE_CHECKING:
     from rlws.numerics.checkpoint import Checkpoint
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 # What may change when a run goes on: how long, and what is kept of it.
 FREE = KEPT | {"steps", "episodes", "evaluation"}
+SCRIPTS = "scripts.json"  # files of the user's own that a run is made of
 PACKAGES = (
     *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
     *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
@@ -34,11 +38,47 @@ def experiment_of(directory: str | pathlib.Path) -> "Experiment":
     """
     from rlws.runs.experiment import Experiment  # with all of JAX
 
+    _load_scripts(pathlib.Path(directory))
     found = revive(configuration(directory), "config.json")
     if not isinstance(found, Experiment):
         path = pathlib.Path(directory) / "config.json"
         raise SettingError(f"{path} must describe an Experiment, got {type(found).__name__}")
+    _, *module = found.environment.split(":")[:-1]
+    if module:  # gymnasium would import it
+        try:
+            sources.module(module[0])
+        except ImportError as error:
+            raise SettingError(f"environment {found.environment}: {error}") from None
     return found
+
+
+def keep_scripts(experiment: "Experiment", directory: pathlib.Path) -> None:
+    """Writes down which scripts of the user's own a run is made of, if any."""
+    types = [x for name, x in flat(describe(experiment)).items() if name.endswith("type")]
+    used = {str(x).partition(":")[0] for x in types}
+    used.add(getattr(registered().get(experiment.environment), "__module__", ""))
+    if found := {name: file for name in used if (file := sources.file_of(name))}:
+        write_json(directory / SCRIPTS, found)
+
+
+def _load_scripts(directory: pathlib.Path) -> None:
+    """Loads the scripts a run was made of, where they are not those that run.
+
+    Raises:
+      SettingError: they are not trusted, or not there.
+    """
+    place = directory if (directory / SCRIPTS).exists() else directory.parent
+    for name, file in (_json(place, SCRIPTS) if (place / SCRIPTS).exists() else {}).items():
+        if sources.file_of(name) == file:
+            continue
+        if not sources.trusted():
+            raise SettingError(
+                f"{directory} is a run of {file}, which is imported only if you say that you trust "
+                "it: add --trust, or in Python rlws.load(..., trust=True)"
+            )
+        if not pathlib.Path(file).is_file():
+            raise SettingError(f"{directory} is a run of {file}, which is no longer there")
+        sources.load(file, name)
 
 
 def configuration(directory: str | pathlib.Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_made, check_same, finished
+from rlws.runs.folders import check_made, check_same, finished, keep_scripts
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
@@ -86,6 +86,7 @@ def _train(experiment, runs, checkpointer, note, sinks):
             whole.summary = sweep.summarise(experiment, runs, members, run.directory)
         tracker.finish(whole.summary)
 
+    keep_scripts(experiment, run.directory)
     with finished_by(recorders, finish):
         tracker.start(run)
         for member in members:
