@@ -20,6 +20,7 @@ from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.tracking.stderr import warn
 from rlws.trainers.deadline import watched
+from rlws.trainers.memory import check_memory
 from rlws.trainers.trainer import limits
 
 CLASSES = {
@@ -130,7 +131,9 @@ def check(experiment: Experiment) -> bool:
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
-        experiment.trainer.check_agent(experiment.agent.make(spec))
+        agent = experiment.agent.make(spec)
+        experiment.trainer.check_agent(agent)
+        check_memory(agent, spec, experiment.trainer.columns)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
             _check_pictures(experiment, environment)

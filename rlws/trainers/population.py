@@ -1,6 +1,5 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
-import os
 import warnings
 from functools import partial
 from operator import itemgetter
@@ -15,6 +14,7 @@ from rlws.environments import JaxEnvironment
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
 from rlws.trainers.device_run import Budget, Run
+from rlws.trainers.memory import free_memory
 from rlws.trainers.program import Program
 from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
@@ -151,14 +151,6 @@ def _functions(config: AgentConfig, environment: JaxEnvironment, num_envs: int, 
 
 class Untraceable(SettingError):
     """A setting cannot be data to a compiled program."""
-
-
-def free_memory() -> int:
-    """Returns the bytes the default device can still hold."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @jax.jit
