@@ -57,7 +57,7 @@ def train(
     program = lambda table: Program(agent, environment(table), NUM_ENVS, AXIS)
 
     def ask(run, table):
-        play = evaluation.device_play(agent, environment(table), EPISODES)
+        play = evaluation.device_play(agent.evaluator, environment(table), EPISODES)
         states = jnp.arange(ASKED)
         seen, first = environment(table).observe(states), states < table.starts
         value = value_estimates.values(agent, run.state.learner, seen, first)
