@@ -101,10 +101,9 @@ def diagnose(
         if not fit:
             continue
         environment = partial(Tabular, continuous=continuous, masked=masked)
-        for done, some in probing.train(config, fit, environment, gamma, steps, seeds):
-            right = sum(one.right.all() for one in some.values())
-            progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(fit)} right")
-        found |= some
+        for probe, one in probing.train(config, fit, environment, gamma, steps, seeds):
+            progress(f"{probe.name}: {one.right.sum()} of {seeds} seeds right")
+            found[probe.name] = one
     for probe in probes:
         if reason := why_not(probe):
             checks.append(Question(probe.name, probe.isolates).skip(reason))

@@ -1,4 +1,4 @@
-"""Trains an agent on probes: each with every seed, all members of one compiled program."""
+"""Trains an agent on probes, one after the other: all seeds of each are one compiled program."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +17,7 @@ from rlws.trainers.device_run import Budget
 from rlws.trainers.population import AXIS
 from rlws.trainers.program import Program
 
-SEEDS = 10
+SEEDS = 5
 NUM_ENVS = 2
 EPISODES = 16  # of an evaluation
 REPORTS = 20
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     values: np.ndarray  # [seeds, ASKED] of the first states, NaN where the agent has none
     returns: np.ndarray  # [seeds], of the evaluator
     right: np.ndarray  # bool [seeds], at the end
-    steps: int  # until all were right for good, or those of the whole budget
+    steps: int  # until all were right for good, or as many as there were
 
 
 def train(
@@ -41,16 +41,15 @@ def train(
     discount: float | None,
     steps: int,
     seeds: int = SEEDS,
-) -> Iterator[tuple[int, dict[str, Found]]]:
-    """Trains on all probes; yields the steps so far, and what was found, as it goes.
+) -> Iterator[tuple[Probe, Found]]:
+    """Trains on each probe; yields what was found of it, advisory ones last.
 
     Args:
       config: of the agent, as it is to be run.
       probes: those that apply.
       environment: plays a table.
       discount: of the agent, which values depend on.
-      steps: at most, for each probe and seed; all stop together once all answers are right. Those
-        of advisory probes are not waited for.
+      steps: at most, for each probe and seed; all seeds of one stop once all answers are right.
       seeds: 0 to this.
     """
     agent = config.make(environment(make_table()).spec())
@@ -72,24 +71,23 @@ def train(
         vmap(lambda run, table, budget: program(table).advance(run, budget)), donate_argnums=0
     )
     ask = jit(vmap(ask))
-    stack = lambda *tables: np.stack([table for table in tables for _ in range(seeds)])
-    tables = jax.tree.map(stack, *(probe.table for probe in probes))
-    seed = np.tile(np.arange(seeds, dtype=np.uint32), len(probes))
-    runs, done, streak = init(seed, tables), 0, np.zeros(len(probes), int)
-    settled = np.full(len(probes), steps)
-    waited = [i for i, probe in enumerate(probes) if not probe.advisory]
-    each, plenty = (jnp.full(len(seed), x) for x in (-(-steps // REPORTS), 2**30))
-    while True:
-        answers = jax.device_get(ask(runs, tables))
-        found = {}
-        for i, probe in enumerate(probes):
-            returns, values = (x[i * seeds : (i + 1) * seeds] for x in answers)
+    seed = np.arange(seeds, dtype=np.uint32)
+    each, plenty = (jnp.full(seeds, x) for x in (-(-steps // REPORTS), 2**30))
+    longest = 0
+    for probe in sorted(probes, key=lambda probe: probe.advisory):
+        tables = jax.tree.map(lambda x: np.stack([x] * seeds), probe.table)
+        # What is only a note is given the time that the others took.
+        runs, done, streak, most = init(seed, tables), 0, 0, steps
+        if probe.advisory and longest:
+            most = longest
+        while True:
+            returns, values = jax.device_get(ask(runs, tables))
             right = probe.right(discount, values, returns)
-            streak[i] = streak[i] + 1 if right.all() else 0
-            settled[i] = done if streak[i] == 1 else settled[i] if streak[i] else steps
-            found[probe.name] = Found(values, returns, right, int(settled[i]))
-        yield done, found
-        if done >= steps or (streak[waited] >= CONSECUTIVE).all():
-            return
-        runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))
-        done += int(jax.device_get(log.steps).min())
+            streak = streak + 1 if right.all() else 0
+            settled = done if streak == 1 else settled if streak else most
+            if done >= most or streak >= CONSECUTIVE:
+                break
+            runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))
+            done += int(jax.device_get(log.steps).min())
+        longest = longest if probe.advisory else max(longest, done)
+        yield probe, Found(values, returns, right, settled)
