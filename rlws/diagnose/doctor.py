@@ -47,8 +47,13 @@ class Report(NamedTuple):
 
     @property
     def failures(self) -> list[Check]:
-        """The checks that failed, parts before probes: causes before symptoms."""
+        """The checks that failed, parts before probes: the first cause first."""
         return [check for check in self.checks if check.verdict == "fail"]
+
+    @property
+    def consequences(self) -> list[Check]:
+        """The failures that may come of the first one: to be asked again once that is mended."""
+        return self.failures[1:]
 
 
 def diagnose(

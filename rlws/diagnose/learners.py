@@ -1,12 +1,13 @@
 """Checks of a learner: what must change nothing in an update, and what must."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws.diagnose import value_estimates
+from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_targets
@@ -52,6 +53,19 @@ PARAMETERS = Question(
     "all move",
     "a gradient is missing: look for a stop_gradient too many, or an output nobody uses",
 )
+USES_EXTRA = Question(
+    "learner: targets",
+    "what the learner learns depends on its target networks, or whatever else it keeps",
+    "another loss or update",
+    "targets do not depend on the target network: take what follows from state.extra",
+)
+SEMI_GRADIENT = Question(
+    "learner: semi-gradient",
+    "no gradient flows through the values that others are drawn to",
+    "none",
+    "what is only seen after a step gets gradients: stop_gradient the targets, or take them from "
+    "a target network",
+)
 EXTRA = Question(
     "learner: extra",
     "target networks and other state move",
@@ -77,8 +91,14 @@ def check_learner(subject: Subject) -> Iterator[Check]:
     if np.allclose(whole, _numbers(subject, batch, seed=1), rtol=1e-4, atol=1e-6):
         order = np.random.default_rng(0).permutation(len(batch.reward))
         yield compare(ORDER, _numbers(subject, jax.tree.map(lambda x: x[order], batch)))
-        twice = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
-        yield compare(COPIES, _numbers(subject, twice))
+        twice, *more = (_numbers(subject, _repeated(batch, n)) for n in (2, 4))
+        copies = compare(COPIES, twice)
+        if copies.verdict == "fail" and looks_across(subject, batch):
+            settles = _settle(whole, twice, *more)
+            numbers = ", ".join(f"{x[1]:.4g}" for x in (whole, twice, *more))
+            got = f"{'settles' if settles else 'does not settle'}: gradient {numbers}"
+            copies = COPIES.answer(settles, got, component, "settles, as trajectories are compared")
+        yield copies
     else:
         for question in (ORDER, COPIES):
             yield question.skip("the loss draws random numbers")
@@ -114,14 +134,103 @@ def _check_updates(subject):
         return question.holds(not stuck, f"{', '.join(stuck[:3])} never moved", component)
 
     yield moves(PARAMETERS, "", before.params, after.params, loss)
+    if any(jnp.size(x) > 1 for x in jax.tree.leaves(before.extra)):
+        yield _check_extra(subject, after)
+    yield _check_semi_gradient(subject, after)
     if jax.tree.leaves(before.extra):
         yield moves(EXTRA, "extra", before.extra, after.extra, locate(learner, "update"))
+
+
+def _check_extra(subject, state):
+    """Returns whether an update changes where `extra` is another."""
+    rng = np.random.default_rng(0)
+    noise = lambda x: x + rng.normal(size=x.shape).astype(x.dtype) if is_real(x) else x
+    other = state._replace(extra=jax.tree.map(noise, state.extra))
+    learn = lambda state: subject.learn(state, subject.batches[-1], jax.random.key(0))
+    (one, metrics), (another, changed) = learn(state), learn(other)
+    numbers = lambda after, metrics: [metrics["loss"], *jax.tree.leaves(after.params)]
+    same = map(np.array_equal, numbers(one, metrics), numbers(another, changed))
+    where = locate(subject.agent.learner, "loss")
+    return USES_EXTRA.holds(not all(same), "the same", where)
+
+
+def _check_semi_gradient(subject, learned):
+    """Returns whether what is only seen after a step, and never acted on, reaches a gradient.
+
+    The last feature is 0 everywhere, and then is not where nothing is done any more. Parameters
+    that nothing had reached, whatever the rewards, such as the weights of that feature, must go on
+    being left alone. Of the terms only what they make of batches counts: their losses may well
+    look ahead.
+    """
+    learner, start = subject.agent.learner, subject.state.learner
+    plain = dataclasses.replace(learner, terms=())
+    # What has learned a little, and an optimiser that has no momentum yet.
+    state = start._replace(params=learned.params, extra=learned.extra)
+
+    @compilation.jit
+    def moved(batch, size):
+        batch, *_ = learner.prepare(state, batch)
+        real = batch.weight > 0
+        after = jnp.pad(real, ((0, 0), (1, 0))) & ~jnp.pad(real, ((0, 0), (0, 1)))
+        seen = batch.observation.at[..., -1].set(size * after)
+        params = plain.update(state, batch._replace(observation=seen), jax.random.key(0))[0].params
+        return jax.tree.map(lambda x, y: x != y, params, dict(state.params))
+
+    def newly(batch):
+        others = [batch._replace(reward=batch.reward + np.float32(x)) for x in (1, -1)]
+        before = jax.tree.map(lambda *x: sum(x) > 0, *(moved(x, 0.0) for x in (batch, *others)))
+        return jax.tree.map(lambda x, y: np.any(y & ~x), before, moved(batch, 1.0))
+
+    found = [x for batch in subject.batches[-4:] for x in jax.tree.leaves_with_path(newly(batch))]
+    reached = dict.fromkeys(jax.tree_util.keystr(path) for path, x in found if x)
+    where = locate(learner, "loss")
+    return SEMI_GRADIENT.holds(not reached, f"through {', '.join([*reached][:2])}", where)
 
 
 def _numbers(subject, batch, seed=0):
     """Returns loss and gradient norm of an update."""
     metrics = subject.learn(subject.state.learner, batch, jax.random.key(seed))[1]
     return np.array([metrics[name] for name in ("loss", "gradient_norm")])
+
+
+def _repeated(batch: Trajectory, copies: int) -> Trajectory:
+    return jax.tree.map(lambda x: np.concatenate([x] * copies), batch)
+
+
+def _settle(once: np.ndarray, twice: np.ndarray, four: np.ndarray) -> bool:
+    """Returns whether loss and gradient norm tend to something as a batch is repeated.
+
+    What a trajectory makes of the others, such as their mean without itself, differs by 1 / n from
+    what it tends to. A sum grows; what is divided by n once more tends to 0.
+    """
+    steps = np.abs(twice - once), np.abs(four - twice)
+    return bool((steps[1] <= 0.6 * steps[0] + 1e-4).all() and four[1] > 0.4 * once[1])
+
+
+def looks_across(subject: Subject, batch: Trajectory) -> bool:
+    """Returns whether the loss of one trajectory depends on the others of its batch."""
+    learner, state = subject.agent.learner, subject.state.learner
+
+    def losses(batch):
+        batch, *_ = learner.prepare(state, batch)
+        key = jax.random.key(0)
+        loss = lambda trajectory: learner.loss(state.params, trajectory, key, state)[0]
+        return jax.vmap(loss, axis_name="batch")(batch)
+
+    found = compilation.jit(losses)
+    try:
+        one, other = (
+            np.asarray(found(x))[0]
+            for x in (batch, batch._replace(reward=_but_first(batch.reward)))
+        )
+    except Exception:  # what `update` makes of a batch first, the loss needs
+        return False
+    return not np.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def _but_first(reward: np.ndarray) -> np.ndarray:
+    more = np.random.default_rng(0).normal(size=reward.shape).astype(reward.dtype)
+    return np.concatenate([reward[:1], (reward + more)[1:]])
 
 
 def _padded(batch: Trajectory) -> Trajectory:
