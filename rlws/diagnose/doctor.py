@@ -21,7 +21,7 @@ from rlws.diagnose.probes import PROBES, Probe
 from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
-from rlws.diagnose.value_estimates import has_values
+from rlws.diagnose.value_estimates import has_quantiles, has_values
 from rlws.settings import SettingError, change
 from rlws.tracking.stderr import line_of
 from rlws.trainers import initial
@@ -98,7 +98,7 @@ def diagnose(
     wanted = lambda check: not only or check.name.startswith(only)
     probes = [probe for probe in PROBES if wanted(probe)]
     reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
-    why_not = lambda probe: reasons["values" if probe.values else probe.needs]
+    why_not = lambda probe: reasons[probe.needs or ("values" if probe.values else "")]
     found: dict[str, probing.Found] = {}
     # What shows masks is another program, as its observations are others.
     for masked in (False, True):
@@ -180,6 +180,7 @@ def _reasons_against(
     return {
         "": "",
         "values": no_values if has_values(agent, spec) else "no value function",
+        "quantiles": no_values if has_quantiles(agent, spec) else "no quantiles",
         "memory": "" if agent.learner.network.recurrent else "no recurrent core",
         "continuous": "" if continuous else "discrete actions",
         "discrete": discrete_only,

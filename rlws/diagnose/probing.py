@@ -28,7 +28,8 @@ ASKED = 4  # states of a probe, as if one came after the other but where an epis
 class Found(NamedTuple):
     """What an agent made of a probe."""
 
-    values: np.ndarray  # [seeds, ASKED] of the first states, NaN where the agent has none
+    values: np.ndarray  # [seeds, ASKED] of the first states, NaN where the agent has none; or
+    # the `halves` of every other one, where quantiles are asked for
     returns: np.ndarray  # [seeds], of the evaluator
     right: np.ndarray  # bool [seeds], at the end
     steps: int  # until all were right for good, or as many as there were
@@ -60,8 +61,10 @@ def train(
         states = jnp.arange(ASKED)
         seen, first = environment(table).observe(states), states < table.starts
         value = value_estimates.values(agent, run.state.learner, seen, first)
+        halves = value_estimates.halves(agent, run.state.learner, seen, first)
         returned = play(run.state.learner.params, run.keys.act, run.keys.environment)[0].mean()
-        return returned, (jnp.full(ASKED, jnp.nan) if value is None else value)
+        unknown = jnp.full(ASKED, jnp.nan)
+        return returned, unknown if value is None else value, unknown if halves is None else halves
 
     vmap = partial(jax.vmap, axis_name=AXIS)
     # A core takes far longer to run than the rest: compiling it well is worth it.
@@ -81,7 +84,9 @@ def train(
         if probe.advisory and longest:
             most = longest
         while True:
-            returns, values = jax.device_get(ask(runs, tables))
+            returns, values, halves = jax.device_get(ask(runs, tables))
+            if probe.needs == "quantiles":
+                values = halves[:, ::2].reshape(seeds, -1)
             right = probe.right(discount, values, returns)
             streak = streak + 1 if right.all() else 0
             settled = done if streak == 1 else settled if streak else most
