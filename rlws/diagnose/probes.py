@@ -28,13 +28,16 @@ class Probe(NamedTuple):
         """Whether to look at the actor first where it fails, and not at the loss."""
         return self.needs not in ("", "discrete", "quantiles")
 
-    def right(self, gamma: float | None, values: np.ndarray, returns: np.ndarray) -> np.ndarray:
-        """Returns which answers are right, bool [seeds], of values [seeds, asked] and returns."""
+    def miss(self, gamma: float | None, values: np.ndarray, returns: np.ndarray) -> np.ndarray:
+        """Returns how far answers are off, [seeds], of values [seeds, asked] and returns.
+
+        In units of what is tolerated: up to 1 is right.
+        """
         if self.values is None or gamma is None:
-            return returns >= self.best - self.tolerance * self.spread
+            return (self.best - returns) / (self.tolerance * self.spread)
         expected = np.array(self.values(gamma))
-        limit = self.tolerance * np.abs(expected).max()
-        return (np.abs(values[:, : len(expected)] - expected) <= limit).all(axis=1)
+        off = np.abs(values[:, : len(expected)] - expected).max(axis=1)
+        return off / (self.tolerance * np.abs(expected).max())
 
 
 def match(scale: float = 1.0) -> Table:

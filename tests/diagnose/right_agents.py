@@ -50,7 +50,7 @@ class LeaveOneOut(reinforce.Reinforce):
         log_prob = jnp.sum(weight * policy.log_prob(trajectory.action))
         entropy = jnp.sum(weight * policy.entropy())
         loss = -(total - others) * log_prob - self.config.entropy_cost * entropy
-        return loss, {"entropy": entropy}
+        return loss, {"entropy": entropy, "return_to_go": total}
 
 
 class QLearner(dqn.DQN):
@@ -84,7 +84,7 @@ class ExpectedSarsa(QLearner):
 class Munchausen(QLearner):
     """Soft Q-learning that adds the log-policy to rewards (Vieillard et al., 2020)."""
 
-    tau, alpha = 0.01, 0.02
+    tau, alpha = 0.003, 0.02
 
     def following(self, constant, state, trajectory):
         q = self.network.unroll_following(state.extra, trajectory).q
