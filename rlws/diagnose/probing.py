@@ -85,9 +85,10 @@ def train(
     for probe in sorted(probes, key=lambda probe: probe.advisory):
         tables = jax.tree.map(lambda x: np.stack([x] * seeds), probe.table)
         # What is only a note is given the time that the others took.
-        runs, done, streak, most, misses = init(seed, tables), 0, 0, steps, []
+        runs, done, streak, misses = init(seed, tables), 0, 0, []
+        settled = most = steps
         if probe.advisory and longest:
-            most = longest
+            settled = most = longest
         while True:
             returns, values, halves = jax.device_get(ask(runs, tables))
             if probe.needs == "quantiles":
@@ -95,7 +96,7 @@ def train(
             misses.append(probe.miss(discount, values, returns))
             right = misses[-1] <= 1
             streak = streak + 1 if right.all() else 0
-            settled = done if streak == 1 else settled if streak else most
+            settled = done if streak == 1 else settled
             # What is still on its way to the right answer is slow, not wrong.
             on_its_way = np.mean(misses[-1]) < 0.8 * np.mean(misses[-REPORTS // 4 :][0])
             late = done >= most and (probe.advisory or not on_its_way or done >= LONGER * most)

@@ -43,9 +43,7 @@ def halves(
     except Exception:  # parameters of several networks: nobody says which are this one's
         return None
     mean = outputs.get("q", outputs.get("value"))
-    many = [
-        x for x in jax.tree.leaves(outputs) if mean is not None and x.shape[:-1] == mean.shape
-    ]
+    many = [x for x in jax.tree.leaves(outputs) if mean is not None and x.shape[:-1] == mean.shape]
     if not many or many[0].shape[-1] < 2:
         return None
     quantiles = jnp.sort(many[0], axis=-1)

@@ -64,15 +64,12 @@ def failed(module, learner, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("learner", "names"),
-    [
-        (LeaveOneOut, set()),
-        (SummedLeaveOneOut, {"learner: copies"}),
-        (DividedLeaveOneOut, {"learner: copies"}),
-    ],
+    ("learner", "fails"),
+    [(LeaveOneOut, False), (SummedLeaveOneOut, True), (DividedLeaveOneOut, True)],
 )
-def test_what_a_trajectory_makes_of_its_batch_settles(learner, names):
-    assert failed(reinforce, learner, baseline="none") == names
+def test_what_a_trajectory_makes_of_its_batch_settles(learner, fails):
+    found = failed(reinforce, learner, baseline="none")  # psum(1) counts padding, too
+    assert ("learner: copies" in found) == fails == bool(found)
 
 
 @pytest.mark.slow

@@ -106,7 +106,9 @@ def show(drawn: list[tuple[pathlib.Path, Mutant]], fates: list[Fate], seed: int)
         tests = [fate.test for _, _, fate in some if fate.test != "no test"]
         seen = [x for x in some if x[2].failed]
         right = sum(fate.named(path, mutant) for path, mutant, fate in seen)
-        print(f"{what}: fast tests kill {tests.count('killed')} of {len(tests)}; the doctor ", end="")
+        print(
+            f"{what}: fast tests kill {tests.count('killed')} of {len(tests)}; the doctor ", end=""
+        )
         print(f"sees {len(seen)} of {len(some)} and names {right} of those first")
 
 
