@@ -1,6 +1,5 @@
 """Checks of a learner: what must change nothing in an update, and what must."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
-from rlws.diagnose.targets import check_targets
+from rlws.diagnose.targets import check_gradients, check_targets
 from rlws.types import Trajectory
 
 UPDATES = 45  # enough for any target network of a small agent to move
@@ -52,19 +51,6 @@ PARAMETERS = Question(
     "every parameter is learned",
     "all move",
     "a gradient is missing: look for a stop_gradient too many, or an output nobody uses",
-)
-USES_EXTRA = Question(
-    "learner: targets",
-    "what the learner learns depends on its target networks, or whatever else it keeps",
-    "another loss or update",
-    "targets do not depend on the target network: take what follows from state.extra",
-)
-SEMI_GRADIENT = Question(
-    "learner: semi-gradient",
-    "no gradient flows through the values that others are drawn to",
-    "none",
-    "what is only seen after a step gets gradients: stop_gradient the targets, or take them from "
-    "a target network",
 )
 EXTRA = Question(
     "learner: extra",
@@ -134,57 +120,9 @@ def _check_updates(subject):
         return question.holds(not stuck, f"{', '.join(stuck[:3])} never moved", component)
 
     yield moves(PARAMETERS, "", before.params, after.params, loss)
-    if any(jnp.size(x) > 1 for x in jax.tree.leaves(before.extra)):
-        yield _check_extra(subject, after)
-    yield _check_semi_gradient(subject, after)
+    yield from check_gradients(subject, after)
     if jax.tree.leaves(before.extra):
         yield moves(EXTRA, "extra", before.extra, after.extra, locate(learner, "update"))
-
-
-def _check_extra(subject, state):
-    """Returns whether an update changes where `extra` is another."""
-    rng = np.random.default_rng(0)
-    noise = lambda x: x + rng.normal(size=x.shape).astype(x.dtype) if is_real(x) else x
-    other = state._replace(extra=jax.tree.map(noise, state.extra))
-    learn = lambda state: subject.learn(state, subject.batches[-1], jax.random.key(0))
-    (one, metrics), (another, changed) = learn(state), learn(other)
-    numbers = lambda after, metrics: [metrics["loss"], *jax.tree.leaves(after.params)]
-    same = map(np.array_equal, numbers(one, metrics), numbers(another, changed))
-    where = locate(subject.agent.learner, "loss")
-    return USES_EXTRA.holds(not all(same), "the same", where)
-
-
-def _check_semi_gradient(subject, learned):
-    """Returns whether what is only seen after a step, and never acted on, reaches a gradient.
-
-    The last feature is 0 everywhere, and then is not where nothing is done any more. Parameters
-    that nothing had reached, whatever the rewards, such as the weights of that feature, must go on
-    being left alone. Of the terms only what they make of batches counts: their losses may well
-    look ahead.
-    """
-    learner, start = subject.agent.learner, subject.state.learner
-    plain = dataclasses.replace(learner, terms=())
-    # What has learned a little, and an optimiser that has no momentum yet.
-    state = start._replace(params=learned.params, extra=learned.extra)
-
-    @compilation.jit
-    def moved(batch, size):
-        batch, *_ = learner.prepare(state, batch)
-        real = batch.weight > 0
-        after = jnp.pad(real, ((0, 0), (1, 0))) & ~jnp.pad(real, ((0, 0), (0, 1)))
-        seen = batch.observation.at[..., -1].set(size * after)
-        params = plain.update(state, batch._replace(observation=seen), jax.random.key(0))[0].params
-        return jax.tree.map(lambda x, y: x != y, params, dict(state.params))
-
-    def newly(batch):
-        others = [batch._replace(reward=batch.reward + np.float32(x)) for x in (1, -1)]
-        before = jax.tree.map(lambda *x: sum(x) > 0, *(moved(x, 0.0) for x in (batch, *others)))
-        return jax.tree.map(lambda x, y: np.any(y & ~x), before, moved(batch, 1.0))
-
-    found = [x for batch in subject.batches[-4:] for x in jax.tree.leaves_with_path(newly(batch))]
-    reached = dict.fromkeys(jax.tree_util.keystr(path) for path, x in found if x)
-    where = locate(learner, "loss")
-    return SEMI_GRADIENT.holds(not reached, f"through {', '.join([*reached][:2])}", where)
 
 
 def _numbers(subject, batch, seed=0):
