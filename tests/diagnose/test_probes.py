@@ -89,7 +89,7 @@ def test_tables_are_sound(name):
         frontier, reached = onward - reached, reached | onward
     shown = {(*table.observation[s], *table.legal[s]) for s in reached}
     assert table.legal.any(axis=1).all()
-    # But for the corridor of the memory probe, states can be told apart.
+    # But for the corridor of the memory probe, and the coin, states can be told apart.
     assert len(shown) == (4 if PROBES[name].needs == "memory" else len(reached))
 
 
