@@ -14,9 +14,9 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
-from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
 
 
 class SettingError(ValueError):
@@ -56,9 +56,15 @@ class Settings:
     `Literal[...]`) when a record is made, so also by `dataclasses.replace`. JAX arrays and tracers
     pass unchecked: a sweep makes configurations inside `jax.vmap`.
 
+    Attributes:
+      FORMER: settings that older versions had, by which their runs are read: what each is called
+        now, or None for one that decides nothing any more. New settings need a default, no entry.
+
     Raises:
       SettingError: a value breaks its annotation.
     """
+
+    FORMER: ClassVar[Mapping[str, str | None]] = {}
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -140,9 +146,16 @@ def revive(description: Any, name: str = "settings") -> Any:
         return {key: revive(item, f"{name}.{key}") for key, item in description.items()}
     cls = _named(renewed(description)["type"], name)
     known = {field.name for field in dataclasses.fields(cls)}
-    given = {key: value for key, value in description.items() if key != "type"}
-    for key in given:
-        choose(f"{name}: setting of {cls.__name__}", key, known)
+    former = {key: key for key in description} | dict(cls.FORMER)
+    given = {former[key]: value for key, value in description.items() if key != "type"}
+    given.pop(None, None)
+    for key in given.keys() - known:
+        try:
+            choose(f"{name}: setting of {cls.__name__}", key, known)
+        except SettingError as error:
+            raise SettingError(
+                f"{error}; one of another version? {cls.__name__}.FORMER may say what became of it"
+            ) from None
     needed = {field.name for field in dataclasses.fields(cls) if _default(field) is MISSING}
     if missing := sorted(needed - given.keys()):
         raise SettingError(f"{name}: {cls.__name__} needs {', '.join(missing)}, got none")

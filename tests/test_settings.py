@@ -5,7 +5,7 @@ import importlib
 import json
 import math
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -286,3 +286,17 @@ def test_revive_makes_nothing_but_settings(description, message, tmp_path, monke
     with pytest.raises(SettingError, match=message):
         revive(json.loads(json.dumps(description)))
     assert not list(tmp_path.iterdir())
+
+
+class Changed(Settings):
+    rate: Positive = 1.0
+    new: PositiveInt = 3
+
+    FORMER: ClassVar = {"speed": "rate", "gone": None}
+
+
+def test_revive_follows_what_became_of_former_settings():
+    kind = f"{__name__}:Changed"
+    assert revive({"type": kind, "speed": 0.5, "gone": 7}) == Changed(rate=0.5)
+    with pytest.raises(SettingError, match=r"unknown value 'pace'.*Changed\.FORMER may say"):
+        revive({"type": kind, "pace": 0.5})

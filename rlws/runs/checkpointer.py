@@ -1,6 +1,7 @@
 """Keeps a run: one writer to a folder, and checkpoints when they are due."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -16,6 +17,7 @@ from rlws.settings import SettingError
 from rlws.tracking.stderr import warn
 from rlws.trainers import Snapshot
 
+LOCK = ".lock"
 SECONDS = 60.0  # between checkpoints
 SHARE = 0.01  # of the time that saving may take
 
@@ -94,12 +96,14 @@ class Checkpointer:
           StorageError: it could not be written, and the settings say to stop then.
         """
         began = time.monotonic()
+        self._check_there()
         every = {
             **self._facts,
             **facts,
             "step": step,
             "trainer": snapshot.facts,
             "versions": folders.versions(),
+            "machine": folders.machine(),
         }
         try:
             owner = self.directory if member is None else member
@@ -115,6 +119,13 @@ class Checkpointer:
         # Also where it failed: the next attempt is when the next one is due.
         self._step, self._time = step, time.monotonic()
         self._cost = self._time - began
+
+    def _check_there(self) -> None:
+        """Raises a StorageError if the folder was removed or moved, which nobody made again."""
+        path = self.directory / LOCK
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(self._lock.fileno())):
+            text = "the folder of the run, or the .lock in it, was removed or moved"
+            raise checkpoint.StorageError(errno.ENOENT, text, str(self.directory))
 
     def close(self) -> None:
         """Lets others have the folder."""
@@ -153,7 +164,11 @@ def _sync_records(directory: pathlib.Path) -> None:
 def _lock(directory: pathlib.Path) -> TextIO:
     # The kernel's lock, not the file, is what counts: it is gone when the process is.
     try:
-        file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        # Of a link, which may have come with the folder, what it leads to would be emptied.
+        handle = os.open(
+            directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666
+        )
+        file = open(handle, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise checkpoint.StorageError(error.errno, error.strerror, error.filename) from error
     try:
@@ -172,5 +187,5 @@ def _lock(directory: pathlib.Path) -> TextIO:
     except OSError as error:  # also of file systems without locks
         with contextlib.suppress(OSError):
             file.close()
-        raise checkpoint.StorageError(error.errno, error.strerror, file.name) from error
+        raise checkpoint.StorageError(error.errno, error.strerror, str(directory / LOCK)) from error
     return file

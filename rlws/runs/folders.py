@@ -3,15 +3,19 @@
 import contextlib
 import csv
 import json
+import os
 import pathlib
 import platform
+import re
+from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from rlws.runs.differences import KEPT, differing
-from rlws.settings import SettingError, renewed, revive
+from rlws.runs.differences import KEPT, differing, flat
+from rlws.settings import SettingError, describe, renewed, revive
 
 if TYPE_CHECKING:
+    from rlws.numerics.checkpoint import Checkpoint
     from rlws.runs.experiment import Experiment
 
 # What may change when a run goes on: how long, and what is kept of it.
@@ -77,19 +81,52 @@ def finished(
 
 def check_same(described: dict[str, Any], directory: pathlib.Path) -> None:
     """Raises a SettingError that lists what differs, unless the run in the folder is the same."""
-    known = _first(directory)
-    if known is None:
-        return
-    differences = differing(known, described)
-    several = described["sweep"] or described["trainer"].get("num_seeds", 1) > 1
-    # Of several, those that ended before are no longer at hand.
-    free = FREE - {"steps", "episodes"} if several else FREE
-    fixed = lambda name: not free & {name, name.partition(".")[0]}
-    if found := [text for name, text in differences.items() if fixed(name)]:
+    if (known := _first(directory)) is not None:
+        _compared(described, known, f"{directory} holds a run", "use those")
+
+
+def check_settings(described: dict[str, Any], found: "Checkpoint") -> list[str]:
+    """Returns which settings are newer than a checkpoint, at their defaults, and which are gone.
+
+    Raises:
+      SettingError: what was saved is of other settings than config.json, or whoever resumes, has.
+    """
+    text = f"{found.path} is of a run", "put those back into config.json"
+    return _compared(described, found.facts["experiment"], *text)
+
+
+def moved(facts: Mapping[str, Any]) -> list[str]:
+    """Returns in what versions and machine are not those that a checkpoint was made with."""
+    here = {"versions": versions(), "machine": machine()}
+    return [*differing({name: facts.get(name, {}) for name in here}, here).values()]
+
+
+def _compared(described, saved, whose, remedy):
+    """Returns which settings the saved ones lack, all with their defaults, or the other way."""
+    saved = complete = renewed(saved)
+    with contextlib.suppress(SettingError):  # of a class that is no more: compared as it is
+        complete = describe(revive(saved))
+    several = _several(described)
+    if found := changed(complete, described):
         raise SettingError(
-            f"{directory} holds a run of other settings (saved, now): {'; '.join(found)}; use "
-            f"those, or make a variant: rlws fork{' of one of the runs in it' * bool(several)}"
+            f"{whose} of other settings (saved, now): {'; '.join(found)}; {remedy}, or make a "
+            f"variant: rlws fork{' of one of the runs in it' * bool(several)}"
         )
+    old, new = flat(saved), flat(complete)
+    gone = [f"{name} was {old[name]!r} and is no more" for name in old if name not in new]
+    return gone + [f"{name} is new, and {new[name]!r}" for name in new if name not in old]
+
+
+def changed(saved: dict[str, Any], described: dict[str, Any]) -> list[str]:
+    """Returns in what two configurations differ that decides what comes next."""
+    # Of several, those that ended before are no longer at hand.
+    free = FREE - {"steps", "episodes"} if _several(described) else FREE
+    fixed = lambda name: not free & {name, name.partition(".")[0]}
+    return [text for name, text in differing(saved, described).items() if fixed(name)]
+
+
+def _several(described):
+    return described["sweep"] or described["trainer"].get("num_seeds", 1) > 1
 
 
 def _first(directory):
@@ -126,3 +163,21 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def machine() -> dict[str, Any]:
+    """Returns what of this machine, and of how JAX is set, the bits of a run depend on."""
+    import jax
+
+    cpus = pathlib.Path("/proc/cpuinfo")
+    text = cpus.read_text(encoding="utf-8") if cpus.exists() else ""
+    model = re.search(r"^model name\s*: (.*)", text, re.M)
+    ours = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return {
+        "devices": [device.device_kind for device in jax.devices()],
+        "processor": model[1] if model else platform.machine(),
+        "threads": len(ours(0)),  # among which sums are divided
+        "x64": jax.config.jax_enable_x64,
+        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }

@@ -13,11 +13,12 @@ from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_same, finished
+from rlws.runs.folders import check_same, check_settings, finished, moved
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
+from rlws.tracking.stderr import warn
 from rlws.trainers.deadline import watched
 from rlws.trainers.trainer import limits
 
@@ -25,6 +26,7 @@ CLASSES = {
     True: "exact: resumed, it goes on as if it had never stopped",
     False: "bounded loss: resumed, it begins unfinished episodes anew",
 }
+OTHER = "not exact: it may go on otherwise than it would have, as since it was saved (saved, now)"
 
 
 def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
@@ -45,18 +47,24 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     enable_cache()
     runs = sweep.members(experiment)
     directory = _claimed(experiment)
-    facts = {"experiment": describe(experiment), "exact": exact, "members": len(runs)}
+    described = describe(experiment)
+    facts = {"experiment": described, "exact": exact, "members": len(runs)}
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
+        saved = checkpointer.saved
+        differs = [*check_settings(described, saved), *moved(saved.facts)] if saved else []
         if experiment.resume and (
             found := finished(directory, experiment.steps, experiment.episodes)
         ):
             way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
             print(f"finished already: {directory}; to go on give {way}")
             return found
-        return _train(experiment, runs, checkpointer, exact, sinks)
+        if differs:
+            warn(f"{OTHER} {'; '.join(differs)}")
+        note = CLASSES[exact] * (not differs and len(runs) == 1)
+        return _train(experiment, runs, checkpointer, note, sinks)
 
 
-def _train(experiment, runs, checkpointer, exact, sinks):
+def _train(experiment, runs, checkpointer, note, sinks):
     """Trains the members of an experiment; returns the summary of the whole.
 
     The only one has the folder to itself. Several leave a run folder each below it; `members.csv`
@@ -83,8 +91,8 @@ def _train(experiment, runs, checkpointer, exact, sinks):
         tracker.start(run)
         for member in members:
             member.tracker.start(member.run)
-        if not members:
-            tracker.note(CLASSES[exact])
+        if note:
+            tracker.note(note)
         train(experiment, runs, recorders, checkpointer, log)
     return whole.summary
 

@@ -14,8 +14,8 @@ from rlws.environments import resolve
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import experiment_of
-from rlws.settings import SettingError
+from rlws.runs.folders import check_settings, experiment_of
+from rlws.settings import SettingError, describe
 from rlws.tracking.stderr import warn
 from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Params
@@ -36,6 +36,8 @@ def load(directory: str | pathlib.Path, at: int | None = None) -> "Policy":
     found = checkpoint.newest(path / "checkpoints", warn, at)
     if found is None:
         raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
+    for text in check_settings(describe(experiment), found):
+        warn(f"{path}: {text}")
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
     params = checkpoint.restore(like, found.arrays, _params_path(found, path))

@@ -1,10 +1,14 @@
 """`rlws resume`: a run goes on as if it had never stopped."""
 
+import functools
+import hashlib
 import json
 import shutil
 
 import pytest
 
+from rlws.numerics import checkpoint
+from rlws.runs import launch
 from tests.commands.toys import arrays, rows, run_toy, steps, tree
 
 
@@ -115,3 +119,78 @@ def test_resume_says_aloud_that_rows_are_missing(copy, rlws):
     steps = whole[-2].partition(",")[0]
     said = rlws("resume", copy, "--steps", "440").err
     assert f"metrics.csv must have a row at {steps} steps" in said
+
+
+def edit(run, **changes):
+    """Changes the settings of a run in its config.json, by dotted name, as one does by hand."""
+    config = json.loads((run / "config.json").read_text())
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        functools.reduce(dict.__getitem__, path, config)[last] = value
+    (run / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("verb", ["resume", "fork", "evaluate", "watch", "inspect"])
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"agent__learning_rate": 0.5}, "agent.learning_rate: 0.001, 0.5"),
+        ({"seed": 4, "steps": 600}, "seed: 0, 4"),
+        ({"trainer__num_envs": 4}, "trainer.num_envs: 2, 4"),
+        ({"environment": "jax:Memory"}, "environment: 'jax:Catch', 'jax:Memory'"),
+    ],
+)
+def test_settings_that_the_checkpoint_was_not_made_with_are_named(
+    verb, changes, differs, copy, rlws
+):
+    edit(copy, **changes)
+    before = tree(copy)
+    found = rlws(verb, copy, *["--steps", "600"] * (verb == "resume"))
+    if verb == "inspect":  # it only reads
+        assert json.loads(found.out)["differs"] == [differs]
+    else:
+        assert found.status == 2
+        assert f"is of a run of other settings (saved, now): {differs}; put those" in found.err
+    assert "exact" not in found.out + found.err or verb == "inspect"
+    assert tree(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("versions", "versions.jax: '0.1', "),
+        ("machine", "machine.threads: 99, "),
+        ("nothing", "exact: resumed, it goes on as if it had never stopped"),
+    ],
+)
+def test_exact_is_said_only_where_nothing_is_other_than_it_was(
+    what, said, toy, copy, rlws, monkeypatch
+):
+    (name,) = checkpoint.names(toy / "checkpoints")[-1:]
+    found = checkpoint.read(toy / "checkpoints" / name)
+    other = {"versions": {"jax": "0.1"}, "machine": {"threads": 99}, "nothing": {}}[what]
+    facts = {**found.facts, what: found.facts.get(what, {}) | other}
+    shutil.rmtree(copy / "checkpoints" / name)
+    checkpoint.save(copy / "checkpoints", name, found.arrays, facts, keep=9)
+    monkeypatch.setattr(launch, "train", lambda *args: None)
+    found = rlws("resume", copy, "--steps", "600", "--no-quiet")
+    assert said in found.out + found.err
+    assert ("exact: resumed" in found.out) == (what == "nothing")
+    differs = json.loads(rlws("inspect", copy).out)["differs"]
+    assert [text.startswith(said) for text in differs] == [True] * (what != "nothing")
+
+
+def test_settings_that_are_newer_than_a_run_are_filled_in_and_said(copy, rlws, monkeypatch):
+    monkeypatch.setattr(launch, "train", lambda *args: None)
+    for path in (copy / "config.json", *(copy / "checkpoints").glob("*/manifest.json")):
+        content = json.loads(path.read_text())
+        holder = content["content"]["facts"]["experiment"] if "content" in content else content
+        del holder["agent"]["value_cost"], holder["trainer"]["num_devices"]
+        if "content" in content:
+            canonical = checkpoint._canonical(content["content"])
+            content["sha256"] = hashlib.sha256(canonical).hexdigest()
+        path.write_text(json.dumps(content))
+    said = rlws("resume", copy, "--steps", "600").err
+    assert "agent.value_cost is new, and 0.5; trainer.num_devices is new, and 1" in said
+    assert json.loads((copy / "config.json").read_text())["agent"]["value_cost"] == 0.5
+    assert "agent.value_cost is new, and 0.5" in rlws("evaluate", copy, "--episodes", "6").err
