@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rlws import modules
 from rlws.tracking.stderr import tell
 
 VERBS = {
@@ -27,6 +28,8 @@ VERBS = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the status: 0, 1 (it found something), else see `commands.cli.say`."""
+    if args is None and sys.path[:1] == [os.getcwd()] != [str(modules.ROOT)]:
+        modules.look_in(sys.path.pop(0))  # where `python -m` looks first
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet
@@ -35,7 +38,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if args is None and "rlws.numerics" in sys.modules:  # else nothing will be compiled
             importlib.import_module("rlws.numerics.memo").share()
-        return module.run(found) or 0
+        with modules.trusting(getattr(found, "trust", False)):
+            return module.run(found) or 0
     except BaseException as error:
         # With all of JAX, which verbs that only read do not need.
         from rlws.commands.cli import say
@@ -47,8 +51,6 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
     """Returns the module of the verb, and its arguments."""
-    # Agents of the user's own lie where the command is given.
-    sys.path.insert(0, os.getcwd())
     parser = argparse.ArgumentParser(prog="rlws", description="A reinforcement learning workshop.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     module: Any = None

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import importlib
 import math
 import numbers
 import types
@@ -17,6 +16,8 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
+
+from rlws import modules
 
 
 class SettingError(ValueError):
@@ -121,7 +122,8 @@ def describe(value: Any) -> Any:
     """Returns settings as JSON-able data: their fields, and their "type" as "module:Class"."""
     if isinstance(value, Settings):
         fields = {name: describe(getattr(value, name)) for name in _hints(_class(value))}
-        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+        module = modules.name_of(type(value).__module__)
+        return {"type": f"{module}:{type(value).__qualname__}", **fields}
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -132,8 +134,7 @@ def describe(value: Any) -> Any:
 def revive(description: Any, name: str = "settings") -> Any:
     """Returns the settings `describe` has described.
 
-    Nothing is called but classes of settings, so a description from elsewhere runs no code but what
-    importing the modules it names does.
+    Nothing is called but classes of settings, of modules that `modules.imported` allows.
 
     Raises:
       SettingError: it names a class that is not there, or none of settings, or a wrong value.
@@ -193,15 +194,20 @@ def _named(text: str, name: str) -> Any:
     module, _, qualname = str(text).partition(":")
     found: Any = None
     try:
-        found = importlib.import_module(module)
+        found = modules.imported(module)
         for part in qualname.split("."):
             found = getattr(found, part)
+    except modules.Untrusted:
+        raise SettingError(
+            f"{name}: there is no class of settings {text!r} of an installed package here; --trust "
+            "(in Python: trust=True) imports it from the current folder, if you know who wrote it"
+        ) from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise SettingError(
-            f"{name}: there is no class of settings {text!r} here; run from the folder it was "
-            "made in, or through the module that made it"
+            f"{name}: there is no class of settings {text!r} here; install the package it is of, "
+            "in the version of that time"
         )
     return found
 

@@ -12,11 +12,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The rooms of rlws, which are folders, or modules at the root, from the top down; each with those
 # that it imports, which all stand below it. Its README says the same.
 ROOMS = {
-    "__main__": "commands tracking",
+    "__main__": "commands tracking modules",
     "commands": "analysis runs diagnose trainers agent networks tracking environments numerics "
-    "settings",
+    "settings modules",
     "analysis": "runs trainers tracking settings",
-    "runs": "trainers normalise agent learner tracking environments numerics settings types",
+    "runs": "trainers normalise agent learner tracking environments numerics settings "
+    "types modules",
     "testing": "diagnose trainers agent",
     "diagnose": "trainers normalise agent learner actor networks tracking environments settings "
     "types",
@@ -31,8 +32,9 @@ ROOMS = {
     "tracking": "settings",
     "environments": "numerics settings types",
     "numerics": "settings types",
-    "settings": "",
+    "settings": "modules",
     "types": "",
+    "modules": "",
 }
 
 

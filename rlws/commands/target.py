@@ -1,13 +1,12 @@
 """What a command is about, by name: a module, or a class in one, or in a file."""
 
-import importlib
-import importlib.util
 import inspect
+import os
 import pathlib
-import sys
 from types import ModuleType
 from typing import Any
 
+from rlws import modules
 from rlws.agent import AgentConfig
 from rlws.commands.flags import BACKBONES
 from rlws.runs.sweep import parse_value
@@ -38,20 +37,24 @@ def agent_config(target: str, settings: list[str]) -> AgentConfig:
     return change(config, changes)
 
 
+def _loaded(name: str, path: pathlib.Path) -> ModuleType:
+    try:
+        return modules.load(name, path)
+    except modules.Untrusted as error:
+        raise SettingError(f"{error}; rename it") from None
+
+
 def load_module(place: str) -> ModuleType:
-    """Returns a module by its name, or from its file."""
+    """Returns a module by its name, or from its file; also one that lies in the current folder."""
+    modules.look_in(os.getcwd())
     if place.endswith(".py"):
         path = pathlib.Path(place)
         if not path.is_file():
             raise SettingError(f"{place}: there is no such file")
-        spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # where annotations of its classes are looked up
-        spec.loader.exec_module(module)
-        return module
+        return _loaded(path.stem, path)
     try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
+        return modules.load(place)
+    except ImportError as error:
         raise SettingError(f"{place}: {error}; name a module such as agents_zoo.ppo") from None
 
 

@@ -7,10 +7,11 @@ import os
 import pathlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from rlws import environments, modules
 from rlws.runs.differences import KEPT, differing, flat
 from rlws.settings import SettingError, describe, renewed, revive
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # What may change when a run goes on: how long, and what is kept of it.
 FREE = KEPT | {"steps", "episodes", "evaluation"}
+ARITHMETIC = "jax_enable_x64", "jax_default_matmul_precision"
 PACKAGES = (
     *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
     *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
@@ -34,11 +36,39 @@ def experiment_of(directory: str | pathlib.Path) -> "Experiment":
     """
     from rlws.runs.experiment import Experiment  # with all of JAX
 
-    found = revive(configuration(directory), "config.json")
+    described = configuration(directory)
+    with defined(described):
+        found = revive(described, "config.json")
     if not isinstance(found, Experiment):
         path = pathlib.Path(directory) / "config.json"
         raise SettingError(f"{path} must describe an Experiment, got {type(found).__name__}")
     return found
+
+
+@contextlib.contextmanager
+def defined(described: dict[str, Any]) -> Iterator[None]:
+    """Within it, there is what the code of a described experiment defines, if it may be used.
+
+    Raises:
+      SettingError: something is not there, and may be in code that must not be used.
+    """
+    lacking = modules.use(_code(described))
+    try:
+        yield
+        name = str(described.get("environment"))
+        prefix, _, module = name.rpartition(":")[0].partition(":")
+        if prefix == "gym" and module and not modules.allowed(module):  # which it would import
+            raise SettingError(f"environment {name} is of no installed package; add --trust")
+        if lacking and name not in environments.available():
+            raise SettingError(f"environment: unknown name {name!r}")
+    except SettingError as error:
+        raise SettingError("; ".join(filter(None, [str(error), lacking]))) from None
+
+
+def _code(described):
+    code = described.get("code")
+    known = isinstance(code, list) and [type(part) for part in code] == [str, str]
+    return tuple(code) if known else None
 
 
 def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -114,7 +144,8 @@ def _compared(described, saved, whose, remedy):
         )
     old, new = flat(saved), flat(complete)
     gone = [f"{name} was {old[name]!r} and is no more" for name in old if name not in new]
-    return gone + [f"{name} is new, and {new[name]!r}" for name in new if name not in old]
+    added = [name for name in new if name not in old and name not in FREE]
+    return gone + [f"{name} is new, and {new[name]!r}" for name in added]
 
 
 def changed(saved: dict[str, Any], described: dict[str, Any]) -> list[str]:
@@ -177,7 +208,6 @@ def machine() -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "processor": model[1] if model else platform.machine(),
         "threads": len(ours(0)),  # among which sums are divided
-        "x64": jax.config.jax_enable_x64,
-        "matmul_precision": jax.config.jax_default_matmul_precision,
+        **{name: getattr(jax.config, name) for name in ARITHMETIC},
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }

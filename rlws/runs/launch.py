@@ -1,12 +1,14 @@
 """Runs an experiment: checks it, takes its folder, trains and evaluates."""
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import pathlib
+import sys
 from typing import Any
 
-from rlws import environments
+from rlws import environments, modules
 from rlws.environments import resolve
 from rlws.environments.repeats import repeats
 from rlws.numerics.cache import enable_cache
@@ -42,6 +44,10 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
       SettingError: something about the experiment cannot be; nothing was written or compiled.
       Interrupted: a signal; the run is saved.
     """
+    modules.begin()
+    if experiment.code is None:
+        own = modules.code_of(sys.modules["__main__"])
+        experiment = dataclasses.replace(experiment, code=own)
     exact = check(experiment)
     sinks = (*experiment.sinks(), *sinks)
     enable_cache()

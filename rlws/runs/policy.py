@@ -8,7 +8,7 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import environments
+from rlws import environments, modules
 from rlws.agent import Agent
 from rlws.environments import resolve
 from rlws.numerics import checkpoint, streams
@@ -21,18 +21,20 @@ from rlws.trainers import core
 from rlws.types import EnvironmentSpec, Params
 
 
-def load(directory: str | pathlib.Path, at: int | None = None) -> "Policy":
+def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = False) -> "Policy":
     """Returns the policy of a run, as evaluation plays it.
 
     Args:
       directory: of the run, or of a member of a sweep.
       at: the newest checkpoint not beyond this step; by default the newest.
+      trust: import what made the run, also where it is not installed and you never ran it here.
 
     Raises:
       SettingError: there is no run, or no whole checkpoint of it.
     """
     path = pathlib.Path(directory)
-    experiment = experiment_of(path)
+    with modules.trusting(trust):
+        experiment = experiment_of(path)
     found = checkpoint.newest(path / "checkpoints", warn, at)
     if found is None:
         raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
