@@ -19,9 +19,10 @@ from rlws import networks
 from rlws.actor import PolicyActor
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
-from rlws.learner import Learner, standardise
+from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
+from rlws.numerics.means import standardise
 from rlws.numerics.optimizers import clipped_adam
 from rlws.numerics.returns import generalised_advantages
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt

@@ -137,6 +137,12 @@ class DQN(Learner):
         )
         return state._replace(extra=target), metrics
 
+    def prepare(self, state, batch):
+        batch, *rest = super().prepare(state, batch)
+        # Steps that only warm up the core are none to take a mean over.
+        weight = batch.weight.at[:, : self.config.burn_in].set(0.0)
+        return batch._replace(weight=weight), *rest
+
     def loss(self, params, trajectory, key, state):
         config, network = self.config, self.network
         ours = network.warm_up(params, trajectory, config.burn_in)

@@ -22,9 +22,10 @@ from rlws import networks
 from rlws.actor import PolicyActor, linear
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
-from rlws.learner import Learner, standardise
+from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
+from rlws.numerics.means import standardise
 from rlws.numerics.optimizers import clipped_adam
 from rlws.numerics.packing import pack
 from rlws.numerics.permutation import permutation
@@ -101,25 +102,28 @@ class PPO(Learner):
         explained = explained_variance(value, target, batch.weight)
         samples = pack(jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples))
 
-        def step(state, inputs):
-            index, key = inputs
+        def step(carry, inputs):
+            (state, stopped), (index, key) = carry, inputs
             after, metrics = super(PPO, self).update(state, samples.take(index), key)
             if config.anneal_steps is not None:
                 rate = linear(1.0, 0.0, config.anneal_steps, state.extra)
                 params = optax.incremental_update(after.params, state.params, rate)
                 after = after._replace(params=params)
+                metrics["update_norm"] *= rate
             if config.target_kl is not None:
-                stop = metrics["kl"] > config.target_kl
-                keep = lambda old, new: jnp.where(stop, old, new)
+                stopped |= metrics["kl"] > config.target_kl
+                keep = lambda old, new: jnp.where(stopped, old, new)
                 after = jax.tree.map(keep, state, after)
-            return after, metrics
+                metrics["update_norm"] = keep(0.0, metrics["update_norm"])
+            return (after, stopped), metrics
 
         shuffle_key, loss_key = jax.random.split(key)
         shuffle = lambda key: permutation(key, count)
         order = jax.vmap(shuffle)(jax.random.split(shuffle_key, config.epochs))
         order = order.reshape(config.epochs * config.minibatches, -1)
         keys = jax.random.split(loss_key, len(order))
-        after, metrics = jax.lax.scan(step, state, (order, keys))
+        begin = state, jnp.bool_(False)
+        (after, _), metrics = jax.lax.scan(step, begin, (order, keys))
         learned_from = jnp.sum(batch.weight > 0).astype(jnp.float32)
         metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
         return after._replace(extra=state.extra + learned_from), metrics

@@ -27,8 +27,9 @@ from rlws import networks
 from rlws.actor import PolicyActor
 from rlws.adders import Episodes
 from rlws.agent import Agent, AgentConfig
-from rlws.learner import Learner, standardise
+from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
+from rlws.numerics.means import standardise
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
 
 Baseline = Literal["none", "moving_average", "value"]

@@ -41,7 +41,8 @@ class Config(AgentConfig):
     discount: Fraction = 0.99  # gamma, per step
     target_rate: Fraction = 0.005  # how far target critics move towards the critics, per update
     temperature: Positive = 1.0  # at first
-    target_entropy: float | None = None  # nats; default: minus the number of action components
+    # Nats, of actions in [-1, 1]; default: minus the number of their components.
+    target_entropy: float | None = None
     capacity: PositiveInt = 1_000_000  # steps of the replay
     min_size: PositiveInt = 1_000  # steps before the first update
     random_steps: NonNegativeInt = 1_000  # environment steps with uniform actions, at first
@@ -141,7 +142,7 @@ class SAC(Learner):
         key, next_key = jax.random.split(key)
 
         following = self.network.unroll_following(constant["policy"], trajectory).policy
-        next_action, next_log_prob = following.sample_and_log_prob(next_key)
+        next_action, next_log_prob = _drawn(following, next_key)
         next_pair = jax.tree.map(lambda x: x[1:], trajectory.observation), next_action
         next_q = self.critic.apply(state.extra, next_pair).value.min(axis=-1)
         targets = trajectory.reward + self.config.discount * trajectory.discount * (
@@ -151,7 +152,7 @@ class SAC(Learner):
         critic_loss = optax.l2_loss(q - jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
 
         policy = self.network.apply(params["policy"], observation).policy
-        action, log_prob = policy.sample_and_log_prob(key)
+        action, log_prob = _drawn(policy, key)
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.
         policy_q = self.critic.apply(constant["critic"], (observation, action)).value.min(axis=-1)
         policy_loss = temperature * log_prob - policy_q
@@ -172,3 +173,12 @@ class SAC(Learner):
     def _target_entropy(self, action) -> float:
         target = self.config.target_entropy
         return -float(math.prod(action.shape[1:])) if target is None else target
+
+
+def _drawn(policy, key):
+    """Returns actions, and their log-probabilities in units of half the range of each component.
+
+    In the environment's unit, entropy and its target would be another trade-off in each.
+    """
+    action, log_prob = policy.sample_and_log_prob(key)
+    return action, log_prob + jnp.log(policy.half_range).sum(axis=-1)

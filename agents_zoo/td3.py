@@ -95,11 +95,18 @@ class NoisyActor(Actor):
         action = jnp.where(now < self.random_steps, uniform, self.moved(action, noise))
         return action, count, {}
 
+    def unit(self, action):
+        """Returns actions [..., n] with the middle of their bounds at 0 and the bounds at 1."""
+        centre, half_range = self._bounds(action)
+        return (action - centre) / half_range
+
+    def _bounds(self, action):
+        bounds = heads.bounds(self.actions, finite=True)
+        return (jnp.broadcast_to(x, action.shape) for x in bounds)
+
     def moved(self, action, noise):
         """Returns actions [..., n] moved by noise, in half ranges, and kept within the bounds."""
-        centre, half_range = (
-            jnp.broadcast_to(x, action.shape) for x in heads.bounds(self.actions, finite=True)
-        )
+        centre, half_range = self._bounds(action)
         moved = action + half_range * noise
         return jnp.clip(moved, centre - half_range, centre + half_range)
 
@@ -160,7 +167,7 @@ class TD3(Learner):
             "q": q.mean(axis=-1),
             "critic_loss": critic_loss,
             "policy_loss": policy_loss,
-            "action": action,
+            "action": self.actor.unit(action),
             "value": q.mean(axis=-1),
             "target": targets,
         }

@@ -22,8 +22,8 @@ SILENT = (
     tokenize.ENDMARKER,
 )
 TRAINERS = "rlws/trainers"
-# How environments are stepped, rows kept in memory and errors named is left out: it is said in a
-# line what they do. What acts, adds and learns, and when, is not.
+# How environments are stepped, rows kept in memory, errors named and reports made is left out: it
+# is said in a line what they do. What acts, adds and learns, and when, is not.
 PATHS = {
     "REINFORCE, host": (
         "experiments/cartpole_reinforce.py",

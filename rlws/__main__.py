@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlws import modules
-from rlws.tracking.stderr import tell
+from rlws.sources import trust
+from rlws.tracking.stderr import soften, tell
 
 VERBS = {
     "run": "run an experiment",
@@ -28,8 +28,7 @@ VERBS = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the status: 0, 1 (it found something), else see `commands.cli.say`."""
-    if args is None and sys.path[:1] == [os.getcwd()] != [str(modules.ROOT)]:
-        modules.look_in(sys.path.pop(0))  # where `python -m` looks first
+    soften()
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet
@@ -38,8 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if args is None and "rlws.numerics" in sys.modules:  # else nothing will be compiled
             importlib.import_module("rlws.numerics.memo").share()
-        with modules.trusting(getattr(found, "trust", False)):
-            return module.run(found) or 0
+        return module.run(found) or 0
     except BaseException as error:
         # With all of JAX, which verbs that only read do not need.
         from rlws.commands.cli import say
@@ -51,7 +49,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
     """Returns the module of the verb, and its arguments."""
-    parser = argparse.ArgumentParser(prog="rlws", description="A reinforcement learning workshop.")
+    # Agents of the user's own lie where the command is given; after what is installed.
+    sys.path.append(os.getcwd())
+    if "--trust" in given:
+        given.remove("--trust")
+        trust()
+    parser = argparse.ArgumentParser(
+        prog="rlws",
+        description="A reinforcement learning workshop.",
+        epilog="--trust, with any verb, imports the script that a run is made of, if there is one.",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     module: Any = None
     passes_on = False

@@ -11,6 +11,7 @@ from rlws.settings import Settings
 from rlws.types import Action, Array, Key, Params
 
 ENVIRONMENTS = "environments"  # the axis trainers vmap an actor over
+MAX, PART = 2**31 - 1, 2**11
 WORKERS = "workers"  # that of processes that each do so, of size 1 where there is but this one
 
 
@@ -66,12 +67,15 @@ def count_steps(count: Array, timestep: dm_env.TimeStep) -> tuple[Array, Array]:
       timestep: of this environment.
 
     Returns:
-      The count to carry on, and the steps of all environments so far, where workers are as many
-      steps ahead as this one.
+      The count to carry on, and the steps of all environments so far (float32, as an int32 would
+      overflow), where workers are as many steps ahead as this one.
     """
-    return count + ~timestep.last(), jax.lax.psum(count, (WORKERS, ENVIRONMENTS))
+    # In two parts, each of which an int32 holds, so that the order of the sum changes nothing.
+    high, low = jax.lax.psum(jnp.divmod(count, PART), (WORKERS, ENVIRONMENTS))
+    total = jnp.float32(PART) * high + low
+    return jnp.where(count < MAX, count + ~timestep.last(), count), total
 
 
 def linear(start: float, end: float, steps: float, now: Array) -> Array:
     """Returns the schedule that goes from `start` to `end` within `steps`, and stays there."""
-    return start + (end - start) * jnp.clip(now / steps, 0.0, 1.0)
+    return start + (end - start) * jnp.clip(now / jnp.float32(steps), 0.0, 1.0)

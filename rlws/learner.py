@@ -1,6 +1,7 @@
 """Learning: a loss for one trajectory, and the update that applies it to a batch."""
 
 import dataclasses
+from collections import ChainMap
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from rlws.networks import Network
-from rlws.numerics import vitals
+from rlws.numerics import means, vitals
 from rlws.numerics.flat import flat_products
 from rlws.settings import SettingError, Settings
 from rlws.terms.term import Term
@@ -113,7 +114,7 @@ class Learner(Settings):
         grads, metrics = gradient(state.params, batch, key, state)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= {"gradient_norm": _norm(grads), "update_norm": _norm(updates)}
+        metrics |= {"gradient_norm": means.norm(grads), "update_norm": means.norm(updates)}
         return state._replace(
             params=params, opt_state=opt_state, updates=state.updates + 1
         ), metrics
@@ -125,7 +126,7 @@ class Learner(Settings):
 
         Padding (weight 0) changes neither, as `learn` has blanked it.
         """
-        count, steps = batch.reward.shape
+        count = len(batch.reward)
         # Terms draw apart from the loss, which must not change because of them.
         own_key, term_key = jax.random.split(key)
         keys = jax.random.split(own_key, count), jax.random.split(term_key, count)
@@ -143,26 +144,16 @@ class Learner(Settings):
 
         def one(*args):
             names, found, metrics = zip(*losses(*args), strict=True)
-            return dict(zip(names, found, strict=True)), {
-                k: v for m in metrics for k, v in m.items()
-            }
+            return dict(zip(names, found, strict=True)), dict(ChainMap(*metrics))
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
         found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
         signs = vitals.signs(metrics, batch.weight)
-        for name, value in {**metrics, **found}.items():
-            if value.shape[1:] not in ((), (steps,)):
-                raise SettingError(
-                    f"{name} of one trajectory must have shape () or {(steps,)}, one "
-                    f"entry a step, got {value.shape[1:]}; squeeze or sum it"
-                )
-            if name in found.keys() & metrics.keys():
-                raise SettingError(f"a metric must not be called {name!r}: that is taken")
-        real = batch.weight > 0
-        mean = lambda x, weight: _mean(x, real if x.ndim == 2 else real.any(axis=1), weight)
-        means = {k: mean(x, batch.weight if x.ndim == 2 else 1.0) for k, x in found.items()}
+        means.check(found, metrics, batch.reward.shape)
         priority = {k: metrics.pop(k) for k in ("priority",) if k in metrics}
-        return jnp.asarray(sum(means.values())), _means(metrics, real) | means | signs | priority
+        parts = {k: means.mean(x, batch.weight) for k, x in found.items()}
+        metrics = means.means(metrics, batch.weight > 0)
+        return jnp.asarray(sum(parts.values())), metrics | parts | signs | priority
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
@@ -171,38 +162,3 @@ class Learner(Settings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise SettingError(f"with_terms: names must differ, got {', '.join(twice)} twice")
         return dataclasses.replace(self, terms=terms)
-
-
-def _norm(tree: Params) -> Array:
-    # As one vector: on a CPU an operation for each array is slow.
-    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-    return jnp.sqrt(jnp.sum(jnp.square(flat)))
-
-
-def _mean(x: Array, real: Array, weight: Array | float) -> Array:
-    # Weighted terms over an unweighted count: importance weights must not cancel out.
-    return jnp.sum(jnp.where(real, weight * x, 0.0)) / jnp.maximum(real.sum(), 1)
-
-
-def _means(metrics: Metrics, real: Array) -> Metrics:
-    """Returns the mean of each metric ([B, T] or [B]) where steps, or trajectories, are real."""
-    # As rows of one array they cost one reduction; apart, on a CPU, more than a small network.
-    names = sorted(metrics, key=lambda name: metrics[name].ndim)
-    means = []
-    for ndim, where in ((1, real.any(axis=1)), (2, real)):
-        rows = [metrics[name].ravel() for name in names if metrics[name].ndim == ndim]
-        if rows:
-            table = jnp.where(where.ravel()[None], jnp.stack(rows), 0.0)
-            means += list(table.sum(axis=1) / jnp.maximum(where.sum(), 1))
-    return dict(zip(names, means, strict=True))
-
-
-def standardise(x: Array, weight: Array, axis_name: str = "batch") -> Array:
-    """Returns x [T] with mean 0 and deviation 1 over the steps of the batch that have weight."""
-    real = weight > 0
-    total = lambda y: jax.lax.psum(jnp.sum(jnp.where(real, y, 0.0)), axis_name)
-    count = jnp.maximum(total(1.0), 1.0)
-    centred = x - total(x) / count
-    # Once more: what rounding left of equal numbers must not be blown up to deviation 1.
-    centred = centred - total(centred) / count
-    return centred / (jnp.sqrt(total(centred**2) / count) + 1e-8)

@@ -17,13 +17,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
 
-from rlws import modules
+from rlws import sources
 
 
 class SettingError(ValueError):
     """Something is wrong with the input; one line names it, the rule, the value and the remedy."""
 
     status = 2  # of a process that ends because of it
+
+
+INT = 2**31 - 1  # the largest of an int32
 
 
 class Range(NamedTuple):
@@ -36,17 +39,20 @@ class Range(NamedTuple):
     def holds(self, value: Any) -> bool:
         return (self.low < value if self.low_open else self.low <= value) and value <= self.high
 
-    def __str__(self) -> str:
+    def broken_by(self, value: Any) -> str:
+        """Returns what is said of a value that it does not hold."""
         low = f"{'greater than' if self.low_open else 'at least'} {self.low:.10g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:.10g}"
+        # What all whole numbers keep to goes without saying.
+        said = self.high != math.inf and (self.high != INT or value > INT)
+        return f"{low} and at most {self.high:.10g}" if said else low
 
 
 Positive = Annotated[float, Range(0.0, low_open=True)]
 NonNegative = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
-PositiveInt = Annotated[int, Range(1)]
-NonNegativeInt = Annotated[int, Range(0)]
-Seed = Annotated[int, Range(0, 2**31 - 1)]  # what an int32 holds
+PositiveInt = Annotated[int, Range(1, INT)]
+NonNegativeInt = Annotated[int, Range(0, INT)]
+Seed = NonNegativeInt
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -96,7 +102,13 @@ def _check(name: str, hint: Any, value: Any) -> None:
         if len(options) != 1:
             return
         return _check(name, options[0], value)
-    if typing.get_origin(kind) is Literal:
+    if typing.get_origin(kind) is tuple:
+        part, *rest = typing.get_args(kind)
+        if not isinstance(value, tuple):
+            raise SettingError(f"{name} must be a tuple, got {value!r}")
+        for i, x in enumerate(value if rest == [...] else ()):
+            _check(f"{name}[{i}]", part, x)
+    elif typing.get_origin(kind) is Literal:
         choose(name, value, typing.get_args(kind))
     elif kind in (int, float):
         _check_number(name, kind, limits, value)
@@ -115,15 +127,18 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
         raise SettingError(f"{name} must be {word}, got {value!r}")
     for limit in limits:
         if isinstance(limit, Range) and not limit.holds(value):
-            raise SettingError(f"{name} must be {limit}, got {value!r}")
+            raise SettingError(f"{name} must be {limit.broken_by(value)}, got {value!r}")
+    if not math.isfinite(value):
+        raise SettingError(f"{name} must be finite, got {value!r}")
+    if kind is float and isinstance(value, int) and abs(value) > INT:
+        raise SettingError(f"{name} must be at most {INT} as a whole number, got {value!r}")
 
 
 def describe(value: Any) -> Any:
     """Returns settings as JSON-able data: their fields, and their "type" as "module:Class"."""
     if isinstance(value, Settings):
         fields = {name: describe(getattr(value, name)) for name in _hints(_class(value))}
-        module = modules.name_of(type(value).__module__)
-        return {"type": f"{module}:{type(value).__qualname__}", **fields}
+        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -134,7 +149,8 @@ def describe(value: Any) -> Any:
 def revive(description: Any, name: str = "settings") -> Any:
     """Returns the settings `describe` has described.
 
-    Nothing is called but classes of settings, of modules that `modules.imported` allows.
+    Nothing is called but classes of settings, so a description from elsewhere runs no code but what
+    importing the modules it names does.
 
     Raises:
       SettingError: it names a class that is not there, or none of settings, or a wrong value.
@@ -194,20 +210,17 @@ def _named(text: str, name: str) -> Any:
     module, _, qualname = str(text).partition(":")
     found: Any = None
     try:
-        found = modules.imported(module)
+        found = sources.module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except modules.Untrusted:
-        raise SettingError(
-            f"{name}: there is no class of settings {text!r} of an installed package here; --trust "
-            "(in Python: trust=True) imports it from the current folder, if you know who wrote it"
-        ) from None
+    except sources.UntrustedError as error:
+        raise SettingError(f"{name}: {error}") from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise SettingError(
-            f"{name}: there is no class of settings {text!r} here; install the package it is of, "
-            "in the version of that time"
+            f"{name}: there is no class of settings {text!r} here; run from the folder it was "
+            "made in, or through the module that made it"
         )
     return found
 

@@ -1,4 +1,7 @@
-"""Strict: warnings are errors, and arrays of different rank never broadcast by accident."""
+"""Strict: warnings are errors, and arrays of different rank never broadcast by accident.
+
+And quick: compiled as soon as can be, but for the tests marked `exact` (see `.ci/run`).
+"""
 
 import itertools
 import os
@@ -10,9 +13,17 @@ from collections import Counter
 # imported, it holds for the other workers and for processes that tests start, too.
 ROOT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT)
-os.environ["XDG_STATE_HOME"] = str(ROOT.with_name("state"))  # not what the user did
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+# Programs of tests run for moments. So they are compiled in a quarter of the time, unless the
+# caller says how: `XLA_FLAGS= python -m pytest ...` compiles as users do.
+SOON = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "true",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in SOON.items()))
 
 import jax
 import pytest

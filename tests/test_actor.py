@@ -4,12 +4,13 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from dm_env import specs
 
 from rlws import networks
-from rlws.actor import Actor, PolicyActor, count_steps
+from rlws.actor import Actor, PolicyActor, count_steps, linear
 from rlws.networks import GRU, MLP, Categorical, Network
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec
 
 
@@ -26,7 +27,7 @@ NETWORK = Network(
 def actions(actor, count=8192):
     zeros = jnp.zeros(count)
     timestep = dm_env.TimeStep(jnp.zeros(count, int), zeros, zeros, zeros)
-    state = core.initial_actor_state(actor, count)
+    state = initial.initial_actor_state(actor, count)
     return core.act(actor, {}, jnp.zeros(2, jnp.uint32), jnp.int32(0), timestep, state)
 
 
@@ -74,3 +75,15 @@ def test_count_steps_counts_those_of_all_environments_and_workers():
         )
         np.testing.assert_array_equal(extras["total"], workers * 6)
         np.testing.assert_array_equal(after, [1, 2, 2, 4])
+
+
+@pytest.mark.parametrize("most", [2**26, 2**31 - 1])
+def test_count_steps_never_goes_back(most):
+    timestep = dm_env.TimeStep(jnp.ones(()), 0.0, 1.0, 0.0)
+    count = lambda n: count_steps(n, timestep)
+    axes = {"axis_name": "workers", "axis_size": 1}
+    of_all = jax.vmap(jax.vmap(count, axis_name="environments"), None, **axes)
+    after, total = of_all(jnp.full(2**8, most, jnp.int32))
+    np.testing.assert_array_equal(after, min(most + 1, 2**31 - 1))
+    np.testing.assert_array_equal(total, np.float32(most * 2**8))
+    assert linear(1.0, 0.1, 3 * 10**9, total.ravel()[0]) == pytest.approx(0.1, rel=1e-6)

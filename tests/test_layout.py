@@ -12,12 +12,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The rooms of rlws, which are folders, or modules at the root, from the top down; each with those
 # that it imports, which all stand below it. Its README says the same.
 ROOMS = {
-    "__main__": "commands tracking modules",
+    "__main__": "commands tracking sources",
     "commands": "analysis runs diagnose trainers agent networks tracking environments numerics "
-    "settings modules",
+    "settings sources",
     "analysis": "runs trainers tracking settings",
-    "runs": "trainers normalise agent learner tracking environments numerics settings "
-    "types modules",
+    "runs": "trainers normalise agent learner tracking environments numerics settings sources "
+    "types",
     "testing": "diagnose trainers agent",
     "diagnose": "trainers normalise agent learner actor networks tracking environments settings "
     "types",
@@ -32,9 +32,9 @@ ROOMS = {
     "tracking": "settings",
     "environments": "numerics settings types",
     "numerics": "settings types",
-    "settings": "modules",
+    "settings": "sources",
+    "sources": "",
     "types": "",
-    "modules": "",
 }
 
 

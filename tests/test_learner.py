@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from rlws.learner import Learner, standardise
+from rlws.learner import Learner
 from rlws.networks import Network
+from rlws.numerics.means import standardise
 from rlws.settings import SettingError
 from rlws.types import Trajectory
 
@@ -251,7 +252,12 @@ def test_standardise_is_numpys_over_the_real_steps_of_the_batch():
 @pytest.mark.parametrize("value", [0.0, 1.0, 3.3, -1e6])
 def test_standardise_of_equal_numbers_is_finite(value):
     assert np.isfinite(standardised(np.full((2, 7), value, np.float32), np.ones((2, 7)))).all()
-    assert np.isfinite(standardised(np.full((1, 1), value, np.float32), np.ones((1, 1)))).all()
+    assert np.isfinite(standardised(np.full((1, 2), value, np.float32), np.eye(2)[:1])).all()
+
+
+def test_standardise_refuses_a_batch_of_one_number():
+    with pytest.raises(SettingError, match="must be 2 or more, got 1: nothing would be learned"):
+        standardised(np.ones((1, 1), np.float32), np.ones((1, 1)))
 
 
 @pytest.mark.parametrize("value", [3.3, 100.7])

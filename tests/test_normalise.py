@@ -19,7 +19,7 @@ from rlws.environments import CartPole
 from rlws.learner import Learner
 from rlws.normalise import STATISTICS, normalise_observations, scale_rewards
 from rlws.terms.moments import Moments
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.trainers.evaluation import evaluator
 from rlws.types import EnvironmentSpec, Row
 
@@ -136,8 +136,8 @@ def programs(make, num_envs):
 
     def begin(*args):
         agent, spec = make(*args)
-        state = core.init(agent, spec, 0, num_envs)
-        return state.learner, state.adder, core.initial_actor_state(agent.actor, num_envs)
+        state = initial.init(agent, spec, 0, num_envs)
+        return state.learner, state.adder, initial.initial_actor_state(agent.actor, num_envs)
 
     def advance(state, timestep, begin, *args):
         agent, _ = make(*args)

@@ -20,7 +20,7 @@ from rlws.normalise import STATISTICS, ObservationStatistics
 from rlws.settings import SettingError
 from rlws.terms import RND, Entropy, L2Init
 from rlws.terms.rnd import PREDICTOR
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Row, Trajectory
 
 KEY = jax.random.key(0)
@@ -328,7 +328,7 @@ def agent_and_batch(config):
     agent, num_envs = config.make(spec), 3
     terms = RND(spec, 0.7, networks.MLP((4,))), L2Init(0.3), *entropy_for(config, agent)
     agent = agent._replace(learner=agent.learner.with_terms(*terms))
-    state = jax.jit(lambda: core.init(agent, spec, 0, num_envs))()
+    state = jax.jit(lambda: initial.init(agent, spec, 0, num_envs))()
     length, rng = agent.adder.schedule(num_envs).block_length or 64, np.random.default_rng(1)
     place = np.stack([np.arange(length + 1) % (4 + i) for i in range(num_envs)], axis=1)
     step_type = np.where(place == 0, StepType.FIRST, StepType.MID)
@@ -348,7 +348,7 @@ def agent_and_batch(config):
             found = core.act(agent.actor, state.learner.params, key, t, now, actor)
             return found[1], Row(now, found[0], found[2])
 
-        actor = core.initial_actor_state(agent.actor, num_envs)
+        actor = initial.initial_actor_state(agent.actor, num_envs)
         block = jax.tree.map(lambda x: x[:-1], timestep)
         rows = jax.lax.scan(act, actor, (jnp.arange(length), block))[1]
         last = jax.tree.map(lambda x: x[-1], timestep)
@@ -447,7 +447,7 @@ def test_entropy_names_agents_whose_policy_has_none(config):
         learner=agent.learner.with_terms(Entropy(agent.actor.network, 0.2, part))
     )
     with pytest.raises(SettingError, match="Entropy: the network must have a stochastic policy"):
-        core.init(agent, spec_for(config), 0, 1)
+        initial.init(agent, spec_for(config), 0, 1)
 
 
 def test_terms_of_one_name_are_refused():
@@ -459,6 +459,6 @@ def test_terms_of_one_name_are_refused():
 def test_a_term_without_a_loss_logs_none():
     agent = a2c.Config(backbone=networks.MLP((8,)), scale_rewards=True).make(SPEC)
     assert agent.learner.terms
-    metrics = jax.eval_shape(lambda: core.init(agent, SPEC, 0, 2)).totals.metrics
+    metrics = jax.eval_shape(lambda: initial.init(agent, SPEC, 0, 2)).totals.metrics
     assert "loss" in metrics
     assert not [name for name in metrics if "reward_scale" in name]

@@ -10,6 +10,7 @@ from rlws.adders.adder import Adder, Schedule
 from rlws.settings import PositiveInt
 from rlws.types import Array, Metrics, Row, Trajectory
 
+MOST = 2.0**23  # steps a float32 counts; older ones are forgotten, slowly
 MAX_BLOCK = 512  # steps; the longest block `add` has room for
 
 
@@ -23,7 +24,7 @@ class EpisodesState(NamedTuple):
     number: Array  # [B], which of those each environment plays; `episodes` or more: none
     begin: Array  # [B], the row at which it began
     seen: Array  # real steps since the last batch, of all environments
-    used: Array  # real steps in batches so far
+    used: Array  # real steps in batches so far; of both, more than `MOST` are not counted
     dropped: Array  # real steps that no batch held so far
 
 
@@ -120,14 +121,17 @@ class Episodes(Adder):
             return trajectory._replace(last=jnp.arange(self.max_length) == length - 1)
 
         batch = jax.vmap(cut)(start, environment, length)
+        used = state.used + length.sum()
+        dropped = state.dropped + state.seen - length.sum()
+        kept = jnp.minimum(1.0, MOST / (used + dropped))
         state = state._replace(
             steps=jnp.int32(0),
             begun=jnp.int32(0),
             ended=jnp.int32(0),
             number=jnp.full_like(state.number, self.episodes),
             seen=jnp.int32(0),
-            used=state.used + length.sum(),
-            dropped=state.dropped + state.seen - length.sum(),
+            used=used * kept,
+            dropped=dropped * kept,
         )
         return state, batch
 

@@ -3,14 +3,14 @@
 Schaul et al., 2016, "Prioritized experience replay". https://arxiv.org/abs/1511.05952
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rlws.adders import sum_tree
-from rlws.adders.replay import Replay, ReplayState
-from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
+from rlws.adders.replay import LARGE, Replay, ReplayState
+from rlws.settings import Fraction, NonNegative, Positive, Range
 from rlws.types import Array, Key, Metrics, Trajectory
 
 
@@ -34,7 +34,8 @@ class PrioritisedReplay(Replay):
 
     exponent: NonNegative = 0.6  # alpha; 0: uniform
     beta: Fraction = 0.4  # of importance weights, at the beginning
-    beta_steps: PositiveInt | None = None  # environment steps until beta is 1; None: it stays
+    # Environment steps until beta is 1; None: it stays.
+    beta_steps: Annotated[int, Range(1, LARGE // 2)] | None = None
     epsilon: Positive = 1e-6  # added to priorities, so that none is 0
 
     def init(self, row, num_envs):

@@ -14,6 +14,8 @@ from rlws.adders.adder import Adder, Schedule
 from rlws.settings import Fraction, PositiveInt, SettingError
 from rlws.types import Array, Key, Metrics, Row, Trajectory
 
+LARGE = 2**30  # of a counter
+
 
 class ReplayState(NamedTuple):
     """The stream of the last rows, stored once, and where in it trajectories may begin.
@@ -23,7 +25,7 @@ class ReplayState(NamedTuple):
     """
 
     rows: Row  # leaves [R, B, ...], row t of the stream in slot t % R
-    written: Array  # rows with an action so far
+    written: Array  # rows with an action so far; large counts are less by rounds of their ring
     starts: Array  # [S] int32, slot * B + environment of each start
     begun: Array  # starts so far
     tail: Array  # starts so far that are overwritten by now
@@ -155,7 +157,7 @@ class Replay(Adder):
 
     def ready(self, state: ReplayState) -> Array:
         num_envs = state.rows.timestep.step_type.shape[1]
-        enough = state.written * num_envs >= self.min_size
+        enough = state.written >= -(-self.min_size // num_envs)
         return state.fresh & enough & (state.begun > state.tail)
 
     def sample(self, state: Any, key: Key) -> tuple[Any, Trajectory]:
@@ -168,7 +170,15 @@ class Replay(Adder):
         """Returns the state after the trajectories that begin at `starts[index]` were taken."""
         num_rows, num_envs = state.rows.timestep.step_type.shape
         rows = (state.written - state.starts[index] // num_envs) % num_rows
-        return state._replace(fresh=jnp.bool_(False), age=jnp.mean(rows * num_envs))
+        state = state._replace(fresh=jnp.bool_(False), age=jnp.mean(rows * num_envs))
+        # Before an int32 overflows, counters lose rounds of their rings, and are large still.
+        fewer = lambda count, ring: jnp.where(count >= LARGE, LARGE // 2 // ring * ring, 0)
+        starts = fewer(state.tail, len(state.starts))
+        return state._replace(
+            written=state.written - fewer(state.written, num_rows),
+            begun=state.begun - starts,
+            tail=state.tail - starts,
+        )
 
     def gather(self, state: ReplayState, index: Array, weight: Array | float = 1.0) -> Trajectory:
         """Returns the trajectories that begin at `starts[index]`, [batch, T, ...]."""

@@ -22,16 +22,9 @@ def add_directories(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Adds the word by which code is used that came with a run."""
-    text = "import the code that made the run, though you never ran it on this machine"
-    parser.add_argument("--trust", action="store_true", help=text)
-
-
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the folder of a run, and which checkpoint of it."""
     parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
-    add_trust(parser)
     parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
 
 

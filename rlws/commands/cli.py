@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from rlws import modules
 from rlws.commands.flags import parse
 from rlws.environments.checks import EnvironmentFault
 from rlws.numerics.checkpoint import StorageError
@@ -25,7 +24,6 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
 
     Exits with one line and a status where it cannot; see `say`.
     """
-    modules.begin()
     ours = args is None
     try:
         return launch.run(parse(experiment, sys.argv[1:] if args is None else args))

@@ -7,7 +7,6 @@ import shlex
 
 from rlws.analysis.comparison.sides import make_sides, scores
 from rlws.analysis.results import SCORE
-from rlws.commands.arguments import add_trust
 from rlws.settings import SettingError
 
 EPILOG = """A and B are folders of runs or sweeps: `rlws compare A B`. Of several for each side,
@@ -20,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
     parser.epilog = EPILOG
     parser.add_argument("directories", nargs="+", metavar="DIR", help="A and B; see below")
-    add_trust(parser)
     parser.add_argument("--against", nargs="+", metavar="DIR", help="all of B")
     parser.add_argument("--metric", default=SCORE, help=f"entry of summary.json; {SCORE}")
     parser.add_argument(

@@ -8,8 +8,9 @@ import numpy as np
 from rlws.analysis.statistics import interquartile_mean, interval
 from rlws.commands.arguments import add_policy, policy_of
 from rlws.numerics.cache import enable_cache
+from rlws.settings import SettingError
 from rlws.tracking.files import write_json
-from rlws.trainers.evaluation import evaluator
+from rlws.trainers.evaluation import MAX_STEPS, evaluator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +25,19 @@ def run(args: argparse.Namespace) -> None:
     policy = policy_of(args)
     seed = policy.experiment.seed if args.seed is None else args.seed
     play = evaluator(policy.agent, policy.experiment.environment, args.episodes)
-    returns, lengths = play(policy.params, seed)
+    played, lengths = play(policy.params, seed)
+    returns = played[np.isfinite(played)]
+    if cut := len(played) - len(returns):
+        text = f"{cut} of {len(played)} episodes had not ended after {MAX_STEPS:,} steps"
+        print(f"warning: {text} and have no return", file=sys.stderr)
+    if not len(returns):
+        raise SettingError(f"an episode must end to have a return; {text}; give a time limit")
     middle, (low, high) = float(interquartile_mean(returns)), interval(np.asarray(returns))
     step = policy.checkpoint.facts["step"]
     found = {
         "step": step,
-        "episodes": args.episodes,
+        "episodes": len(returns),
+        "unfinished": cut,
         "seed": seed,
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
@@ -42,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     }
     print(
         f"step {step:,}: return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
-        f"IQM {middle:.1f} [{low:.1f}, {high:.1f}], over {args.episodes} episodes "
+        f"IQM {middle:.1f} [{low:.1f}, {high:.1f}], over {len(returns)} episodes "
         f"({found['return_min']:.1f} to {found['return_max']:.1f}), "
         f"length {found['length_mean']:.0f}"
     )

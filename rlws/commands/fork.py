@@ -12,12 +12,12 @@ from rlws.commands.flags import parse
 from rlws.numerics import checkpoint
 from rlws.runs import launch
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_settings, experiment_of
+from rlws.runs.folders import experiment_of
 from rlws.runs.policy import made
 from rlws.runs.sweep import members
 from rlws.settings import SettingError, describe
 from rlws.tracking.files import write_json
-from rlws.trainers import core
+from rlws.trainers import initial
 
 PASSES_ON = True  # flags that are the experiment's
 
@@ -40,7 +40,6 @@ def run(args: argparse.Namespace) -> None:
     found = checkpoint_of(args)
     if (count := found.facts.get("members", 1)) > 1:
         raise SettingError(f"{args.directory} holds {count} runs; name one of the folders in it")
-    check_settings(describe(parent), found)  # what is new is said when it goes on
     directory = path.with_name(f"{path.name}-{args.name}")
     if directory.exists():
         raise SettingError(
@@ -89,6 +88,6 @@ def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint
         raise SettingError("a fork must be one run, got several; fork once for each value")
     agent, spec = made(variant)
     count = variant.trainer.columns
-    like = jax.eval_shape(lambda: core.init(agent, spec, variant.seed, count))
+    like = jax.eval_shape(lambda: initial.init(agent, spec, variant.seed, count))
     place = "run/state" if checkpoint.below(found.arrays, "run") else "state"
     checkpoint.restore(like, found.arrays, place)

@@ -7,7 +7,6 @@ import sys
 
 import jax
 
-from rlws.commands.arguments import add_trust
 from rlws.numerics.nans import first_infinity, first_nan
 from rlws.runs import capsule
 
@@ -15,7 +14,6 @@ from rlws.runs import capsule
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
     parser.add_argument("capsule", type=pathlib.Path, help="results/EXPERIMENT/RUN/capsule")
-    add_trust(parser)
     parser.add_argument(
         "--eager",
         action="store_true",

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 
-from rlws.commands.arguments import add_trust
 from rlws.commands.flags import parse
 from rlws.runs import launch
 from rlws.runs.folders import experiment_of
@@ -15,7 +14,6 @@ PASSES_ON = True  # flags that are the experiment's
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
     parser.add_argument("directory", help="results/EXPERIMENT/RUN")
-    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,12 +1,12 @@
 """What a command is about, by name: a module, or a class in one, or in a file."""
 
+import importlib
 import inspect
-import os
 import pathlib
 from types import ModuleType
 from typing import Any
 
-from rlws import modules
+from rlws import sources
 from rlws.agent import AgentConfig
 from rlws.commands.flags import BACKBONES
 from rlws.runs.sweep import parse_value
@@ -37,24 +37,16 @@ def agent_config(target: str, settings: list[str]) -> AgentConfig:
     return change(config, changes)
 
 
-def _loaded(name: str, path: pathlib.Path) -> ModuleType:
-    try:
-        return modules.load(name, path)
-    except modules.Untrusted as error:
-        raise SettingError(f"{error}; rename it") from None
-
-
 def load_module(place: str) -> ModuleType:
-    """Returns a module by its name, or from its file; also one that lies in the current folder."""
-    modules.look_in(os.getcwd())
+    """Returns a module by its name, or from its file."""
     if place.endswith(".py"):
         path = pathlib.Path(place)
         if not path.is_file():
             raise SettingError(f"{place}: there is no such file")
-        return _loaded(path.stem, path)
+        return sources.load(str(path))
     try:
-        return modules.load(place)
-    except ImportError as error:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
         raise SettingError(f"{place}: {error}; name a module such as agents_zoo.ppo") from None
 
 

@@ -14,7 +14,7 @@ from rlws.agent import Agent
 from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
-from rlws.trainers import core
+from rlws.trainers import initial
 from rlws.types import EnvironmentSpec
 
 LEGAL = Question("actor: legal", "actions are what the environment takes")
@@ -78,7 +78,7 @@ def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
 
     `spec` is that of observations {"action_mask": [2], "state": [n]}.
     """
-    params = compilation.jit(lambda: agent.learner.init(core.seed_key()).params)()
+    params = compilation.jit(lambda: agent.learner.init(initial.seed_key()).params)()
     state = np.ones(spec.observations["state"].shape, np.float32)
     keys, wrong = jax.random.split(jax.random.key(0), 512), 0
     for actor in (agent.actor, agent.evaluator):

@@ -22,9 +22,9 @@ from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
 from rlws.diagnose.value_estimates import has_values
-from rlws.settings import SettingError, change
+from rlws.settings import SettingError, change, choose
 from rlws.tracking.stderr import line_of
-from rlws.trainers import core
+from rlws.trainers import initial
 from rlws.trainers.tracebacks import place_of
 from rlws.types import EnvironmentSpec
 
@@ -91,6 +91,10 @@ def diagnose(
         checks += _check_parts(config, spec, asked, gamma, bool(no_mask))
     agent = config.make(spec)
     wanted = lambda check: not only or check.name.startswith(only)
+    known = [*PARTS, *(probe.name for probe in PROBES)]
+    for text in only:
+        if not any(x.startswith(text) or text.startswith(x) for x in known):
+            choose("only: check", text, known)
     probes = [probe for probe in PROBES if wanted(probe)]
     reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
     why_not = lambda probe: reasons["values" if probe.values else probe.needs]
@@ -110,7 +114,9 @@ def diagnose(
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
-    return Report(name, [*filter(wanted, checks)], time.perf_counter() - began)
+    if not (checks := [*filter(wanted, checks)]):
+        raise SettingError(f"only must name a check, got {', '.join(only)}; adder, P6, ...")
+    return Report(name, checks, time.perf_counter() - began)
 
 
 def is_continuous(config: AgentConfig, actions: str = "") -> bool:
@@ -131,7 +137,7 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
 def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
     """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
     try:
-        jax.eval_shape(lambda: core.init(agent, spec, 0, NUM_ENVS))
+        jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
     except SettingError:  # which says what to do
         raise
     except Exception as error:
@@ -189,8 +195,8 @@ def _no_mask(config: AgentConfig) -> str:
     spec = Tabular(make_table(), masked=True).spec()
     try:
         agent = config.make(spec)
-        params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
-        core.example_row(agent, spec, params)
+        params = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
+        initial.example_row(agent, spec, params)
     except Exception as error:  # whatever a network makes of a dict
         return f"takes no action mask: {line_of(error)}"
     return ""

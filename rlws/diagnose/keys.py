@@ -9,7 +9,7 @@ import numpy as np
 
 from rlws.diagnose.check import Check, Question, locate
 from rlws.diagnose.subject import Subject
-from rlws.trainers import core
+from rlws.trainers import core, initial
 
 ADVICE = "split the key: what is drawn twice from one key is not independent"
 SEEDS = Question("learner: seeds", "each seed begins with parameters of its own", "different ones")
@@ -21,7 +21,7 @@ def check_keys(subject: Subject) -> Iterator[Check]:
     batch = jax.tree.map(jnp.asarray, subject.batches[0])
     zero = jnp.float32(0), jnp.float32(1), subject.spec.zero_observation()
     timestep = jax.tree.map(lambda x: x[None], dm_env.TimeStep(jnp.int32(0), *zero))
-    carried = core.initial_actor_state(agent.actor, 1)
+    carried = initial.initial_actor_state(agent.actor, 1)
     params, key = state.learner.params, jax.random.key(0)
     act = lambda raw: core.act(agent.actor, params, raw, jnp.int32(0), timestep, carried)
     learn = lambda key: agent.learner.learn(state.learner, batch, key)

@@ -13,8 +13,9 @@ from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import Table, Tabular, make_table
 from rlws.trainers import evaluation
+from rlws.trainers.device_run import Budget
 from rlws.trainers.population import AXIS
-from rlws.trainers.program import Budget, Program
+from rlws.trainers.program import Program
 
 SEEDS = 10
 NUM_ENVS = 2

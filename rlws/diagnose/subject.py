@@ -14,7 +14,7 @@ from dm_env import StepType
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import compilation
 from rlws.diagnose.tabular import FEATURES
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params, Row, Trajectory
 
 NUM_ENVS = 2
@@ -83,7 +83,7 @@ class Subject:
     @cached_property
     def init(self) -> Callable[[int], core.State]:
         """Returns the state before the first step, of a seed."""
-        return compilation.jit(lambda seed: core.init(self.agent, self.spec, seed, NUM_ENVS))
+        return compilation.jit(lambda seed: initial.init(self.agent, self.spec, seed, NUM_ENVS))
 
     @cached_property
     def state(self) -> core.State:
@@ -116,7 +116,7 @@ class Subject:
             action, state, extras = core.act(actor, params, key, row, now, state)
             return state, Row(now, action, extras)
 
-        start = core.initial_actor_state(actor, NUM_ENVS)
+        start = initial.initial_actor_state(actor, NUM_ENVS)
         inputs = jnp.arange(ROWS), head
         act = compilation.jit(lambda params: jax.lax.scan(partial(step, params), start, inputs)[1])
         add, sample = compilation.jit(adder.add), compilation.jit(adder.sample)

@@ -8,6 +8,7 @@ import dm_env
 import jax
 import numpy as np
 
+from rlws.environments.checks import check_device
 from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.numerics import streams
@@ -81,6 +82,7 @@ def _jitted(environment: JaxEnvironment) -> tuple[Callable, Callable]:
 
 
 def _jit(environment: JaxEnvironment) -> tuple[Callable, Callable]:
+    check_device(environment)
     return jax.jit(environment.reset), jax.jit(environment.step)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import dm_env
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlws.environments import rules
@@ -35,7 +36,7 @@ def check_first(spec: EnvironmentSpec, timestep: dm_env.TimeStep, who: str) -> N
         )
     check_timestep(spec, timestep, who)
     batch = jax.tree.map(lambda x: np.asarray(x)[None, None], filled(timestep))
-    check_rules(rules.of_timesteps(batch), lambda t, i: who)
+    check_rules(rules.of_timesteps(spec, batch), lambda t, i: who)
 
 
 def filled(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
@@ -70,10 +71,75 @@ def check_timestep(spec: EnvironmentSpec, timestep: Any, who: str) -> None:
             raise EnvironmentFault(
                 f"{who}: {name} must be a number, None only on FIRST, got {found!r}"
             )
-    if wrong := rules.unlike(spec.observations, jax.tree.map(np.asarray, timestep.observation)):
+    check_observations(spec, timestep.observation, who)
+
+
+def check_observations(
+    spec: EnvironmentSpec, observation: Any, who: str = "one of the environments", axes: int = 0
+) -> None:
+    """Checks an observation as it came, or several with `axes` more axes in front.
+
+    Raises:
+      EnvironmentFault: see `check_timestep`.
+    """
+    known = lambda x: x if hasattr(x, "dtype") else np.asarray(x)
+    arrays = jax.tree.map(known, observation)
+    if wrong := rules.unlike(spec.observations, arrays, axes):
         raise EnvironmentFault(
             f"{who}: observation{wrong}; mend the environment or its observation_spec"
         )
+
+
+def check_device(environment: Any) -> None:
+    """Checks, before anything is compiled, what the functions of a JaxEnvironment return.
+
+    Raises:
+      EnvironmentFault: a timestep is not of arrays of the types that it must have, an observation
+        is unlike its spec, or a step turns the state into one of other shapes or types.
+    """
+    who, spec = type(environment).__name__, environment.spec()
+    action = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), spec.actions)
+    begun = _traced(f"{who}.reset", spec, environment.reset, jax.random.key_data(jax.random.key(0)))
+    stepped = _traced(f"{who}.step", spec, environment.step, begun, action)
+    if jax.tree.structure(begun) != jax.tree.structure(stepped):
+        raise EnvironmentFault(
+            f"{who}.step must return a state of the structure it got, {jax.tree.structure(begun)}, "
+            f"got {jax.tree.structure(stepped)}"
+        )
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(begun), jax.tree.leaves(stepped), strict=True
+    ):
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            raise EnvironmentFault(
+                f"{who}.step: state{jax.tree_util.keystr(path)} must stay "
+                f"{x.dtype}{list(x.shape)}, as reset returns it, got {y.dtype}{list(y.shape)}"
+            )
+
+
+def _traced(who: str, spec: EnvironmentSpec, function: Callable, *args: Any) -> Any:
+    """Returns the shapes of the state a function returns, once it and the timestep are checked."""
+    found: list[Any] = []
+
+    def told(*args):
+        found.append(function(*args))
+        return jax.tree.map(jnp.asarray, found[0])
+
+    with named(who, "when it is traced"):
+        shapes = jax.eval_shape(told, *args)
+    if not (isinstance(shapes, tuple) and len(shapes) == 2):
+        raise EnvironmentFault(f"{who} must return (state, timestep), got {found[0]!r}")
+    state, timestep = shapes
+    if not isinstance(timestep, dm_env.TimeStep):
+        raise EnvironmentFault(f"{who} must return a dm_env.TimeStep, got {timestep!r}")
+    for name, kind in {"step_type": "int32", "reward": "float32", "discount": "float32"}.items():
+        came, x = getattr(found[0][1], name), getattr(timestep, name)
+        if not hasattr(came, "dtype") or (x.shape, x.dtype) != ((), kind):
+            raise EnvironmentFault(
+                f"{who}: {name} must be an array {kind}[], got {came!r}; the functions `first` and "
+                "`following` of rlws.environments.jax_environment make timesteps"
+            )
+    check_observations(spec, timestep.observation, who)
+    return state
 
 
 def check_rules(found: list[rules.Rule], who: Callable[[int, int], str]) -> None:

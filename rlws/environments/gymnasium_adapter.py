@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from rlws.environments import gymnasium_spaces as spaces
+from rlws.environments.checks import EnvironmentFault
 from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.names import unknown
 from rlws.numerics import streams
@@ -61,14 +62,22 @@ class GymEnvironment(HostEnvironment):
 
     def begin(self) -> Observation:
         counters = streams.Stream.ENVIRONMENT, self._index, self.episode
-        observation, _ = self._env_reset(seed=streams.host_seed(self._seed, *counters))
-        return self._observe(observation)
+        found = self._env_reset(seed=streams.host_seed(self._seed, *counters))
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+            raise _unlike("reset", "(observation, info)", found)
+        return self._observe(found[0])
 
     def advance(self, action: Action) -> dm_env.TimeStep:
-        observation, reward, terminated, truncated, _ = self._env_step(self._act(action))
+        found = self._env_step(self._act(action))
+        try:
+            observation, reward, terminated, truncated, _ = found
+        except (TypeError, ValueError):
+            raise _unlike(
+                "step", "(observation, reward, terminated, truncated, info)", found
+            ) from None
         step_type = _LAST if terminated or truncated else _MID
         discount = 0.0 if terminated else 1.0
-        return _timestep((step_type, float(reward), discount, self._observe(observation)))
+        return _timestep((step_type, _number(reward), discount, self._observe(observation)))
 
     def render(self) -> np.ndarray:
         """Returns a picture of the environment, uint8 [height, width, 3].
@@ -87,6 +96,22 @@ class GymEnvironment(HostEnvironment):
         self._env.close()
 
 
+def _number(reward: Any) -> Any:
+    """Returns a reward as a float, or as it came where it is none, for others to say so."""
+    if type(reward) is float:
+        return reward
+    x = np.asarray(reward)
+    return float(x) if x.shape == () and x.dtype.kind in "biuf" else reward
+
+
+def _unlike(method: str, wanted: str, found: Any) -> EnvironmentFault:
+    what = f"a tuple of {len(found)}" if isinstance(found, tuple) else f"{type(found).__name__}"
+    return EnvironmentFault(
+        f"{method} must return {wanted}, as gymnasium's do, got {what}; mend it, or wrap one of "
+        "the older gym in shimmy's GymV21CompatibilityV0"
+    )
+
+
 def names() -> list[str]:
     """Returns the names `rlws.environments.make` knows gymnasium's registered ids by."""
     return [f"gym:{identity}" for identity in gymnasium.registry]
@@ -95,6 +120,11 @@ def names() -> list[str]:
 def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:
     if limit is not None and limit < 1:
         raise SettingError(f"max_episode_steps must be at least 1, got {limit}; None keeps it")
+    if not isinstance(id_or_env, str | gymnasium.Env):
+        raise SettingError(
+            f"an environment must be an id or a gymnasium.Env, got {id_or_env!r}; one of the older "
+            "gym is made one by shimmy's GymV21CompatibilityV0"
+        )
     if isinstance(id_or_env, gymnasium.Env):
         return gymnasium.wrappers.TimeLimit(id_or_env, limit) if limit else id_or_env
     mode = {"render_mode": "rgb_array"} if render else {}

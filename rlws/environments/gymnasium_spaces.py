@@ -1,14 +1,15 @@
 """Gymnasium spaces as dm_env specs, and the conversion of values between the two."""
 
-import operator
 from collections.abc import Callable
 from functools import partial
+from operator import index
 from typing import Any
 
 import numpy as np
 from dm_env import specs
 from gymnasium import spaces
 
+from rlws.environments import rules
 from rlws.settings import SettingError
 
 
@@ -50,8 +51,8 @@ def from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
     """
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return lambda value: np.int32(value - start)
-    return _by_parts(space, from_gymnasium)
+        return lambda value: _as(np.dtype(np.int32), value - start)
+    return _by_parts(space, from_gymnasium, lambda part: partial(_as, part.dtype))
 
 
 def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], Any]:
@@ -61,19 +62,27 @@ def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], An
     """
     if isinstance(space, spaces.Discrete):
         start, dtype = int(space.start), space.dtype
-        # A Python int is what gymnasium checks fastest. Unlike `int`, `index` rejects a float, and
-        # so does "same_kind".
         several = lambda values: np.asarray(values).astype(dtype, casting="same_kind", copy=False)
-        cast: Callable = several if batch else operator.index
+        # As its own `sample`. Unlike the type, `index` rejects a float, and so does "same_kind".
+        one = lambda value: dtype.type(index(value))
+        cast: Callable = several if batch else one
         return (lambda value: start + cast(value)) if start else cast
-    return _by_parts(space, partial(to_gymnasium, batch=batch))
+    # A copy, as an environment may change what it is given.
+    leaf = lambda part: partial(np.array, dtype=part.dtype)
+    return _by_parts(space, partial(to_gymnasium, batch=batch), leaf)
 
 
-def _by_parts(space: spaces.Space, convert: Callable) -> Callable[[Any], Any]:
+def _as(dtype: np.dtype, value: Any) -> np.ndarray:
+    """Returns the array of a type, or as it came where that would make other numbers of it."""
+    x = np.asarray(value)
+    return x.astype(dtype) if x.dtype != dtype and rules.holds(dtype, x) else x
+
+
+def _by_parts(space: spaces.Space, convert: Callable, leaf: Callable) -> Callable[[Any], Any]:
     if isinstance(space, spaces.Dict):
         parts = {key: convert(part) for key, part in space.items()}
         return lambda value: {key: part(value[key]) for key, part in parts.items()}
     if isinstance(space, spaces.Tuple):
         items = tuple(map(convert, space))
         return lambda value: tuple(item(v) for item, v in zip(items, value, strict=True))
-    return partial(np.asarray, dtype=space.dtype)
+    return leaf(space)

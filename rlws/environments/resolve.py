@@ -1,5 +1,6 @@
 """What a run calls its environment (a name, an object, a function), as what its trainer needs."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import dm_env
 
 from rlws.environments.adapters import to_dm_env
 from rlws.environments.jax_environment import JaxEnvironment
-from rlws.environments.registry import Environment, make
+from rlws.environments.registry import Environment, make, registered
 from rlws.settings import SettingError
 
 Source = str | JaxEnvironment | Callable[[int, int], Environment]  # the function: of seed and index
@@ -56,5 +57,17 @@ def device(source: Source) -> JaxEnvironment:
 def is_jax(source: Source) -> bool:
     """Returns whether the environment can run on the device."""
     if isinstance(source, str):
-        source = "" if source.startswith(("gym:", "dm:")) else make(source)
+        return _is_jax(source, registered().get(source))
     return isinstance(source, JaxEnvironment)
+
+
+@functools.cache
+def _is_jax(name: str, factory: Any) -> bool:
+    # Once, and closed: there may be one of it at a time only.
+    if name.startswith(("gym:", "dm:")):
+        return False
+    found: Any = make(name)
+    if isinstance(found, JaxEnvironment):
+        return True
+    found.close()
+    return False

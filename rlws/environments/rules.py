@@ -11,6 +11,8 @@ import numpy as np
 import tree
 from dm_env import specs
 
+from rlws.types import EnvironmentSpec
+
 FIRST, LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 
 
@@ -25,12 +27,12 @@ class Rule(NamedTuple):
 
 
 def rules(
-    spec: Any, action: Any, step_type: Any, after: dm_env.TimeStep, xp: Any = np
+    spec: EnvironmentSpec, action: Any, step_type: Any, after: dm_env.TimeStep, xp: Any = np
 ) -> list[Rule]:
     """Returns the rules for steps [T, B]; of a step, the earlier rule is the cause of the later.
 
     Args:
-      spec: of an action, maybe nested.
+      spec: of the environment.
       action: what the policy chose, leaves [T, B, ...].
       step_type: of the timesteps in which it did, [T, B].
       after: the timesteps that this led to, leaves [T, B, ...].
@@ -40,7 +42,7 @@ def rules(
     broken = (restarted != ended) | (after.step_type < 0) | (after.step_type > LAST)
     must = "FIRST (0) after a LAST (2) and only there, else MID (1) or LAST"
     order = Rule("step_type", must, after.step_type, broken)
-    return [*of_actions(spec, action, xp), order, *of_timesteps(after, xp)]
+    return [*of_actions(spec.actions, action, xp), order, *of_timesteps(spec, after, xp)]
 
 
 def of_actions(spec: Any, action: Any, xp: Any = np) -> list[Rule]:
@@ -49,26 +51,44 @@ def of_actions(spec: Any, action: Any, xp: Any = np) -> list[Rule]:
     leaves = zip(jax.tree.leaves_with_path(spec), jax.tree.leaves(action), strict=True)
     for (path, leaf), x in leaves:
         name = f"action{jax.tree_util.keystr(path)}"
-        bounded = isinstance(leaf, specs.BoundedArray)
         if _floating(x):
+            bounded = isinstance(leaf, specs.BoundedArray)
             broken = xp.isnan(x) if bounded else ~xp.isfinite(x)
             found.append(Rule(name, "finite", x, broken, "policy"))
-        elif bounded and x.dtype != bool:
-            low, high = leaf.minimum, leaf.maximum
-            must = f"within [{low}, {high}]"
-            found.append(Rule(name, must, x, (x < low) | (x > high), "policy"))
+        else:
+            found += [rule._replace(whose="policy") for rule in _counted(name, leaf, x)]
     return found
 
 
-def of_timesteps(timestep: dm_env.TimeStep, xp: Any = np) -> list[Rule]:
-    """Returns the rules for the numbers in timesteps, leaves [T, B, ...]."""
-    discount = timestep.discount
+def of_timesteps(spec: EnvironmentSpec, timestep: dm_env.TimeStep, xp: Any = np) -> list[Rule]:
+    """Returns the rules for the numbers in timesteps, leaves [T, B, ...].
+
+    Whole numbers must be within the bounds of their spec; real ones may be beyond, as those of many
+    environments are.
+    """
+    discount, reward = timestep.discount, timestep.reward
     within = (discount >= 0) & (discount <= 1)
-    leaves = jax.tree.leaves_with_path(timestep.observation)
-    named = [("reward", timestep.reward)]
-    named += [(f"observation{jax.tree_util.keystr(path)}", x) for path, x in leaves]
-    finite = [Rule(name, "finite", x, ~xp.isfinite(x)) for name, x in named if _floating(x)]
-    return [Rule("discount", "within [0, 1]", discount, ~within), *finite]
+    found = [Rule("discount", "within [0, 1]", discount, ~within)]
+    found.append(Rule("reward", "finite", reward, ~xp.isfinite(reward)))
+    leaves = jax.tree.leaves_with_path(spec.observations)
+    for (path, leaf), x in zip(leaves, jax.tree.leaves(timestep.observation), strict=True):
+        name = f"observation{jax.tree_util.keystr(path)}"
+        if _floating(x):
+            found.append(Rule(name, "finite", x, ~xp.isfinite(x)))
+        else:
+            found += _counted(name, leaf, x)
+    return found
+
+
+def _counted(name: str, spec: specs.Array, x: Any) -> list[Rule]:
+    """Returns the rule for whole numbers, where they may be beyond the bounds of their spec."""
+    if not isinstance(spec, specs.BoundedArray) or x.dtype.kind not in "iu":
+        return []
+    low, high, held = spec.minimum, spec.maximum, np.iinfo(x.dtype)
+    if (low <= held.min).all() and (high >= held.max).all():
+        return []
+    beyond = (x < np.broadcast_to(low, x.shape)) | (x > np.broadcast_to(high, x.shape))
+    return [Rule(name, f"within [{low}, {high}]", x, beyond)]
 
 
 def _floating(x: Any) -> bool:
@@ -96,15 +116,21 @@ def unlike(spec: Any, nest: Any, axes: int = 0) -> str | None:
 
 
 def _unlike(spec: specs.Array, x: Any, axes: int) -> str | None:
-    shape = x.shape[axes:]
-    if shape != spec.shape or not np.can_cast(x.dtype, spec.dtype, "same_kind"):
+    shape, whole = x.shape[axes:], x.dtype.kind in "iu" and spec.dtype.kind in "iu"
+    if shape != spec.shape or not (whole or np.can_cast(x.dtype, spec.dtype, "same_kind")):
         wanted = f"{spec.dtype}{list(spec.shape)}"
         return f" must be {wanted}, as the spec says, got {x.dtype}{list(shape)}"
-    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
-        held = jax.dtypes.canonicalize_dtype(spec.dtype)
-        if not np.array_equal(x.astype(held), x):
-            return f" must fit into {held}, got {x}"
+    held = jax.dtypes.canonicalize_dtype(spec.dtype)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iu" and not holds(held, x):
+        return f" must fit into {held}, got {x}"
     return None
+
+
+def holds(dtype: Any, x: np.ndarray) -> bool:
+    """Returns whether numbers can be of another type without becoming others, but for rounding."""
+    if x.dtype.kind in "iu":
+        return np.array_equal(x.astype(dtype), x)
+    return np.can_cast(x.dtype, dtype, "same_kind")
 
 
 def _keys(nest: Any) -> str:

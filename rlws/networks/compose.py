@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,6 +124,11 @@ def compose(
       SettingError: a head or a mask does not fit the environment's actions; both shapes are named.
     """
     masks.check(spec)
+    if not sum(math.prod(x.shape) for x in jax.tree.leaves(spec.observations)):
+        raise SettingError(
+            f"an observation must hold a number at least, got {spec.observations}; show the agent "
+            "something, such as a constant"
+        )
     Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
     branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}
     scopes = tuple(dict.fromkeys(branches.values()))

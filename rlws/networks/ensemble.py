@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.networks.compose import Network, compose
-from rlws.networks.heads import Value
+from rlws.networks.heads import Value, bounds
 from rlws.types import Array, EnvironmentSpec, Observation
 
 
@@ -27,6 +27,15 @@ def ensemble(network: Network, size: int) -> Network:
 
 
 def critics(spec: EnvironmentSpec, backbone: Callable[[Observation], Array], size: int) -> Network:
-    """Returns `size` critics as one network: values [..., size] of pairs (observation, action)."""
+    """Returns `size` critics as one network: values [..., size] of pairs (observation, action).
+
+    They see actions in [-1, 1], where those of the environment have bounds.
+    """
+    centre, half_range = bounds(spec.actions, finite=False)
+
+    def seen(pair):
+        observation, action = pair
+        return backbone((observation, (action - centre) / half_range))
+
     pairs = spec._replace(observations=(spec.observations, spec.actions))
-    return ensemble(compose(pairs, backbone, value=Value()), size)
+    return ensemble(compose(pairs, seen, value=Value()), size)

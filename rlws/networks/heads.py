@@ -99,7 +99,8 @@ def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
       SettingError: actions are not a vector of real numbers, or must have bounds and have none.
     """
     vector = isinstance(actions, specs.Array) and not isinstance(actions, specs.DiscreteArray)
-    if not vector or len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating):
+    wrong = not vector or len(actions.shape) != 1 or not actions.shape[0]
+    if wrong or not np.issubdtype(actions.dtype, np.floating):
         raise SettingError(
             f"this policy needs actions that are a vector of real numbers, got {actions}; choose "
             "an environment with continuous actions, such as gym:Pendulum-v1, or another agent"
@@ -107,14 +108,16 @@ def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
     infinite = np.full(actions.shape, np.inf)
     low = np.broadcast_to(getattr(actions, "minimum", -infinite), actions.shape)
     high = np.broadcast_to(getattr(actions, "maximum", infinite), actions.shape)
-    bounded = np.isfinite(low) & np.isfinite(high)
+    most = np.finfo(np.float32).max  # as the word of some for infinity
+    bounded = (low > -most) & (high < most)
     if finite and not bounded.all():
         raise SettingError(
             f"this policy needs actions with finite bounds, got {actions}; wrap the environment in "
             "one that scales actions to [-1, 1]"
         )
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-    return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+    half_range = np.where(high > low, (high - low) / 2, 1.0)  # of one value, whatever is clipped
+    return ((low + high) / 2).astype(np.float32), half_range.astype(np.float32)
 
 
 def uniform(actions: specs.BoundedArray, key: Key) -> Array:

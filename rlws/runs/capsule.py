@@ -16,13 +16,12 @@ from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import defined
 from rlws.runs.health import NonFiniteError, halted_text
 from rlws.runs.policy import made
 from rlws.settings import SettingError, describe, revive
 from rlws.tracking.progress import short
 from rlws.tracking.stderr import tell
-from rlws.trainers import Member, Progress, Snapshot, core
+from rlws.trainers import Member, Progress, Snapshot, core, initial, totals
 from rlws.types import Key, Metrics, Trajectory
 
 NAME = "capsule"
@@ -116,7 +115,7 @@ def not_finite(update: Update) -> Iterator[str]:
     yield from _bad("batch", update.batch)
     yield from _bad("parameters", update.learner.params)
     learner, metrics = jax.jit(update.agent.learner.learn)(*update[1:])
-    decisive = core.decisive(metrics)
+    decisive = totals.decisive(metrics)
     yield from _bad("metrics", decisive)
     yield from _bad("metrics", {k: v for k, v in metrics.items() if k not in decisive})
     yield from _bad("updated parameters", learner.params)
@@ -134,11 +133,10 @@ def _bad(name: str, tree: Any) -> Iterator[str]:
 
 
 def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
-    with defined(facts["experiment"]):
-        experiment = revive(facts["experiment"], "config.json")
+    experiment = revive(facts["experiment"], "config.json")
     seed = experiment.seed
     agent, spec = made(experiment)
-    like = jax.eval_shape(lambda: core.init(agent, spec, seed, experiment.trainer.columns))
+    like = jax.eval_shape(lambda: initial.init(agent, spec, seed, experiment.trainer.columns))
     state = checkpoint.restore(like, arrays, "state")
     state = jax.tree.map(jax.numpy.asarray, state)
     learn_key = streams.key(seed, Stream.LEARN)
@@ -148,7 +146,7 @@ def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
         key = core.update_key(learn_key, learner)
         before = learner, adder
         learner, adder, metrics, priority = take(learner, adder, key)
-        if not all(np.isfinite(x) for x in core.decisive(metrics).values()):
+        if not all(np.isfinite(x) for x in totals.decisive(metrics).values()):
             break
         if priority is not None:
             adder = agent.adder.feedback(adder, priority)

@@ -17,7 +17,6 @@ from rlws.settings import SettingError
 from rlws.tracking.stderr import warn
 from rlws.trainers import Snapshot
 
-LOCK = ".lock"
 SECONDS = 60.0  # between checkpoints
 SHARE = 0.01  # of the time that saving may take
 
@@ -40,7 +39,7 @@ class Checkpointer:
           CheckpointError: it has checkpoints, and none is whole.
         """
         self.directory, self._settings, self._facts = directory, settings, dict(facts)
-        self._lock = _lock(directory)
+        self._lock, self._place = _lock(directory), directory.stat()
         try:
             self.saved = checkpoint.newest(self.folder, warn)  # None: there never was one
         except BaseException:
@@ -95,8 +94,8 @@ class Checkpointer:
         Raises:
           StorageError: it could not be written, and the settings say to stop then.
         """
-        began = time.monotonic()
         self._check_there()
+        began = time.monotonic()
         every = {
             **self._facts,
             **facts,
@@ -121,11 +120,15 @@ class Checkpointer:
         self._cost = self._time - began
 
     def _check_there(self) -> None:
-        """Raises a StorageError if the folder was removed or moved, which nobody made again."""
-        path = self.directory / LOCK
-        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(self._lock.fileno())):
-            text = "the folder of the run, or the .lock in it, was removed or moved"
-            raise checkpoint.StorageError(errno.ENOENT, text, str(self.directory))
+        # Made anew, it would hold a checkpoint and nothing that says of what.
+        try:
+            if os.path.samestat(self._place, self.directory.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        raise checkpoint.StorageError(
+            errno.ENOENT, "it was removed or moved while the run went on", str(self.directory)
+        )
 
     def close(self) -> None:
         """Lets others have the folder."""
@@ -164,11 +167,7 @@ def _sync_records(directory: pathlib.Path) -> None:
 def _lock(directory: pathlib.Path) -> TextIO:
     # The kernel's lock, not the file, is what counts: it is gone when the process is.
     try:
-        # Of a link, which may have come with the folder, what it leads to would be emptied.
-        handle = os.open(
-            directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666
-        )
-        file = open(handle, "a+", encoding="utf-8")  # noqa: SIM115
+        file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise checkpoint.StorageError(error.errno, error.strerror, error.filename) from error
     try:
@@ -187,5 +186,5 @@ def _lock(directory: pathlib.Path) -> TextIO:
     except OSError as error:  # also of file systems without locks
         with contextlib.suppress(OSError):
             file.close()
-        raise checkpoint.StorageError(error.errno, error.strerror, str(directory / LOCK)) from error
+        raise checkpoint.StorageError(error.errno, error.strerror, file.name) from error
     return file

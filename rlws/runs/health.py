@@ -38,7 +38,8 @@ WARNINGS = {
     "raise value_cost, or bring rewards to about 1",
     "padding": "{weight_0_fraction:.0%} of each batch has weight 0 and teaches nothing, in {rows} "
     "rows; lower max_episode_length to what episodes need",
-    "still": "parameters did not change although the learner ran; is the learning rate 0?",
+    "still": "parameters did not change although the learner ran; is the learning rate 0, or "
+    "annealed to it?",
 }
 
 
@@ -111,7 +112,7 @@ class Health:
             "dropped": now["dropped_fraction"] > 0.3,
             "value": self._lasts(row, "explained_variance", lambda x: x < 0.0),
             "padding": self._lasts(row, "weight_0_fraction", lambda x: x > 0.9),
-            "still": now["update_norm"] == 0.0,
+            "still": now["update_norm"] == 0.0 != now["gradient_norm"],
         }
         new = [name for name, bad in noticed.items() if bad and name not in self.given]
         self.given += new

@@ -8,16 +8,16 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import environments, modules
+from rlws import environments, sources
 from rlws.agent import Agent
-from rlws.environments import resolve
+from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_settings, experiment_of
-from rlws.settings import SettingError, describe
+from rlws.runs.folders import experiment_of
+from rlws.settings import SettingError
 from rlws.tracking.stderr import warn
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
 
 
@@ -27,21 +27,20 @@ def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = Fal
     Args:
       directory: of the run, or of a member of a sweep.
       at: the newest checkpoint not beyond this step; by default the newest.
-      trust: import what made the run, also where it is not installed and you never ran it here.
+      trust: import what the run is made of, also where that is no installed package.
 
     Raises:
       SettingError: there is no run, or no whole checkpoint of it.
     """
+    if trust:
+        sources.trust()
     path = pathlib.Path(directory)
-    with modules.trusting(trust):
-        experiment = experiment_of(path)
+    experiment = experiment_of(path)
     found = checkpoint.newest(path / "checkpoints", warn, at)
     if found is None:
         raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
-    for text in check_settings(describe(experiment), found):
-        warn(f"{path}: {text}")
     agent, spec = made(experiment)
-    like = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
+    like = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
     params = checkpoint.restore(like, found.arrays, _params_path(found, path))
     return Policy(agent, jax.tree.map(jax.numpy.asarray, params), spec, experiment, found)
 
@@ -95,7 +94,7 @@ class Policy:
 
     def reset(self) -> None:
         """Forgets what a recurrent policy remembers: call it when an episode begins."""
-        self._state = core.initial_actor_state(self.agent.evaluator, 1)
+        self._state = initial.initial_actor_state(self.agent.evaluator, 1)
         # What a policy that is not greedy draws is another in each episode.
         self._episode, self._step = self._episode + (self._step > 0), 0
 
@@ -105,10 +104,11 @@ class Policy:
         Raises:
           SettingError: the observation is not one of the spec's.
         """
-        wanted = self.spec.observations
-        if jax.tree.structure(observation) != jax.tree.structure(wanted):
-            raise SettingError(f"an observation must be nested like {wanted}")
-        one = jax.tree.map_with_path(_one, wanted, observation)
+        wanted, found = self.spec.observations, jax.tree.map(np.asarray, observation)
+        if wrong := rules.unlike(wanted, found):
+            raise SettingError(f"an observation{wrong}; one environment's, without a batch axis")
+        held = lambda spec, x: np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]
+        one = jax.tree.map(held, wanted, found)
         step_type = dm_env.StepType.MID if self._step else dm_env.StepType.FIRST
         ones = np.ones(1, np.float32)
         timestep = dm_env.TimeStep(np.full(1, step_type, np.int32), 0 * ones, ones, one)
@@ -117,13 +117,3 @@ class Policy:
         self._step += 1
         action = jax.tree.map(lambda x: np.asarray(x)[0], action)
         return environments.clip_actions(self.spec.actions, action)
-
-
-def _one(path: tuple, spec: Any, x: Any) -> np.ndarray:
-    """Returns part of an observation as a batch of one."""
-    if np.shape(x) != spec.shape:
-        raise SettingError(
-            f"an observation{jax.tree_util.keystr(path)} must have shape {spec.shape}, got "
-            f"{np.shape(x)}; one environment's, without a batch axis"
-        )
-    return np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]

@@ -90,7 +90,8 @@ class Recorder:
             self._warn(warning)
         period, before = self.experiment.evaluation.period, self._steps
         spent = report.spent
-        if spent or (period and (before is None or report.steps // period > before // period)):
+        now = spent or (period and (before is None or report.steps // period > before // period))
+        if now and self.experiment.evaluation.episodes:
             self._result = self._evaluation(report)
         self._held = row
         if spent or not self.experiment.trainer.evaluates_apart:
@@ -122,21 +123,27 @@ class Recorder:
         experiment, settings = self.experiment, self.experiment.evaluation
         name = repr(describe(experiment.agent))
         if name not in self._evaluators:
-            made = experiment.agent, report.agent, experiment.environment, settings.episodes
-            self._evaluators[name] = experiment.trainer.evaluator(*made)
+            made = experiment.agent, report.agent, experiment.environment
+            how = settings.episodes, settings.num_envs
+            self._evaluators[name] = experiment.trainer.evaluator(*made, *how)
         waiting = self._evaluators[name](report.params, experiment.seed)
 
         def result():
             returns, _ = waiting()
-            found = {
-                "evaluation_return_mean": float(np.mean(returns)),
-                "evaluation_return_std": float(np.std(returns)),
-            }
-            mean, deviation = found.values()
-            self.tracker.note(
-                f"evaluation at {report.steps:,} steps: return {mean:.1f} ± {deviation:.1f} "
-                f"over {settings.episodes} episodes"
-            )
+            ended = returns[np.isfinite(returns)]
+            said, found = f"evaluation at {report.steps:,} steps: ", dict[str, float]()
+            if len(ended):
+                mean, deviation = float(np.mean(ended)), float(np.std(ended))
+                found = {"evaluation_return_mean": mean, "evaluation_return_std": deviation}
+                said += f"return {mean:.1f} ± {deviation:.1f} over {len(ended)} episodes"
+                self.tracker.note(said)
+            if cut := len(returns) - len(ended):
+                found["evaluation_unfinished"] = cut
+                self._warn(
+                    f"{said}{', and' * bool(found)} {cut} had not ended after "
+                    f"{evaluation.MAX_STEPS:,} steps and have no return; give the environment a "
+                    "time limit"
+                )
             if report.spent:
                 self.summary |= found
             return found

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 
 from rlws.types import Array
 
+MOST = 2.0**23
+
 
 class Moments(NamedTuple):
     """Running mean and variance. The mean has a low part, or float32 would lose the variance."""
 
-    number: Array  # of those so far
+    number: Array  # of those so far, at most `MOST`
     mean: Array
     mean_low: Array
     squares: Array  # sum of squared deviations from the mean
@@ -41,7 +43,9 @@ class Moments(NamedTuple):
         mean = high + step
         lost = (high - (mean - (mean - high))) + (step - (mean - high))
         squares = self.squares + squares + shift**2 * (self.number * count / total)
-        return Moments(self.number + count, mean, low + lost, squares)
+        # What a float32 cannot count is forgotten, slowly.
+        kept = jnp.minimum(1.0, MOST / total)
+        return Moments((self.number + count) * kept, mean, low + lost, squares * kept)
 
     def deviation(self) -> Array:
         """Returns the standard deviation, 1 where there is no variance yet."""

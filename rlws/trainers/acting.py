@@ -16,7 +16,7 @@ from rlws.numerics import streams
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
 from rlws.numerics.streams import Stream
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.types import Array, EnvironmentSpec, Params, Row
 
 
@@ -78,14 +78,14 @@ def compile_acting(
       first: the number of environment 0 among those of the run.
       workers: how many processes act in so many environments.
     """
-    params = jax.eval_shape(lambda: agent.learner.init(core.seed_key()).params)
-    row = core.example_row(agent, spec, params)
+    params = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
+    row = initial.example_row(agent, spec, params)
     repeat = lambda x: jax.ShapeDtypeStruct((num_envs, *jnp.shape(x)), x.dtype)
     timestep = jax.tree.map(repeat, row.timestep)
     (params_shapes, params_tree), (shapes, tree) = map(jax.tree.flatten, (params, timestep))
     where = first + np.arange(num_envs), workers
     answer = lambda *args: act(agent, *args, *where)
-    state = core.initial_actor_state(agent.actor, num_envs)
+    state = initial.initial_actor_state(agent.actor, num_envs)
     live = _live(jax.make_jaxpr(answer)(params, jnp.zeros(3, jnp.uint32), timestep, state).jaxpr)
     count = len(params_shapes)
     read_params = Reads(live[:count], params_shapes, params_tree)

@@ -12,19 +12,11 @@ import jax.numpy as jnp
 
 from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
-from rlws.environments.checks import check_actions
 from rlws.learner import LearnerState
 from rlws.numerics import streams
-from rlws.numerics.streams import Stream
+from rlws.trainers.totals import Totals, finite
 from rlws.trainers.tracebacks import stepped_through
-from rlws.types import Action, Array, EnvironmentSpec, Key, Metrics, Params, Row
-
-
-class Totals(NamedTuple):
-    """The learner's metrics since they were last read."""
-
-    metrics: Metrics  # sums over updates
-    updates: Array
+from rlws.types import Action, Array, Key, Metrics, Params
 
 
 class State(NamedTuple):
@@ -34,47 +26,6 @@ class State(NamedTuple):
     adder: Any
     totals: Totals
     halted: Array  # whether an update came to NaN or infinity
-
-
-def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) -> State:
-    """Returns the state of an agent that has seen nothing."""
-    learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
-    row = example_row(agent, spec, learner.params)
-    adder = agent.adder.init(row, num_envs)
-    metrics = lambda *args: update(agent, *args)[2] | agent.adder.metrics(adder)
-    shapes = jax.eval_shape(metrics, learner, adder, seed_key())
-    totals = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
-    return State(learner, adder, Totals(totals, jnp.int32(0)), jnp.bool_(False))
-
-
-def seed_key() -> Key:
-    """Returns some key, where only its type matters."""
-    return streams.draw(jnp.zeros(2, jnp.uint32))
-
-
-def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
-    """Returns a row of one environment, all zeros; of `params` only the shapes matter.
-
-    Raises:
-      AgentFault: its action is of another shape or kind than the environment's.
-    """
-    zero = jnp.float32(0)
-    timestep = dm_env.TimeStep(jnp.int32(0), zero, zero, spec.zero_observation())
-    one = jax.tree.map(lambda x: x[None], timestep)
-    state = initial_actor_state(agent.actor, 1)
-    found = lambda params: act(
-        agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state
-    )
-    action, _, extras = jax.eval_shape(found, params)
-    check_actions(spec.actions, action, axes=1)
-    zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), tree)
-    return Row(timestep, zeros(action), zeros(extras))
-
-
-def initial_actor_state(actor: Actor, num_envs: int) -> Any:
-    """Returns the actor states of `num_envs` environments, leaves [B, ...]."""
-    repeat = lambda x: jnp.broadcast_to(x, (num_envs, *jnp.shape(x)))
-    return jax.tree.map(repeat, actor.initial_state())
 
 
 def act(
@@ -129,11 +80,10 @@ def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State
         if priority is not None:
             adder = agent.adder.feedback(adder, priority)
         metrics = metrics | agent.adder.metrics(adder)
-        sums = jax.tree.map(jnp.add, state.totals.metrics, metrics)
-        totals = Totals(sums, state.totals.updates + 1)
         # Only noted: keeping the state from before would cost a small learner a tenth of its
         # speed. A run can be played again up to here.
-        return State(learner, adder, totals, state.halted | ~_finite(metrics)), None
+        halted = state.halted | ~finite(metrics)
+        return State(learner, adder, state.totals.add(metrics), halted), None
 
     return once(state)[0] if updates == 1 else jax.lax.scan(once, state, length=updates)[0]
 
@@ -153,36 +103,3 @@ def update(
         learner, metrics = agent.learner.learn(learner, batch, learn_key)
     priority = metrics.pop("priority", None)
     return learner, adder, metrics, priority
-
-
-def decisive(metrics: Metrics) -> Metrics:
-    """Returns those that must be finite: losses, and norms of gradients and steps.
-
-    Other metrics may be infinite.
-    """
-    return {name: x for name, x in metrics.items() if name.endswith(("loss", "_norm"))}
-
-
-def _finite(metrics: Metrics) -> Array:
-    numbers = [*decisive(metrics).values()]
-    return jnp.isfinite(jnp.stack(numbers)).all() if numbers else jnp.bool_(True)
-
-
-def select(where: Array, new: Any, old: Any) -> Any:
-    """Returns `new` or `old`, a scalar decides.
-
-    What is the same on both sides, such as the memory of a replay, is not copied.
-    """
-    return jax.tree.map(lambda x, y: x if x is y else jnp.where(where, x, y), new, old)
-
-
-def read_totals(state: State) -> tuple[State, dict[str, float]]:
-    """Returns the state with its totals set to zero, and the means since the last call."""
-    found = means(jax.device_get(state.totals))
-    return state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals)), found
-
-
-def means(totals: Totals) -> dict[str, float]:
-    """Returns the mean of each metric over the updates, none where there was no update."""
-    metrics, updates = totals
-    return {name: float(value) / int(updates) for name, value in metrics.items() if updates}

@@ -47,6 +47,6 @@ class DeviceBlock(NamedTuple):
         rows = self.rows
         join = lambda x, last: xp.concatenate([x[1:], last[None]])
         after = jax.tree.map(join, rows.timestep, self.timestep)
-        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, xp)
+        found = rules.rules(spec, rows.action, rows.timestep.step_type, after, xp)
         counts = lambda x: self.counts.reshape(self.counts.shape + (1,) * (x.ndim - 2))
         return [rule._replace(broken=rule.broken & counts(rule.broken)) for rule in found]

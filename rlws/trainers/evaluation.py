@@ -24,39 +24,47 @@ from rlws.environments.checks import (
 from rlws.numerics import streams
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.trainers.deadline import TIMEOUT, watched
 from rlws.trainers.device_block import DeviceBlock
+from rlws.trainers.device_run import Keys
 from rlws.trainers.host_environments import splitter
-from rlws.trainers.program import Keys, Program
+from rlws.trainers.program import Program
 from rlws.types import Array, Key, Params
 
 MAX_STEPS = 10_000  # of an episode whose environment has no time limit
-HOST_ENVS = 10
+HOST_ENVS = 10  # side by side, unless told otherwise
 
 Evaluate = Callable[[Params, int], tuple[np.ndarray, np.ndarray]]
 
 
-def evaluator(agent: Agent, environment: Any, episodes: int, timeout: float = TIMEOUT) -> Evaluate:
+def evaluator(
+    agent: Agent,
+    environment: Any,
+    episodes: int,
+    timeout: float = TIMEOUT,
+    num_envs: int = HOST_ENVS,
+) -> Evaluate:
     """Returns a function of parameters and a seed: returns and lengths of `episodes` episodes.
 
     With the same seed it plays the same episodes (same initial states, same random numbers), so
     that two calls differ by their policies only. Evaluation has random streams of its own, and what
-    an episode draws depends on its number alone. Every episode is played to its end, or to
-    `MAX_STEPS` where the environment has no time limit.
+    an episode draws depends on its number alone. Every episode is played to its end, or, where the
+    environment has no time limit, to `MAX_STEPS`: what has not ended by then has the return NaN.
 
     Args:
       agent: its `evaluator` acts.
       environment: as for `Trainer.train`; a JaxEnvironment is run in one compiled program.
-      episodes: how many to play, all begun at once on the device, `HOST_ENVS` at a time on a host.
+      episodes: how many to play, all begun at once on the device.
       timeout: seconds an environment on a host may take for a step.
+      num_envs: how many environments there are at a time, on a host.
 
     Raises, when it plays:
       EnvironmentFault: an environment does not do what it says, or does not answer.
       AgentFault: the evaluator chooses what no environment can take.
     """
     if not resolve.is_jax(environment):
-        return _host_play(agent, environment, episodes, timeout)
+        return _host_play(agent, environment, episodes, timeout, num_envs)
     environment = resolve.device(environment)
     play = _compiled_play(agent, environment, episodes, MAX_STEPS)
     name, where = type(environment).__name__, ", in the evaluation"
@@ -66,7 +74,7 @@ def evaluator(agent: Agent, environment: Any, episodes: int, timeout: float = TI
         if not found.sound:
             first = _one(jax.device_get(found.first))
             who = lambda t, i: f"{name}, environment {i}{where}, episode 0, step 0"
-            check_rules(rules.of_timesteps(first), who)
+            check_rules(rules.of_timesteps(environment.spec(), first), who)
             found.block.check(environment.spec(), name, where)
         return jax.device_get((found.returns, found.lengths))
 
@@ -85,7 +93,7 @@ def _keys(seed: int) -> tuple[Key, Key]:
 class Played(NamedTuple):
     """An evaluation on the device."""
 
-    returns: Array  # [episodes]; all NaN where one of them is not sound
+    returns: Array  # [episodes]; NaN of those that did not end, or where one of them is not sound
     lengths: Array  # [episodes]
     sound: Array  # whether nothing was wrong with actions and timesteps
     first: dm_env.TimeStep  # of each episode
@@ -126,13 +134,16 @@ def device_play(agent: Agent, environment: JaxEnvironment, episodes: int, limit:
             )
 
         begun = program.start(Keys(act_key, act_key, reset_key))
-        sound = ~jnp.stack([x.broken.any() for x in rules.of_timesteps(_one(begun.timestep), jnp)])
+        sound = ~jnp.stack(
+            [x.broken.any() for x in rules.of_timesteps(spec, _one(begun.timestep), jnp)]
+        )
         shapes = jax.eval_shape(step, params, begun)[1]
         block = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         totals = begun.episode_return, begun.episode_length
         found = Played(*totals, sound.all(), begun.timestep, block)
-        _, found = jax.lax.while_loop(playing, turn, (begun, found))
-        return found._replace(returns=jnp.where(found.sound, found.returns, jnp.nan))
+        run, found = jax.lax.while_loop(playing, turn, (begun, found))
+        ended = found.sound & ~counting(run)
+        return found._replace(returns=jnp.where(ended, found.returns, jnp.nan))
 
     return play
 
@@ -157,11 +168,13 @@ def _one(tree):
     return jax.tree.map(lambda x: x[None], tree)
 
 
-def _host_play(agent: Agent, environment: Any, episodes: int, timeout: float) -> Evaluate:
+def _host_play(
+    agent: Agent, environment: Any, episodes: int, timeout: float, num_envs: int
+) -> Evaluate:
     act = _compiled_act(agent.evaluator)
 
     def evaluate(params, seed):
-        count = min(HOST_ENVS, episodes)
+        count = min(num_envs, episodes)
         with contextlib.ExitStack() as stack:
             stage = _Stage("evaluation", environment, _seed(seed), count, timeout, stack)
             return _play_all(partial(act, params, _keys(seed)[0]), agent, stage, episodes)
@@ -216,7 +229,7 @@ class _Stage:
         """Returns an action for each environment, and the states of the actors."""
         self._asked.now = None
         batch = jax.tree.map(lambda *x: np.stack(x), *map(filled, self.timesteps))
-        check_rules(rules.of_timesteps(_one(batch)), lambda t, i: self._who(i))
+        check_rules(rules.of_timesteps(self.spec, _one(batch)), lambda t, i: self._who(i))
         action, state = act(episodes, steps, batch, state)
         action = jax.tree.map(np.asarray, action)
         check_actions(self.spec.actions, action, axes=1)
@@ -226,7 +239,7 @@ class _Stage:
 
 def _play_all(act, agent, stage, episodes):
     limit, count = stage.spec.max_episode_steps or MAX_STEPS, len(stage.envs)
-    state = core.initial_actor_state(agent.evaluator, count)
+    state = initial.initial_actor_state(agent.evaluator, count)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     # Environment i plays episodes i, i + count, ...: which is fixed before any is played.
     playing = np.arange(count)
@@ -238,6 +251,8 @@ def _play_all(act, agent, stage, episodes):
             if episode >= episodes:
                 continue
             if stage.timesteps[i].last() or (lengths[episode] >= limit):
+                if not stage.timesteps[i].last():
+                    returns[episode] = np.nan
                 playing[i] += count
                 stage.timesteps[i] = stage.reset(i, playing[i])
                 continue
@@ -258,7 +273,7 @@ def film(
 
     def frames():
         with stack:
-            state = core.initial_actor_state(agent.evaluator, 1)
+            state = initial.initial_actor_state(agent.evaluator, 1)
             yield stage.render()
             for step in range(stage.spec.max_episode_steps or MAX_STEPS):
                 numbers = np.zeros(1, np.int32), np.full(1, step, np.int32)

@@ -1,20 +1,20 @@
 """Training in a Python loop over host environments: any environment there is."""
 
 import contextlib
-from functools import partial
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from rlws.agent import Agent
 from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
 from rlws.trainers.host_environments import HostEnvironments, make_environments
+from rlws.trainers.host_reports import Reports
 from rlws.trainers.learning import Learning
+from rlws.trainers.overlap import Overlapping
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.row_by_row import RowByRow
-from rlws.trainers.trainer import Control, Progress, Snapshot, Trainer, limits, next_multiple
+from rlws.trainers.trainer import Control, Trainer, limits
 
 
 class HostTrainer(Trainer):
@@ -54,6 +54,8 @@ class HostTrainer(Trainer):
                     report = next(run, None)
                 if report is None:
                     return
+                if report.spent:  # evaluation may need the place of the environments
+                    stack.close()
                 yield report
 
 
@@ -64,61 +66,32 @@ def _one_dispatch(agent: Agent, num_envs: int) -> bool:
 
 def _run(agent, envs, seed, control, overlap, stack):
     """Yields the progress of a run. This is the loop: play a block, learn from it, act anew."""
-    last_step, last_episode = limits(control.steps, control.episodes)
-    resume, max_updates = control.resume, control.max_updates
+    resume, most = control.resume, control.max_updates
     rollout: Any
     learning: Any
     if _one_dispatch(agent, envs.num_envs) and not overlap:
-        rollout = learning = RowByRow(agent, envs, seed, resume, max_updates)
+        rollout = learning = RowByRow(agent, envs, seed, resume, most)
     else:
-        arrays = None if resume is None else resume.arrays
-        learning = Learning(agent, envs.spec, seed, envs.num_envs, overlap, arrays, max_updates)
+        kind = Overlapping if overlap else Learning
+        saved = None if resume is None else resume.arrays
+        learning = kind(agent, envs.spec, seed, envs.num_envs, saved=saved, max_updates=most)
         rollout = Rollout(agent, envs, seed, Ends.of(agent, envs.num_envs))
         if resume is not None:
             rollout.restore(*resume)
     stack.callback(learning.close)
-    next_report = 0 if resume is None else resume.facts["next_report"]
-
-    def spent():
-        return envs.steps >= last_step or envs.episodes >= last_episode
-
-    def due():
-        return spent() or envs.steps >= next_report or control.stop()
-
-    def snapshot(totals):
-        arrays, facts = rollout.save(ended)
-        arrays |= learning.learned()
-        arrays["state"] = arrays["state"]._replace(totals=totals)
-        facts |= {"next_report": next_report, "updates": int(before.learner.updates)}
-        return Snapshot(arrays, facts)
-
-    params, look = rollout.read_params(learning.params), due()
+    reports = Reports(agent, envs, rollout, learning, control)
+    params, look = rollout.read_params(learning.params), reports.due()
     while True:
         if look:
             rollout.check()
-            stopped = not (spent() or learning.halted or envs.steps >= next_report)
-            before, ended = learning.state(), list(envs.ended)
-            state, metrics = (before, {}) if stopped else learning.read()
-            save = partial(snapshot, before.totals)
-            yield _progress(agent, envs, state, metrics, spent(), save, learning.halted, stopped)
-            if spent() or learning.halted or stopped:
+            yield (report := reports.make())
+            if report.spent or report.halted or report.stopped:
                 return
-            next_report = next_multiple(envs.steps, control.report_period)
+            reports.next()
         look = True
-        if rollout.advance(params, due):  # else it is time to look, within a block
+        if rollout.advance(params, reports.due):  # else it is time to look, within a block
             learned = learning.take(rollout.block.rows, rollout.block.length, rollout.following())
             if learned:
                 params = rollout.read_params(learning.params)
             rollout.renew(learned)
-            look = learning.halted or due()
-
-
-def _progress(agent, envs, state, metrics, spent, save, halted, stopped):
-    returns, lengths = np.array(envs.ended, np.float64).reshape(-1, 2).T
-    warnings = tuple(envs.warnings)
-    if not stopped:
-        envs.ended.clear()
-        envs.warnings.clear()
-    learner, counts = state.learner, (envs.steps, envs.episodes, int(state.learner.updates))
-    params, how = learner.params, (spent, save, halted, stopped)
-    return Progress(*counts, returns, lengths, metrics, agent, params, *how, warnings)
+            look = learning.halted or reports.due()

@@ -1,7 +1,6 @@
-"""What the host does with a block of rows: add it and learn, compiled, maybe in another thread."""
+"""What the host does with a block of rows: add it and learn, compiled."""
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from rlws.agent import Agent
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
-from rlws.trainers import core
+from rlws.trainers import core, initial
 from rlws.trainers.sharding import over_devices
 from rlws.types import EnvironmentSpec, Params, Row
 
@@ -48,14 +47,12 @@ def compile_learning(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Prog
         state = state._replace(adder=adder)
         return jax.lax.cond(ready, learn, lambda s, _: s, state, key)
 
-    init = jax.jit(lambda seed: core.init(agent, spec, seed, num_envs))
+    init = jax.jit(lambda seed: initial.init(agent, spec, seed, num_envs))
     return Programs(init, *(jax.jit(f, donate_argnums=0) for f in (add, learn, consume)))
 
 
 class Learning:
     """The state of an agent in training, updated in place.
-
-    With `overlap`, `take` returns at once and the block before is what `params` have learned from.
 
     Attributes:
       params: to act by.
@@ -68,7 +65,6 @@ class Learning:
         spec: EnvironmentSpec,
         seed: int,
         num_envs: int,
-        overlap: bool = False,
         saved: Mapping[str, np.ndarray] | None = None,
         max_updates: int | None = None,
         num_devices: int = 1,
@@ -79,19 +75,13 @@ class Learning:
         # arrays stay out of it until there is.
         self._together = agent.adder.schedule(num_envs).block_length is not None
         if saved is None:
-            self._state = programs.init(seed)
+            state = programs.init(seed)
         else:
             shapes = jax.eval_shape(programs.init, seed)
-            self._state = copied(checkpoint.restore(shapes, saved, "state"))
-        self._thread = ThreadPoolExecutor(1) if overlap else None
-        self._pending: Future | None = None
-        self._learned = False  # since `params` were last set
-        self.params: Params = self._acting_params()
+            state = copied(checkpoint.restore(shapes, saved, "state"))
         self._split, whole = over_devices(num_devices)
-        self._state, self.halted = whole(self._state), False
-        if saved is not None and overlap:
-            self.params = checkpoint.restore(self.params, saved, "acting")
-            self._learned = bool(saved["learned"])
+        self._state, self.halted = whole(state), False
+        self.params: Params = self._state.learner.params
 
     def take(self, rows: Row, length: int, timestep: dm_env.TimeStep) -> bool:
         """Adds `length` rows of a block, followed by `timestep`; learns if there is a batch.
@@ -100,15 +90,9 @@ class Learning:
           Whether `params` are no longer those before.
         """
         block = self._split(rows, 1), length, self._split(timestep, 0)
-        if self._thread is None:
-            self._state, learned = self._take(self._state, *block)
-            self.params = self._state.learner.params
-            self.halted = learned and bool(self._state.halted)
-            return learned
-        self._finish()
-        learned, self._learned = self._learned, False
-        self.params = self._acting_params()
-        self._pending = self._thread.submit(self._take, self._state, *block)
+        self._state, learned = self._take(self._state, *block)
+        self.params = self._state.learner.params
+        self.halted = learned and bool(self._state.halted)
         return learned
 
     def _take(self, state: core.State, *block: Any) -> tuple[core.State, bool]:
@@ -125,33 +109,17 @@ class Learning:
 
     def state(self) -> core.State:
         """Returns the state, once what was taken is learned."""
-        self._finish()
         return self._state
 
     def learned(self) -> dict[str, Any]:
         """Returns all that was learned as a tree of arrays, to be saved."""
-        state = self.state()
-        if not self._thread:
-            return {"state": state}
-        return {"state": state, "acting": self.params, "learned": np.bool_(self._learned)}
+        return {"state": self.state()}
 
     def read(self) -> tuple[core.State, dict[str, float]]:
         """Returns the state and the means of the metrics since the last call."""
-        self._state, metrics = core.read_totals(self.state())
-        return self._state, metrics
-
-    def _finish(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self._state, self._learned = pending.result()
-            self.halted = bool(self._state.halted)
-
-    def _acting_params(self) -> Params:
-        # Learning overwrites its own while others act by them.
-        params = self._state.learner.params
-        return copied(params) if self._thread else params
+        state = self.state()
+        self._state = state._replace(totals=state.totals.zero())
+        return self._state, state.totals.means()
 
     def close(self) -> None:
-        """Ends the thread, if there is one."""
-        if self._thread:
-            self._thread.shutdown()
+        """Ends what runs beside, if anything does."""

@@ -1,6 +1,5 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
-import os
 import warnings
 from functools import partial
 from operator import itemgetter
@@ -14,8 +13,9 @@ from rlws.agent import Agent, AgentConfig
 from rlws.environments import JaxEnvironment
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
-from rlws.trainers import core
-from rlws.trainers.program import Budget, Program, Run
+from rlws.trainers.device_run import Budget, Run
+from rlws.trainers.memory import free_memory
+from rlws.trainers.program import Program
 from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
 from rlws.types import Array
@@ -48,10 +48,9 @@ class Compiled(NamedTuple):
 
     def read_totals(self, runs: Run) -> tuple[Run, list[dict[str, float]]]:
         """Returns runs with their totals set to zero, and the means of the metrics of each."""
-        state, totals = runs.state, jax.device_get(runs.state.totals)
-        zero = jax.tree.map(jnp.zeros_like, state.totals)
-        means = [core.means(own) for own in self.split(totals)]
-        return runs._replace(state=state._replace(totals=zero)), means
+        state = runs.state
+        means = [totals.means() for totals in self.split(state.totals)]
+        return runs._replace(state=state._replace(totals=state.totals.zero())), means
 
 
 class Population(NamedTuple):
@@ -152,14 +151,6 @@ def _functions(config: AgentConfig, environment: JaxEnvironment, num_envs: int, 
 
 class Untraceable(SettingError):
     """A setting cannot be data to a compiled program."""
-
-
-def free_memory() -> int:
-    """Returns the bytes the default device can still hold."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @jax.jit

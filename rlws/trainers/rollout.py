@@ -10,7 +10,7 @@ import numpy as np
 from rlws.adders.episodes import MAX_BLOCK
 from rlws.agent import Agent
 from rlws.numerics import checkpoint
-from rlws.trainers import acting, core
+from rlws.trainers import acting, initial
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.host_environments import HostEnvironments
 from rlws.trainers.row_buffer import RowBuffer
@@ -51,7 +51,7 @@ class Rollout:
         envs.episode_limit = agent.adder.episode_limit
         self._acting = compile_acting(agent, envs.spec, envs.num_envs, first, workers)
         self.envs, self._ends = envs, ends
-        self._actor = core.initial_actor_state(agent.actor, envs.num_envs)
+        self._actor = initial.initial_actor_state(agent.actor, envs.num_envs)
         self.block, self._clock = self._empty(), acting.clock(seed)
         # Episodes that ended since the last batch, those of them in the last row, and whether
         # there may be a batch once the next row is there.

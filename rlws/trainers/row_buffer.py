@@ -7,13 +7,16 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws.environments.checks import check_rules, check_timestep
+from rlws.environments.checks import check_observations, check_rules, check_timestep
 from rlws.environments.rules import LAST, rules
 from rlws.types import EnvironmentSpec, Row
 
 Timesteps: TypeAlias = (
     list[dm_env.TimeStep] | dm_env.TimeStep
 )  # of each environment, or leaves [B, ...]
+
+# What needs no closer look, as a reward or a discount.
+NUMBERS = {float, int, np.float32, np.float64, np.int32, np.int64}
 
 
 class RowBuffer:
@@ -78,6 +81,11 @@ class RowBuffer:
         if isinstance(timesteps, dm_env.TimeStep):
             for buffer, leaf in zip(self._leaves, jax.tree.leaves(timesteps), strict=True):
                 buffer[self.length] = leaf
+            for leaf, (_, dtype) in zip(
+                jax.tree.leaves(timesteps.observation), self._kinds, strict=True
+            ):
+                if leaf.dtype is not dtype:
+                    check_observations(self._spec, timesteps.observation, axes=1)
             return [x[self.length] for x in self._read]
         for i, timestep in enumerate(timesteps):
             try:
@@ -93,8 +101,11 @@ class RowBuffer:
     def _write(self, i: int, timestep: dm_env.TimeStep) -> None:
         t = self.length
         self._step_type[t, i], reward, discount, observation = timestep
-        self._reward[t, i] = 0.0 if reward is None else reward
-        self._discount[t, i] = 1.0 if discount is None else discount
+        if type(reward) not in NUMBERS or type(discount) not in NUMBERS:
+            check_timestep(self._spec, timestep, self._who(t, i))
+            reward = 0.0 if reward is None else reward
+            discount = 1.0 if discount is None else discount
+        self._reward[t, i], self._discount[t, i] = reward, discount
         if self._plain:
             leaves = [observation]
         else:
@@ -146,7 +157,7 @@ class RowBuffer:
             # Where an episode that had just begun was lost, what came next is an end, too.
             t, before = self._resumed - 1, before.copy()
             before[t] = np.where(after.step_type[t] == LAST, 1, before[t])
-        found = rules(self._spec.actions, action, before, after)
+        found = rules(self._spec, action, before, after)
         check_rules(found, lambda t, i: self._who(t + 1, i))
 
     def _who(self, t: int, i: int) -> str:

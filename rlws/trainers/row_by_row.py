@@ -14,7 +14,7 @@ from rlws.numerics import checkpoint
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
 from rlws.settings import SettingError
-from rlws.trainers import acting, core
+from rlws.trainers import acting, core, initial
 from rlws.trainers.host_environments import HostEnvironments
 from rlws.trainers.learning import Learning, copied
 from rlws.trainers.row_buffer import RowBuffer
@@ -44,7 +44,7 @@ def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
     def turn(state: core.State, carry: Carry, timestep: dm_env.TimeStep):
         row, begun, _, actor, clock = carry
         rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
-        found = rules.rules(spec.actions, rows.action, rows.timestep.step_type, after, jnp)
+        found = rules.rules(spec, rows.action, rows.timestep.step_type, after, jnp)
         wrong = begun & jnp.stack([rule.broken.any() for rule in found]).any()
         adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
         ready = agent.adder.ready(adder)
@@ -78,12 +78,12 @@ class RowByRow(Learning):
         max_updates: int | None = None,
     ):
         saved = None if resume is None else resume.arrays
-        super().__init__(agent, envs.spec, seed, envs.num_envs, False, saved)
+        super().__init__(agent, envs.spec, seed, envs.num_envs, saved)
         envs.episode_limit = agent.adder.episode_limit
         self._envs, self._turn = envs, compile_turn(agent, envs.spec, envs.num_envs)
-        one = jax.device_get(core.example_row(agent, envs.spec, self.params))
+        one = jax.device_get(initial.example_row(agent, envs.spec, self.params))
         self._seen = jax.tree.structure(one.timestep)
-        actor = core.initial_actor_state(agent.actor, envs.num_envs)
+        actor = initial.initial_actor_state(agent.actor, envs.num_envs)
         most = 2**31 - 1 if max_updates is None else max_updates
         clock = np.array([*acting.clock(seed), *np.asarray(self._key), most], np.uint32)
         if resume is not None:

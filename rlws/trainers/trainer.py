@@ -90,7 +90,7 @@ class Trainer(Settings):
         agent.adder.schedule(self.columns)
 
     def evaluator(
-        self, config: AgentConfig, agent: Agent, environment: Any, episodes: int
+        self, config: AgentConfig, agent: Agent, environment: Any, episodes: int, num_envs: int
     ) -> Callable[[Params, int], Callable[[], Any]]:
         """Returns what begins an evaluation of parameters with a seed, and returns a way to wait.
 
@@ -99,7 +99,7 @@ class Trainer(Settings):
         """
         from rlws.trainers import evaluation  # which imports trainers
 
-        evaluate = evaluation.evaluator(agent, environment, episodes, self.timeout)
+        evaluate = evaluation.evaluator(agent, environment, episodes, self.timeout, num_envs)
 
         def begin(params, seed):
             found = evaluate(params, seed)

@@ -7,6 +7,8 @@ import pytest
 from rlws.adders import Episodes, PrioritisedReplay, Replay, Unrolls
 from tests.adders.test_replay import KEY, cut, example, last_state, stream, trajectories
 
+pytestmark = pytest.mark.exact
+
 # a0 a1 x b0 x c0 c1 c2 c3, and the row that c3 leads to.
 ROWS = stream([("T", [1.0, 2]), ("C", [3.0]), ("U", [4.0, 5, 6, 7])])
 C1 = 5 + 0.9 * 6 + 0.81 * 7

@@ -321,7 +321,7 @@ def test_prioritised_is_ready_as_a_replay_is():
     [
         ({"exponent": -0.1}, r"exponent must be at least 0, got -0.1"),
         ({"beta": 1.1}, r"beta must be .* at most 1, got 1.1"),
-        ({"beta_steps": 0}, r"beta_steps must be at least 1, got 0"),
+        ({"beta_steps": 0}, r"beta_steps must be at least 1 and at most 536870912, got 0"),
         ({"epsilon": 0.0}, r"epsilon must be greater than 0, got 0.0"),
         ({"min_size": 5}, r"capacity must be at least min_size=5"),
     ],

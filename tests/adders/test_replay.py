@@ -11,6 +11,8 @@ import pytest
 from dm_env import StepType
 
 from rlws.adders import PrioritisedReplay, Replay
+from rlws.adders.prioritised import PrioritisedState
+from rlws.adders.replay import LARGE
 from rlws.settings import SettingError
 from rlws.types import Row, Trajectory
 
@@ -528,3 +530,44 @@ def test_replay_is_updated_in_place(program, kind):
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     assert memory.alias_size_in_bytes >= size > 36 * 10**6
     assert memory.temp_size_in_bytes < 20_000  # a copy of any part of it would take millions
+
+
+@pytest.mark.parametrize("kind", [Replay, PrioritisedReplay])
+def test_replay_goes_on_beyond_what_an_int32_counts(kind):
+    adder = kind(capacity=12, batch_size=4, min_size=6, period=2)
+    rows = random_stream(np.random.default_rng(0), 2, 200)
+    begun = last_state(adder, cut(rows, 0, 61))
+    found = []
+    for state in (begun, shifted(begun, LARGE - 40)):
+        for t in range(60, 180, 2):
+            (_, state) = list(states(adder, cut(rows, t, t + 3), state))[-1]
+            assert compiled_ready(adder)(state)
+            state, batch = compiled(adder)[2](state, jax.random.fold_in(KEY, t))
+            found.append(batch)
+    counted = getattr(state, "replay", state)
+    assert LARGE // 3 < counted.tail < counted.begun < LARGE  # less, and no less than beta needs
+    jax.tree.map(np.testing.assert_array_equal, found[:60], found[60:])
+
+
+@functools.cache
+def compiled_ready(adder):
+    return jax.jit(adder.ready)
+
+
+def shifted(state, most):
+    """Returns the same state after many more rounds of its rings."""
+    if isinstance(state, PrioritisedState):
+        return state._replace(replay=shifted(state.replay, most))
+    rounds = lambda ring: most // len(ring) * len(ring)
+    rows, starts = rounds(state.rows.timestep.step_type), rounds(state.starts)
+    counts = {"begun": state.begun + starts, "tail": state.tail + starts}
+    return state._replace(written=state.written + rows, **counts)
+
+
+def test_replay_of_many_environments_is_ready_beyond_2_to_the_31_steps():
+    state = Replay(capacity=4, batch_size=1, min_size=4).init(example(stream([("U", [0.0])])), 2)
+    adder, many = Replay(capacity=2**18, batch_size=1, min_size=2**18), 2**16
+    wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct((x.shape[0], many), x.dtype), state.rows)
+    rows = wide._replace(timestep=wide.timestep._replace(step_type=np.zeros((8, many))))
+    state = state._replace(rows=rows, written=jnp.int32(2**15), begun=2, fresh=jnp.bool_(True))
+    assert adder.ready(state)

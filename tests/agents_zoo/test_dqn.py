@@ -16,7 +16,7 @@ from rlws.adders import PrioritisedReplay, Replay
 from rlws.learner import LearnerState
 from rlws.networks import GRU, MLP, Network
 from rlws.settings import SettingError
-from rlws.trainers import DeviceTrainer, HostTrainer, core
+from rlws.trainers import DeviceTrainer, HostTrainer, core, initial
 from tests.agents_zoo.trajectories import trajectory
 
 KEY = jax.random.key(0)
@@ -113,7 +113,7 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
     """Greedy actions are 1; so 0 shows a random one, half of the time."""
     network = Network(lambda key: {}, lambda params, o: Outputs(q=jnp.array([0.0, 1.0])))
     actor = dqn.EpsilonGreedy(network, 1.0, 0.2, 1000)
-    state = core.initial_actor_state(actor, num_envs)
+    state = initial.initial_actor_state(actor, num_envs)
     step_type = jnp.full(num_envs, dm_env.StepType.MID)
     timestep = dm_env.TimeStep(
         step_type, jnp.zeros(num_envs), jnp.ones(num_envs), jnp.zeros(num_envs)
@@ -136,7 +136,7 @@ def test_dqn_does_not_count_the_ignored_step():
         np.int32([kind]), np.zeros(1), np.ones(1), np.zeros(1, int)
     )
     act = jax.jit(lambda now, state: core.act(actor, ONLINE, key, 0, now, state)[1])
-    state, key = core.initial_actor_state(actor, 1), np.zeros(2, np.uint32)
+    state, key = initial.initial_actor_state(actor, 1), np.zeros(2, np.uint32)
     for kind in (0, 1, 2, 0, 2):
         state = act(timestep(kind), state)
     assert state[1] == 3
@@ -145,7 +145,7 @@ def test_dqn_does_not_count_the_ignored_step():
 def test_dqn_uses_no_key_twice():
     actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
     timestep = dm_env.TimeStep(jnp.zeros(1, int), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int))
-    state = core.initial_actor_state(actor, 1)
+    state = initial.initial_actor_state(actor, 1)
     act = lambda key: core.act(actor, ONLINE, key, 0, timestep, state)[0]
     with jax.debug_key_reuse(True):
         jax.jit(act).lower(jnp.zeros(2, jnp.uint32))  # or raises
@@ -194,6 +194,10 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
     np.testing.assert_array_equal(found[:3], 0)
     # The state after the burn-in is that of one long unroll.
     np.testing.assert_allclose(rest, whole[3:], atol=1e-6)
+    # Steps that warm up are none of those whose mean is taken.
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], steps)
+    _, metrics = jax.jit(learner.learn)(learner.init(KEY), batch, KEY)
+    assert metrics["loss"] == pytest.approx(found[3:].mean(), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from agents_zoo import a2c, impala
 from rlws import environments
 from rlws.learner import LearnerState
 from rlws.networks import MLP, Categorical, Network
-from rlws.trainers import DeviceTrainer, HostTrainer, core
+from rlws.trainers import DeviceTrainer, HostTrainer, core, initial
 from tests.agents_zoo.trajectories import trajectory
 
 KEY = jax.random.key(0)
@@ -177,7 +177,7 @@ def test_impala_actor_records_the_log_prob_of_its_action():
     agent = impala.Config(MLP((8,)), **PLAIN).make(environments.make("jax:CartPole-v1").spec())
     x = np.ones((2, 4), np.float32)
     timestep = dm_env.TimeStep(np.ones(2, int), np.zeros(2), np.ones(2), x)
-    state = core.initial_actor_state(agent.actor, 2)
+    state = initial.initial_actor_state(agent.actor, 2)
 
     @jax.jit
     def recorded_and_expected():

@@ -8,7 +8,7 @@ from dm_env import specs
 
 from agents_zoo import a2c, ddpg, dqn, impala, ppo, sac, td3
 from rlws import networks
-from rlws.trainers import HostTrainer, core
+from rlws.trainers import HostTrainer, core, initial
 from rlws.types import EnvironmentSpec
 
 SMALL = networks.MLP((8,))
@@ -90,8 +90,8 @@ def test_agents_take_nested_observations(config):
     agent = config.make(spec)
 
     def update():
-        state = core.init(agent, spec, 0, 2)
-        after = core.update(agent, state.learner, state.adder, core.seed_key())[0]
+        state = initial.init(agent, spec, 0, 2)
+        after = core.update(agent, state.learner, state.adder, initial.seed_key())[0]
         return state.learner.params, after.params
 
     before, after = jax.eval_shape(update)

@@ -14,8 +14,8 @@ from agents_zoo import ppo
 from rlws import environments
 from rlws.diagnose import probes
 from rlws.diagnose.tabular import Tabular
-from rlws.learner import standardise
 from rlws.networks import GRU, MLP, Network
+from rlws.numerics.means import standardise
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.program import Program
@@ -214,8 +214,9 @@ def test_ppo_anneals_to_nothing():
     full, _ = jax.jit(whole.learner.learn)(state, batch, KEY)
     # Nothing learned from yet: the whole rate. Later less, and at last none.
     jax.tree.map(np.testing.assert_allclose, moved.params, full.params)
-    still, _ = learn(state._replace(extra=np.float32(64)), batch, KEY)
+    still, nothing = learn(state._replace(extra=np.float32(64)), batch, KEY)
     jax.tree.map(np.testing.assert_array_equal, still.params, state.params)
+    assert nothing["update_norm"] == 0  # by which `runs.health` knows it
 
 
 @pytest.mark.slow
@@ -233,6 +234,27 @@ def test_ppo_stops_at_the_target_divergence():
         jax.nn.log_softmax(logits(held).logits), jax.nn.softmax(logits(state).logits)
     )
     assert kl.mean() < 0.01
+
+
+@pytest.mark.slow
+def test_ppo_takes_no_step_after_the_first_that_diverges():
+    kls = []
+
+    class Telling(ppo.PPO):
+        def batch_loss(self, *args):
+            loss, metrics = super().batch_loss(*args)
+            jax.debug.callback(lambda kl: kls.append(float(kl)), metrics["kl"], ordered=True)
+            return loss, metrics
+
+    config = small(unroll_length=64, minibatches=8, epochs=8, learning_rate=5e-3, target_kl=0.004)
+    agent, state, batch = real_batch(config)
+    learner = Telling(agent.learner.network, agent.learner.optimizer, config)
+    after, metrics = jax.jit(learner.update)(state, batch, KEY)
+    jax.effects_barrier()
+    taken = int(np.argmax(np.array(kls) > config.target_kl))
+    assert after.updates - state.updates == taken > 0
+    assert min(kls[taken:]) < config.target_kl  # where a step was taken once more
+    assert metrics["update_norm"] > 0
 
 
 def test_ppo_initial_policy_is_near_uniform_and_weights_are_orthogonal():

@@ -15,6 +15,7 @@ from agents_zoo import sac
 from rlws.networks import MLP, TanhNormal
 from rlws.settings import SettingError
 from rlws.trainers import core
+from rlws.trainers.initial import initial_actor_state
 from rlws.types import EnvironmentSpec
 from tests.agents_zoo.trajectories import trajectory
 
@@ -157,7 +158,7 @@ def test_sac_acts_uniformly_first_and_by_its_policy_later():
     params = jax.jit(agent.learner.init_params)(KEY)
     params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
     params["policy"]["policy/linear"]["b"] = jnp.full(2, 9.0)  # means far at the upper bound
-    state = core.initial_actor_state(agent.actor, 1)
+    state = initial_actor_state(agent.actor, 1)
     kind = jnp.full(1, dm_env.StepType.MID)
     timestep = dm_env.TimeStep(kind, jnp.zeros(1), jnp.ones(1), jnp.zeros((1, 3)))
 

@@ -107,9 +107,9 @@ def fails(capfd, *args):
         ("--steps -1", "--steps must be at least 0 and at most 1e+15, got -1"),
         ("--episodes -1", "--episodes must be at least 0 and at most 1e+15, got -1"),
         (f"--steps {10**30}", f"--steps must be at least 0 and at most 1e+15, got {10**30}"),
-        ("--evaluation.episodes 0", "--evaluation.episodes must be at least 1, got 0"),
+        ("--evaluation.num-envs 0", "--evaluation.num-envs must be at least 1, got 0"),
         ("--seed 2147483648", "--seed must be at least 0 and at most 2147483647, got 2147483648"),
-        ("--seed -1", "--seed must be at least 0 and at most 2147483647, got -1"),
+        ("--seed -1", "--seed must be at least 0, got -1"),
         (
             "--steps None",
             "steps or episodes must limit the run, got None for both; set steps",

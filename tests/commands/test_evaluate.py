@@ -27,6 +27,7 @@ def test_evaluate_equals_the_last_evaluation_of_the_run(copy, rlws):
     assert found.out.startswith(f"step 400: return {mean:.1f} ± {deviation:.1f}, IQM ")
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_its_episodes_say(copy, rlws):
     assert rlws("evaluate", copy, "--episodes", "12").status == 0
     kept = result(copy)

@@ -94,7 +94,6 @@ def test_inspect_explains_in_one_line(name, status, message, copy, tmp_path, rlw
     (copy / "checkpoints").rename(copy.with_name("kept"))
     damaged = tmp_path / "damaged" / "checkpoints" / f"{1:012d}"
     damaged.mkdir(parents=True)
-    (damaged / "manifest.json").touch()
     (tmp_path / "damaged" / "config.json").write_text("{}")
     found = rlws("inspect", tmp_path / name)
     assert (found.status, found.out) == (status, "")

@@ -15,7 +15,7 @@ from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.runs.policy import made
 from rlws.settings import describe
-from rlws.trainers import DeviceTrainer, HostTrainer, core
+from rlws.trainers import DeviceTrainer, HostTrainer, initial
 
 LINES = pathlib.Path(__file__).read_text().splitlines()
 
@@ -70,14 +70,14 @@ def written(folder):
     """
     found = experiment("Pointed", DeviceTrainer(num_envs=2), folder)
     agent, spec = made(found)
-    state = jax.jit(lambda: core.init(agent, spec, found.seed, 2))()
+    state = jax.jit(lambda: initial.init(agent, spec, found.seed, 2))()
     state = state._replace(learner=state.learner._replace(updates=jnp.int32(1)))
     capsule.write(folder, state, {"experiment": describe(found), "steps": 24, "updates": 1})
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(("Negative", ran), marks=pytest.mark.slow), ("Pointed", written)],
+    params=[("Negative", ran), ("Pointed", written)],
     ids=lambda param: param[0],
 )
 def kept(request, tmp_path_factory):
@@ -93,6 +93,7 @@ def line(mark):
     return f"  {pathlib.Path(__file__).name}:{found} in "
 
 
+@pytest.mark.slow
 def test_replay_says_what_is_not_finite(kept, capsys):
     kind, folder = kept
     assert main(["replay", str(folder / "capsule")]) == 5
@@ -153,6 +154,7 @@ def test_replay_of_no_capsule_is_one_line(name, tmp_path, capsys):
     assert "must be the capsule of a run, got none; see `rlws replay -h`" in error
 
 
+@pytest.mark.slow
 def test_replay_of_a_damaged_capsule_is_one_line(kept, tmp_path, capsys):
     _, folder = kept
     (part,) = (folder / "capsule").iterdir()

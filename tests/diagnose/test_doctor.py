@@ -13,6 +13,7 @@ from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.__main__ import main
 from rlws.diagnose import diagnose, show
+from rlws.settings import SettingError
 from rlws.testing import AgentConformance
 
 NO_MASKS = ("actor", "adder", "learner", *(f"P{i} " for i in (*range(1, 11), 12, 13)))
@@ -103,6 +104,7 @@ def test_planted_bugs_are_named(config, failed, advice):
     assert "not healthy" in shown(report)
 
 
+@pytest.mark.slow
 def test_a_healthy_agent_passes_and_says_what_does_not_apply():
     report = diagnose(a2c.Config(), only=["actor: ", "P8", "P9"])
     assert report.healthy
@@ -245,3 +247,9 @@ class TestDDPG(AgentConformance):
     config = ddpg.Config()
     seeds = 3
     test_host_and_device_agree = None  # it is TD3, with other settings
+
+
+@pytest.mark.parametrize("only", [["P99"], ["P1", "nothing"], ["Adder"]])
+def test_what_names_no_check_is_an_error(only):
+    with pytest.raises(SettingError, match="only: check: unknown value"):
+        diagnose(dqn.Config(), only=only)

@@ -103,6 +103,7 @@ def test_an_environment_that_raises_is_named_and_the_run_resumes(
     assert left(tmp_path) == in_peace
 
 
+@pytest.mark.slow
 def test_an_environment_that_hangs_is_named_and_the_run_resumes(
     tmp_path, capfd, monkeypatch, in_peace
 ):

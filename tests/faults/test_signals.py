@@ -64,7 +64,7 @@ def check(phase, tmp_path, capfd, in_peace, name="SIGTERM"):
 
 @pytest.mark.parametrize(
     "phase",
-    [pytest.param(x, marks=[pytest.mark.slow] * (x not in ("a step", "a save"))) for x in PHASES],
+    [pytest.param(x, marks=[pytest.mark.slow] * (x != "a step")) for x in PHASES],
 )
 def test_a_signal_in_any_phase_saves_and_leaves_no_trace(phase, tmp_path, capfd, in_peace):
     check(phase, tmp_path, capfd, in_peace)

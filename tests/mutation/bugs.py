@@ -9,6 +9,7 @@ A2C, DQN, PPO = "agents_zoo/a2c.py", "agents_zoo/dqn.py", "agents_zoo/ppo.py"
 IMPALA = "agents_zoo/impala.py"
 REINFORCE, SAC, TD3 = "agents_zoo/reinforce.py", "agents_zoo/sac.py", "agents_zoo/td3.py"
 TYPES, LEARNER, ACTOR = "rlws/types.py", "rlws/learner.py", "rlws/actor.py"
+MEANS = "rlws/numerics/means.py"
 COMPOSE, DISTRIBUTIONS = "rlws/networks/compose.py", "rlws/networks/distributions.py"
 REPLAY, PRIORITISED = "rlws/adders/replay.py", "rlws/adders/prioritised.py"
 EPISODES, NORMALISE = "rlws/adders/episodes.py", "rlws/normalise.py"
@@ -529,7 +530,7 @@ BUGS = [
     ),
     Bug(
         "loss_is_a_sum",
-        LEARNER,
+        MEANS,
         "return jnp.sum(jnp.where(real, weight * x, 0.0)) / jnp.maximum(real.sum(), 1)",
         "return jnp.sum(jnp.where(real, weight * x, 0.0))",
         "agents_zoo.a2c",
@@ -539,7 +540,7 @@ BUGS = [
     ),
     Bug(
         "loss_is_a_mean_over_padding_too",
-        LEARNER,
+        MEANS,
         "return jnp.sum(jnp.where(real, weight * x, 0.0)) / jnp.maximum(real.sum(), 1)",
         "return jnp.mean(jnp.where(real, weight * x, 0.0))",
         "agents_zoo.dqn",
@@ -549,7 +550,7 @@ BUGS = [
     ),
     Bug(
         "importance_weights_cancel",
-        LEARNER,
+        MEANS,
         "return jnp.sum(jnp.where(real, weight * x, 0.0)) / jnp.maximum(real.sum(), 1)",
         "weight = jnp.broadcast_to(jnp.where(real, weight, 0.0), x.shape)\n"
         "    return jnp.sum(jnp.where(real, weight * x, 0.0)) / jnp.maximum(weight.sum(), 1e-9)",
@@ -571,7 +572,7 @@ BUGS = [
     ),
     Bug(
         "standardised_with_padding",
-        LEARNER,
+        MEANS,
         "real = weight > 0\n    total",
         "real = weight >= 0\n    total",
         "agents_zoo.reinforce",
@@ -708,8 +709,8 @@ BUGS = [
     Bug(
         "half_a_block_is_lost_where_the_budget_ends",
         "rlws/trainers/program.py",
-        "            if length > 1 or self.axis:\n                after, log = _whole",
-        "            if self.axis:\n                after, log = _whole",
+        "            if length > 1 or self.axis:\n                after, log = only_whole",
+        "            if self.axis:\n                after, log = only_whole",
         "agents_zoo.ppo",
         (),
         "tests/trainers/test_resume.py::test_a_larger_budget_comes_to_what_one_long_run_does[device-200]",
@@ -718,9 +719,9 @@ BUGS = [
     ),
     Bug(
         "snapshot_of_after_the_report",
-        "rlws/trainers/host.py",
-        "save = partial(snapshot, before.totals)",
-        "save = partial(snapshot, state.totals)",
+        "rlws/trainers/host_reports.py",
+        "_replace(totals=before.totals)",
+        "_replace(totals=self._learning.state().totals)",
         "agents_zoo.ppo",
         (),
         "tests/trainers/test_resume.py::test_a_larger_budget_comes_to_what_one_long_run_does",

@@ -9,7 +9,7 @@ import pytest
 from agents_zoo import dqn, ppo, sac, td3
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.networks.initializers import Orthogonal, orthonormal
-from rlws.trainers import core
+from rlws.trainers import initial
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 3), (256, 256), (3, 3, 2, 8)])
@@ -40,5 +40,5 @@ def test_agents_begin_without_calls_into_libraries(module):
     spec = Tabular(make_table(), module in (sac, td3)).spec()
     agent = module.Config().make(spec)
     seeds = jnp.arange(4, dtype=jnp.uint32)
-    init = jax.jit(jax.vmap(lambda seed: core.init(agent, spec, seed, 2)))
+    init = jax.jit(jax.vmap(lambda seed: initial.init(agent, spec, seed, 2)))
     assert "custom_call" not in init.lower(seeds).as_text()

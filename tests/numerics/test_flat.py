@@ -8,6 +8,8 @@ import pytest
 
 from rlws.numerics.flat import flat_products
 
+pytestmark = pytest.mark.exact
+
 X = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
 NETWORK = hk.without_apply_rng(hk.transform(lambda x: hk.nets.MLP([8, 3])(x)))
 PARAMS = jax.jit(NETWORK.init)(jax.random.key(0), X[0, 0])

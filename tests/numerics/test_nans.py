@@ -11,6 +11,8 @@ import pytest
 
 from rlws.numerics.nans import first_infinity, first_nan
 
+pytestmark = pytest.mark.exact
+
 X = jnp.array([1.0, 2.0, 3.0])
 LINES = pathlib.Path(__file__).read_text().splitlines()
 

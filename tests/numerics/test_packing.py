@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rlws.numerics.packing import pack
+
+pytestmark = pytest.mark.exact
 
 
 def test_pack_takes_rows_of_every_type_and_shape():

@@ -13,7 +13,7 @@ from jax.extend.random import threefry_2x32
 from rlws.actor import Actor
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
-from rlws.trainers import core
+from rlws.trainers import core, initial
 
 COUNTERS = ((), (1,), (2,), (0, 1), (1, 1), (0, 2), (2, 1), (1, 2), (0, 2**31 - 1))
 
@@ -95,7 +95,7 @@ def roll(num_envs, step, seed=3):
         streams.key(seed, Stream.ACT),
         jnp.asarray(step, jnp.uint32),
         timestep,
-        core.initial_actor_state(actor, num_envs),
+        initial.initial_actor_state(actor, num_envs),
     )
 
 

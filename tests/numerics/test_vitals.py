@@ -9,7 +9,7 @@ from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import environments, networks
 from rlws.numerics import vitals
 from rlws.settings import SettingError
-from rlws.trainers import HostTrainer, core
+from rlws.trainers import HostTrainer, initial
 from rlws.types import Trajectory
 
 
@@ -116,7 +116,7 @@ def made(config):
 @pytest.mark.parametrize(("config", "own"), AGENTS.values(), ids=AGENTS)
 def test_every_agent_logs_its_vital_signs(config, own):
     agent, spec = made(config)
-    state = jax.eval_shape(lambda: core.init(agent, spec, 0, 1))
+    state = jax.eval_shape(lambda: initial.init(agent, spec, 0, 1))
     every = {"gradient_norm", "update_norm", "weight_0_fraction"}
     assert state.totals.metrics.keys() >= every | own
     known = {"kl", "entropy", "explained_variance", "action_spread", "replay_age"}
@@ -130,7 +130,7 @@ def test_every_agent_logs_its_vital_signs(config, own):
 def test_values_that_are_0_everywhere_explain_nothing(config):
     # With values and targets the other way round it would be -1.
     agent, spec = made(config)
-    row = core.example_row(agent, spec, agent.learner.init(jax.random.key(0)).params)
+    row = initial.example_row(agent, spec, agent.learner.init(jax.random.key(0)).params)
     steps = max(agent.adder.schedule(1).block_length or 8, getattr(agent.adder, "length", 1))
     more = lambda steps: lambda x: jnp.zeros((4, steps, *x.shape), x.dtype)
     flags = jnp.zeros((4, steps + 1), bool)

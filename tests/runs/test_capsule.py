@@ -26,7 +26,9 @@ from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError
 from rlws.tracking.interrupts import Interrupted
-from rlws.trainers import DeviceTrainer, HostTrainer, Member, Progress, Snapshot, core
+from rlws.trainers import DeviceTrainer, HostTrainer, Member, Progress, Snapshot, initial
+
+pytestmark = pytest.mark.exact
 
 SMALL = MLP((4,))
 
@@ -160,12 +162,12 @@ class Case(NamedTuple):
     after: tuple  # of the update taken again: the state of the learner, and metrics
 
 
-FAST = {"a2c on the device", "dqn, last of four, on the host"}
+FAST = "a2c, the very first"
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in CASES],
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in CASES],
 )
 def case(request, tmp_path_factory):
     """A run that came to NaN, what it said, and the states that were seen."""
@@ -333,14 +335,14 @@ def changed(agent=ONE, params=None, batch=None):
     """Returns an update of a healthy agent with something replaced."""
     spec = environments.make("jax:Catch").spec()
     made = agent.make(spec)
-    state = core.init(made, spec, 0, 2)
-    _, sampled = made.adder.sample(state.adder, core.seed_key())
+    state = initial.init(made, spec, 0, 2)
+    _, sampled = made.adder.sample(state.adder, initial.seed_key())
     learner = state.learner
     if params is not None:
         learner = learner._replace(params=jax.tree.map(params, learner.params))
     if batch is not None:
         sampled = sampled._replace(reward=batch(sampled.reward))
-    return capsule.Update(made, learner, sampled, core.seed_key())
+    return capsule.Update(made, learner, sampled, initial.seed_key())
 
 
 @pytest.mark.slow

@@ -9,14 +9,17 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
+import gymnasium
 import imageio_ffmpeg
 import jax
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from agents_zoo import reinforce
 from rlws import environments
 from rlws.environments import Catch
+from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.networks import MLP
 from rlws.runs import experiment, launch, recorder, session
 from rlws.runs.experiment import Evaluation, Experiment
@@ -103,6 +106,39 @@ def done(tmp_path_factory):
 def rows_of(directory):
     with open(directory / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+class Only(gymnasium.Env):
+    """A simulator of which there can be but one."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2)
+    open = most = 0
+
+    def __init__(self):
+        Only.open += 1
+        Only.most = max(Only.most, Only.open)
+
+    def close(self):
+        Only.open -= 1
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(2, np.float32), 1.0, False, self.time == 9, {}
+
+
+@pytest.mark.parametrize(("num_envs", "most"), [(1, 1), (3, 3)])
+def test_there_are_no_more_environments_at_once_than_are_asked_for(num_envs, most):
+    Only.open = Only.most = 0
+    environments.register("mine:Only", lambda seed, index: GymEnvironment(Only(), seed, index))
+    agent = dataclasses.replace(TOY.agent, max_episode_length=10)
+    evaluated = Evaluation(episodes=3, num_envs=num_envs)
+    summary = run(environment="mine:Only", agent=agent, steps=30, evaluation=evaluated)
+    assert summary["evaluation_return_mean"] == 9
+    assert (Only.open, Only.most) == (0, most)
 
 
 def test_experiment_keeps_everything_of_a_run(done):

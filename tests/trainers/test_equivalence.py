@@ -10,6 +10,8 @@ from agents_zoo import reinforce
 from rlws.agent import AgentConfig
 from rlws.trainers import DeviceTrainer, HostTrainer
 
+pytestmark = [pytest.mark.exact, pytest.mark.slow]
+
 UPDATES = 20
 EPISODES_PER_UPDATE = 4
 
@@ -56,7 +58,6 @@ def device():
     return run(DeviceTrainer())
 
 
-@pytest.mark.slow
 def test_same_number_of_updates(host, device):
     assert len(host[0]) == len(device[0]) == host[4].updates == device[4].updates == UPDATES
 
@@ -89,7 +90,6 @@ def test_parameters_agree_after_twenty_updates(host, device):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), host[3], device[3])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [HostTrainer(), DeviceTrainer()], ids=["host", "device"])
 def test_same_seed_twice_is_bitwise_equal(trainer, request):
     before = request.getfixturevalue(type(trainer).__name__.removesuffix("Trainer").lower())
@@ -98,7 +98,6 @@ def test_same_seed_twice_is_bitwise_equal(trainer, request):
     assert before[1] == again[1]
 
 
-@pytest.mark.slow
 def test_two_seeds_differ_in_parameters_actions_and_episodes(device):
     other = run(DeviceTrainer(), seed=1)
     for mine, its in zip(jax.tree.leaves(device[2]), jax.tree.leaves(other[2]), strict=True):
@@ -109,7 +108,6 @@ def test_two_seeds_differ_in_parameters_actions_and_episodes(device):
         assert not np.allclose(mine.observation[:, 0], its.observation[:, 0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -204,11 +204,11 @@ def test_evaluation_has_seeds_of_its_own():
 
 
 @pytest.mark.parametrize("place", [lambda e: e, on_host], ids=["device", "host"])
-def test_endless_episodes_are_cut(monkeypatch, place):
+def test_endless_episodes_are_cut_and_have_no_return(monkeypatch, place):
     monkeypatch.setattr(evaluation, "MAX_STEPS", 7)
     returns, lengths = play(Constant(), place(Fuse(endless=True)), 12)
     np.testing.assert_array_equal(lengths, np.full(12, 7))
-    np.testing.assert_array_equal(returns, np.full(12, 7))
+    np.testing.assert_array_equal(returns, np.full(12, np.nan))
 
 
 def test_host_environments_are_closed_also_on_error():

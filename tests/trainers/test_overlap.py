@@ -17,6 +17,8 @@ from rlws.learner import Learner
 from rlws.networks import Network
 from rlws.trainers import HostTrainer
 
+pytestmark = pytest.mark.exact
+
 LENGTH = 4
 CONFIGS = {
     "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=2, minibatches=2),

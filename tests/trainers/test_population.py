@@ -20,6 +20,8 @@ from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
 from rlws.trainers.population import Population, Untraceable
 
+pytestmark = pytest.mark.exact
+
 SMALL = MLP((8,))
 # REINFORCE gathers whole episodes, so its members are ready at different times.
 CONFIGS = {
@@ -260,3 +262,10 @@ def test_two_devices_learn_what_one_does():
     )
     assert found.returncode == 0, found.stderr[-2000:]
     assert len(found.stdout.splitlines()) == 3
+
+
+def test_devices_are_for_one_run():
+    trainer = DeviceTrainer(num_envs=2, num_devices=2)
+    members = [Member(0, {}), Member(1, {})]
+    with pytest.raises(SettingError, match="num_devices must be 1 for several runs at once"):
+        next(trainer.train_all(ppo.Config(), "jax:CartPole-v1", members, steps=10))

@@ -11,6 +11,8 @@ from rlws import networks
 from rlws.numerics import checkpoint
 from rlws.trainers import DeviceTrainer, HostTrainer, Member, Snapshot, device
 
+pytestmark = pytest.mark.exact
+
 MLP = networks.MLP((8,))
 STEPS = 400
 REPLAY = dict(backbone=MLP, capacity=200, min_size=50, batch_size=8)

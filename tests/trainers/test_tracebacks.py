@@ -39,6 +39,7 @@ def test_an_error_says_where_it_is_from_and_how_to_step_there(trainer):
     assert place_of(error).endswith(" loss")
 
 
+@pytest.mark.slow
 def test_who_steps_through_it_is_not_told_to():
     assert not any("no-jit" in note for note in error_of(HostTrainer(jit=False)).__notes__)
 

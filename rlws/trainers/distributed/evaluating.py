@@ -12,8 +12,8 @@ TRIES = 3  # processes that may die of one evaluation
 class RemoteEvaluation:
     """As the function of `evaluation.evaluator`, but for what it returns: a way to the result."""
 
-    def __init__(self, config: Any, environment: Any, episodes: int, timeout: float):
-        self._arguments = config, environment, episodes, timeout
+    def __init__(self, config: Any, environment: Any, episodes: int, timeout: float, num_envs: int):
+        self._arguments = config, environment, episodes, timeout, num_envs
         self._handle: Any = None
         self._job: Any = None  # of Ray, which ends with a run
 

@@ -41,7 +41,7 @@ class Run:
         own = trainer.environment_timeout, trainer.cpus_per_actor
         self._workers = Workers(ray, tasks, self._consumed, *own)
         stack.callback(self._workers.close)
-        how = False, arrays, control.max_updates, trainer.num_devices
+        how = arrays, control.max_updates, trainer.num_devices
         self._learning = Learning(agent, self._spec, seed, trainer.columns, *how)
         self._read = compile_acting(agent, self._spec, envs).params.take
         self.counts = dict.fromkeys(COUNTS, 0)

@@ -15,8 +15,9 @@ from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
 from rlws.numerics.cache import enable_cache
 from rlws.trainers.acting import compile_acting
+from rlws.trainers.device_run import Run
 from rlws.trainers.host_environments import make_environments
-from rlws.trainers.program import Program, Run
+from rlws.trainers.program import Program
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.trainer import Snapshot
 from rlws.types import Array, EnvironmentSpec, Row
@@ -150,7 +151,7 @@ class DeviceSource(Source):
         timestep = jax.tree.map(np.array, self._run.timestep)
         join = lambda x, last: np.concatenate([x[1:], last[None]])
         after = jax.tree.map(join, rows.timestep, timestep)
-        found = rules.rules(self.spec.actions, rows.action, rows.timestep.step_type, after)
+        found = rules.rules(self.spec, rows.action, rows.timestep.step_type, after)
         row = int(self._run.step) - len(after.reward)
         check_rules(found, lambda t, i: f"environment {self._first + i}, row {row + t + 1}")
         ended = ended.reshape(-1, 2)

@@ -62,13 +62,14 @@ class Evaluator:
         environment: Any,
         episodes: int,
         timeout: float,
+        num_envs: int,
         registered: dict[str, bytes],
     ):
         enable_cache()
         _register(registered)
         with contextlib.closing(resolve.host(environment, 0, 0)) as one:
             agent = config.make(environments.spec(one))
-        self._evaluate = evaluation.evaluator(agent, environment, episodes, timeout)
+        self._evaluate = evaluation.evaluator(agent, environment, episodes, timeout, num_envs)
 
     def evaluate(self, params: Any, seed: int) -> Any:
         """Returns returns and lengths."""

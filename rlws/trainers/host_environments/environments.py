@@ -105,8 +105,8 @@ def splitter(spec: Any, who: Callable[[int], str]) -> Callable[[Any], list[Any]]
     def split(actions):
         if clip:
             actions = environments.clip_actions(spec, actions)
-        # Python numbers for scalars: environments check those faster than NumPy's.
-        leaves = [x.tolist() if x.ndim == 1 else list(x) for x in jax.tree.leaves(actions)]
+        # Copies, as an environment may change what it is given.
+        leaves = [list(np.array(x)) for x in jax.tree.leaves(actions)]
         if len(leaves) == 1 and tree == _LEAF:
             if count is not None:
                 for action in leaves[0]:

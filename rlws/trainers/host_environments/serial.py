@@ -73,9 +73,10 @@ class Serial(HostEnvironments):
                 self.episode[i] += 1
                 timesteps[i], restart[i] = env.reset(), False
                 continue
-            timesteps[i] = timestep = env.step(actions[i])
+            action = actions[i]
+            timesteps[i] = timestep = env.step(action if logs[i] is None else copied(action))
             if (log := logs[i]) is not None:
-                log.append(actions[i])
+                log.append(action)
             self.steps += 1
             if timestep.reward is None:
                 raise EnvironmentFault(
@@ -169,11 +170,16 @@ class Serial(HostEnvironments):
         saved = checkpoint.below(arrays, f"environments/actions_{i}").values()
         tree = jax.tree.structure(self.spec.actions)
         for leaves in zip(*saved, strict=True):
-            action = tree.unflatten([x.item() if x.ndim == 0 else x for x in leaves])
-            self.timesteps[i] = env.step(action)
+            action = tree.unflatten([x[()] for x in leaves])  # NumPy's scalars, where it is one
+            self.timesteps[i] = env.step(copied(action))
             self.length[i] += 1
             log.append(action)
         self._asked = None
+
+
+def copied(action: Action) -> Action:
+    """Returns an action of its own, as an environment may change what it is given."""
+    return action if isinstance(action, np.generic) else jax.tree.map(np.array, action)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -27,7 +27,7 @@ class Together(HostEnvironments):
         self._return = np.zeros(self.num_envs)
         self.episode, self.length = np.zeros((2, self.num_envs), np.int64)
         first = jax.tree.map(lambda x: x[None], self.timesteps)
-        check_rules(rules.of_timesteps(first), lambda t, i: self.who(i))
+        check_rules(rules.of_timesteps(self.spec, first), lambda t, i: self.who(i))
         self._clip = bounded(self.spec.actions)
         self._last = np.zeros(self.num_envs, bool)
         self._anew: Any = None  # the first timesteps of a resumed run, to come next

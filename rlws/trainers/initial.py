@@ -1,0 +1,57 @@
+"""The state before the first step, and the shapes of what will follow."""
+
+from typing import Any
+
+import dm_env
+import jax
+import jax.numpy as jnp
+
+from rlws.actor import Actor
+from rlws.agent import Agent
+from rlws.environments.checks import check_actions
+from rlws.numerics import streams
+from rlws.numerics.streams import Stream
+from rlws.trainers import core
+from rlws.trainers.totals import Totals
+from rlws.types import Array, EnvironmentSpec, Key, Params, Row
+
+
+def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) -> core.State:
+    """Returns the state of an agent that has seen nothing."""
+    learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
+    row = example_row(agent, spec, learner.params)
+    adder = agent.adder.init(row, num_envs)
+    metrics = lambda *args: core.update(agent, *args)[2] | agent.adder.metrics(adder)
+    shapes = jax.eval_shape(metrics, learner, adder, seed_key())
+    totals = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+    return core.State(learner, adder, Totals(totals, jnp.int32(0)), jnp.bool_(False))
+
+
+def seed_key() -> Key:
+    """Returns some key, where only its type matters."""
+    return streams.draw(jnp.zeros(2, jnp.uint32))
+
+
+def example_row(agent: Agent, spec: EnvironmentSpec, params: Params) -> Row:
+    """Returns a row of one environment, all zeros; of `params` only the shapes matter.
+
+    Raises:
+      AgentFault: its action is of another shape or kind than the environment's.
+    """
+    zero = jnp.float32(0)
+    timestep = dm_env.TimeStep(jnp.int32(0), zero, zero, spec.zero_observation())
+    one = jax.tree.map(lambda x: x[None], timestep)
+    state = initial_actor_state(agent.actor, 1)
+    found = lambda params: core.act(
+        agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state
+    )
+    action, _, extras = jax.eval_shape(found, params)
+    check_actions(spec.actions, action, axes=1)
+    zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), tree)
+    return Row(timestep, zeros(action), zeros(extras))
+
+
+def initial_actor_state(actor: Actor, num_envs: int) -> Any:
+    """Returns the actor states of `num_envs` environments, leaves [B, ...]."""
+    repeat = lambda x: jnp.broadcast_to(x, (num_envs, *jnp.shape(x)))
+    return jax.tree.map(repeat, actor.initial_state())

@@ -1,0 +1,88 @@
+"""What is counted of runs on the device, between one call of their program and the next."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlws.environments import rules
+from rlws.environments.checks import check_rules
+from rlws.numerics import checkpoint
+from rlws.trainers.device_run import Budget, Log
+from rlws.trainers.trainer import Control, Progress, limits
+
+MAX = 2**31 - 1  # of an int32
+COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
+
+
+@dataclass
+class Tally:
+    """What was counted of a run. On the host, as an int32 of the device would not hold it."""
+
+    steps: int = 0
+    episodes: int = 0
+    # Of these, in a block that the budget cut short: the run stands before it.
+    cut_steps: int = 0
+    cut_episodes: int = 0
+    halted: bool = False
+    # [n, 2], returns and lengths of the episodes that ended since the last report.
+    ended: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+
+    def add(self, log: Log) -> None:
+        """Adds what happened in a chunk."""
+        self.steps += int(log.steps)
+        self.episodes += int(log.episodes)
+        self.cut_steps += int(log.cut_steps)
+        self.cut_episodes += int(log.cut_episodes)
+        self.halted = bool(log.halted)
+        rows = log.ended[: log.rows].reshape(-1, 2)
+        self.ended = np.concatenate([self.ended, rows[rows[:, 1] > 0]])
+
+    def spent(self, control: Control) -> bool:
+        """Returns whether the budget is."""
+        steps, episodes = limits(control.steps, control.episodes)
+        return self.steps >= steps or self.episodes >= episodes
+
+    def budget(self, control: Control, report: float) -> Budget:
+        """Returns how far the next chunk may go, at most to so many steps in all."""
+        steps, episodes = limits(control.steps, control.episodes)
+        updates = MAX if control.max_updates is None else control.max_updates
+        left = report - self.steps, steps - self.steps, episodes - self.episodes, updates
+        found: Any = [np.int32(np.clip(x, 0, MAX)) for x in left]
+        return Budget(*found)
+
+    def progress(self, updates: int, **also: Any) -> Progress:
+        """Returns it as reported, with whatever else is known."""
+        returns, lengths = self.ended.T
+        return Progress(
+            self.steps, self.episodes, updates, returns, lengths, halted=self.halted, **also
+        )
+
+    def uncut(self) -> None:
+        """Forgets the block that was cut short, as it is to be played whole."""
+        self.steps -= self.cut_steps
+        self.episodes -= self.cut_episodes
+        self.ended = self.ended[: len(self.ended) - self.cut_episodes]
+        self.cut_steps = self.cut_episodes = 0
+
+
+def begin(compiled: Any, environment: Any, control: Control) -> tuple[Any, list[Tally], int]:
+    """Returns runs, tallies and when to report, at the beginning or where they were saved."""
+    if control.resume is None:
+        run = compiled.init()
+        name = type(environment).__name__
+        for timestep in compiled.split(run.timestep):
+            batch = jax.tree.map(lambda x: np.asarray(x)[None], timestep)
+            who = lambda t, i: f"{name}, environment {i}, episode 0, step 0"
+            check_rules(rules.of_timesteps(environment.spec(), batch), who)
+        return run, [Tally() for _ in compiled.agents], 0
+    arrays, facts = control.resume
+    run = compiled.restore(checkpoint.restore(jax.eval_shape(compiled.init), arrays, "run"))
+    tallies = []
+    for i, halted in enumerate(compiled.split(run.state.halted)):
+        counts = {name: facts[name][i] for name in COUNTS}
+        tallies.append(Tally(**counts, halted=bool(halted), ended=arrays[f"ended/{i}"]))
+        if not tallies[-1].spent(control):  # the budget was raised
+            tallies[-1].uncut()
+    return run, tallies, facts["next_report"]
