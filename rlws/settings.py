@@ -106,8 +106,11 @@ def _check(name: str, hint: Any, value: Any) -> None:
         part, *rest = typing.get_args(kind)
         if not isinstance(value, tuple):
             raise SettingError(f"{name} must be a tuple, got {value!r}")
-        for i, x in enumerate(value if rest == [...] else ()):
-            _check(f"{name}[{i}]", part, x)
+        parts = [part] * len(value) if rest == [...] else [part, *rest]
+        if len(value) != len(parts):
+            raise SettingError(f"{name} must have {len(parts)} entries, got {value!r}")
+        for i, (kind, x) in enumerate(zip(parts, value, strict=True)):
+            _check(f"{name}[{i}]", kind, x)
     elif typing.get_origin(kind) is Literal:
         choose(name, value, typing.get_args(kind))
     elif kind in (int, float):
@@ -138,7 +141,8 @@ def describe(value: Any) -> Any:
     """Returns settings as JSON-able data: their fields, and their "type" as "module:Class"."""
     if isinstance(value, Settings):
         fields = {name: describe(getattr(value, name)) for name in _hints(_class(value))}
-        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+        module = sources.name_of(type(value).__module__)
+        return {"type": f"{module}:{type(value).__qualname__}", **fields}
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -149,8 +153,7 @@ def describe(value: Any) -> Any:
 def revive(description: Any, name: str = "settings") -> Any:
     """Returns the settings `describe` has described.
 
-    Nothing is called but classes of settings, so a description from elsewhere runs no code but what
-    importing the modules it names does.
+    Nothing is called but classes of settings, of modules that `sources.imported` allows.
 
     Raises:
       SettingError: it names a class that is not there, or none of settings, or a wrong value.
@@ -210,17 +213,20 @@ def _named(text: str, name: str) -> Any:
     module, _, qualname = str(text).partition(":")
     found: Any = None
     try:
-        found = sources.module(module)
+        found = sources.imported(module)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except sources.UntrustedError as error:
-        raise SettingError(f"{name}: {error}") from None
+    except sources.Untrusted:
+        raise SettingError(
+            f"{name}: there is no class of settings {text!r} here, of an installed package; --trust "
+            "(in Python: trust=True) imports it from the current folder, if you know who wrote it"
+        ) from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise SettingError(
-            f"{name}: there is no class of settings {text!r} here; run from the folder it was "
-            "made in, or through the module that made it"
+            f"{name}: there is no class of settings {text!r} here; install the package it is of, "
+            "in the version of that time"
         )
     return found
 

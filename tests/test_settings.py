@@ -261,14 +261,14 @@ class Needs(Settings):
         ({"type": "os:system('touch canary')"}, r"no class of settings \"os:system\('touch"),
         ({"type": "builtins:eval", "source": "open('canary', 'w')"}, "no class of settings"),
         ({"type": "rlws.settings:choose"}, "no class of settings"),
-        ({"type": "no.such.module:Class"}, "'no.such.module:Class' here; run from the folder"),
+        ({"type": "no.such.module:Class"}, "'no.such.module:Class' here, of an installed"),
         ({"type": "agents_zoo.pqo:Config"}, "'agents_zoo.pqo:Config' here"),
         ({"type": "agents_zoo.ppo:Confog"}, "'agents_zoo.ppo:Confog' here"),
         ({"type": "agents_zoo.ppo"}, "'agents_zoo.ppo' here"),
         ({"type": ".ppo:Config"}, "'.ppo:Config' here"),
         ({"type": ""}, "'' here"),
         ({"type": None}, "None here"),
-        ({"type": ["agents_zoo.ppo:Config"]}, "here; run from the folder"),
+        ({"type": ["agents_zoo.ppo:Config"]}, "here, of an installed"),
         # Moved fields: of another name, gone, new without a default, of another kind.
         (
             {"type": "agents_zoo.ppo:Config", "learning_rat": 1.0},

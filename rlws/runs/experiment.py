@@ -48,6 +48,8 @@ class Experiment(Settings):
     sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
     resume: bool = False  # go on with the run in the directory, or begin it
     checkpoint: Checkpoints = Checkpoints()
+    # The module that defines what is not installed, and its file; by default what runs this.
+    code: tuple[str, str] | None = None
 
     def sinks(self) -> tuple[Sink, ...]:
         """Returns new sinks of the kinds to track with, besides those that every run has."""
