@@ -218,8 +218,9 @@ def _named(text: str, name: str) -> Any:
             found = getattr(found, part)
     except sources.Untrusted:
         raise SettingError(
-            f"{name}: there is no class of settings {text!r} here, of an installed package; --trust "
-            "(in Python: trust=True) imports it from the current folder, if you know who wrote it"
+            f"{name}: there is no class of settings {text!r} here, of an installed package; "
+            "--trust (in Python: trust=True) imports it from the current folder, if you know who "
+            "wrote it"
         ) from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None

@@ -137,9 +137,10 @@ def check(experiment: Experiment) -> bool:
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
-        agent = experiment.agent.make(spec)
-        experiment.trainer.check_agent(agent)
-        check_memory(agent, spec, experiment.trainer.columns)
+        experiment.trainer.check_agent(experiment.agent.make(spec))
+        source, columns = experiment.environment, experiment.trainer.columns
+        on_device = resolve.device(source) if resolve.is_jax(source) else None
+        check_memory(experiment.agent, spec, columns, on_device)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
             _check_pictures(experiment, environment)
