@@ -27,6 +27,7 @@ class SettingError(ValueError):
 
 
 INT = 2**31 - 1  # the largest of an int32
+FLOAT = 1e9  # more is no rate, cost, scale or time
 
 
 class Range(NamedTuple):
@@ -80,7 +81,7 @@ class Settings:
 
     def __post_init__(self):
         for name, hint in _hints(_class(self)).items():
-            _check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
+            check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
 
 
 def _class(settings: Settings) -> Any:
@@ -93,7 +94,8 @@ def _hints(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _check(name: str, hint: Any, value: Any) -> None:
+def check(name: str, hint: Any, value: Any) -> None:
+    """Raises a SettingError, which calls it `name`, where a value breaks its annotation."""
     kind, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else [hint]
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(kind) if option is not type(None)]
@@ -101,7 +103,7 @@ def _check(name: str, hint: Any, value: Any) -> None:
             return
         if len(options) != 1:
             return
-        return _check(name, options[0], value)
+        return check(name, options[0], value)
     if typing.get_origin(kind) is tuple:
         part, *rest = typing.get_args(kind)
         if not isinstance(value, tuple):
@@ -110,7 +112,7 @@ def _check(name: str, hint: Any, value: Any) -> None:
         if len(value) != len(parts):
             raise SettingError(f"{name} must have {len(parts)} entries, got {value!r}")
         for i, (kind, x) in enumerate(zip(parts, value, strict=True)):
-            _check(f"{name}[{i}]", kind, x)
+            check(f"{name}[{i}]", kind, x)
     elif typing.get_origin(kind) is Literal:
         choose(name, value, typing.get_args(kind))
     elif kind in (int, float):
@@ -133,8 +135,9 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
             raise SettingError(f"{name} must be {limit.broken_by(value)}, got {value!r}")
     if not math.isfinite(value):
         raise SettingError(f"{name} must be finite, got {value!r}")
-    if kind is float and isinstance(value, int) and abs(value) > INT:
-        raise SettingError(f"{name} must be at most {INT} as a whole number, got {value!r}")
+    most = FLOAT if kind is float else INT
+    if abs(value) > most and all(limit.high == math.inf for limit in limits):
+        raise SettingError(f"{name} must be at most {most:.10g} in size, got {value!r}")
 
 
 def describe(value: Any) -> Any:

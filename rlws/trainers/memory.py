@@ -85,10 +85,11 @@ def check_memory(
         with contextlib.suppress(SettingError):
             found = _size(change(config, {name: value}), spec, num_envs, environment)[0]
             smaller[f"agent.{name}"] = found
-    names = [name for name in smaller if smaller[name] <= 1.1 * min(smaller.values())]
+    best = 1.1 * min(smaller.values())
+    names = " or ".join(name for name in smaller if smaller[name] <= best)
     raise SettingError(
         f"what the agent keeps must fit into the {free / 1e9:,.1f} GB of memory that are free, and "
-        f"be of less than {2**31:,} numbers a part, got {need / 1e9:,.1f} GB; lower {' or '.join(names)}"
+        f"be of less than {2**31:,} numbers a part, got {need / 1e9:,.1f} GB; lower {names}"
     )
 
 
