@@ -18,7 +18,7 @@ import pytest
         (["diagnose", "agents_zoo.ppo", "--steps", "-5"], "--steps must be at least 1, got -5"),
         (["diagnose", "agents_zoo.ppo", "--discount", "7"], "--discount must be at least 0 and at"),
         (["diagnose", "agents_zoo.ppo", "--discount", "nan"], "--discount must be at least 0 and"),
-        (["diagnose", "agents_zoo.ppo", "--only", "P99"], "only must name a check, got P99"),
+        (["diagnose", "agents_zoo.ppo", "--only", "P99"], "unknown value 'P99'; one of: actor"),
         (
             ["run", "catch_reinforce", "--trainer.num-seeds", "2000000000"],
             "num-seeds must be at le",
