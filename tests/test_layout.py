@@ -28,7 +28,7 @@ ROOMS = {
     "actor": "networks settings types",
     "adders": "settings types",
     "terms": "networks settings types",
-    "networks": "settings types",
+    "networks": "numerics settings types",
     "tracking": "settings",
     "environments": "numerics settings types",
     "numerics": "settings types",

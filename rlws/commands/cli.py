@@ -12,6 +12,7 @@ from rlws import sources
 from rlws.commands.flags import parse
 from rlws.environments.checks import EnvironmentFault
 from rlws.numerics.checkpoint import StorageError
+from rlws.numerics.memo import share
 from rlws.runs import launch
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
@@ -28,6 +29,8 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
     sources.begin()
     soften()
     ours = args is None
+    if ours:
+        share()
     try:
         return launch.run(parse(experiment, sys.argv[1:] if args is None else args))
     except BaseException as error:
