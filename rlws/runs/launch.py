@@ -129,6 +129,9 @@ def check(experiment: Experiment) -> bool:
     limits(experiment.steps, experiment.episodes)
     sweep.members(experiment)
     experiment.trainer.check(experiment.environment)
+    # Before one is made: of some there can be but one.
+    source, columns = experiment.environment, experiment.trainer.columns
+    on_device = resolve.device(source) if resolve.is_jax(source) else None
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
         environment = resolve.host(
@@ -138,8 +141,6 @@ def check(experiment: Experiment) -> bool:
         spec = environments.spec(environment)
         asked.now = None
         experiment.trainer.check_agent(experiment.agent.make(spec))
-        source, columns = experiment.environment, experiment.trainer.columns
-        on_device = resolve.device(source) if resolve.is_jax(source) else None
         check_memory(experiment.agent, spec, columns, on_device)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
