@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from rlws import environments, sources
+from rlws import sources
 from rlws.runs.differences import KEPT, differing, flat
 from rlws.settings import SettingError, describe, renewed, revive
 
@@ -58,8 +58,11 @@ def defined(described: dict[str, Any]) -> Iterator[None]:
         prefix, _, module = name.rpartition(":")[0].partition(":")
         if prefix == "gym" and module and not sources.allowed(module):  # which it would import
             raise SettingError(f"environment {name} is of no installed package; add --trust")
-        if lacking and name not in environments.available():
-            raise SettingError(f"environment: unknown name {name!r}")
+        if lacking:
+            from rlws.environments import available  # with all of JAX
+
+            if name not in available():
+                raise SettingError(f"environment: unknown name {name!r}")
     except SettingError as error:
         raise SettingError("; ".join(filter(None, [str(error), lacking]))) from None
 

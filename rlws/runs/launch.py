@@ -21,6 +21,7 @@ from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.tracking.stderr import warn
+from rlws.trainers import DeviceTrainer
 from rlws.trainers.deadline import watched
 from rlws.trainers.memory import check_memory
 from rlws.trainers.trainer import limits
@@ -139,7 +140,9 @@ def check(experiment: Experiment) -> bool:
         asked.now = None
         experiment.trainer.check_agent(experiment.agent.make(spec))
         source, columns = experiment.environment, experiment.trainer.columns
-        on_device = resolve.device(source) if resolve.is_jax(source) else None
+        on_device = None
+        if isinstance(experiment.trainer, DeviceTrainer):
+            on_device = resolve.device(source)
         check_memory(experiment.agent, spec, columns, on_device)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
