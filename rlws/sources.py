@@ -66,8 +66,8 @@ def installed(name: str) -> bool:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return False
-    if spec is None or top in sys.stdlib_module_names:  # which has no settings, but surprises
-        return False
+    if spec is None or top in sys.stdlib_module_names or name.endswith("__main__"):
+        return False  # neither has settings, but both have surprises
     places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
     paths = [pathlib.Path(place).resolve() for place in places]
     if top in OURS and all(path.parent in (ROOT, ROOT / top) for path in paths):
@@ -111,7 +111,7 @@ def code_of(module: ModuleType) -> Code | None:
     From now on what this file defines is used without a question.
     """
     name, file = name_of(module.__name__), getattr(module, "__file__", None) or ""
-    if installed(name):
+    if installed(name.partition(".")[0]):
         return None if name.endswith("__main__") else (name, "")
     path = pathlib.Path(file).resolve()
     if path.suffix != ".py" or _of_packages(path):

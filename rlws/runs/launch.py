@@ -21,6 +21,7 @@ from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.tracking.stderr import warn
+from rlws.trainers import DeviceTrainer
 from rlws.trainers.deadline import watched
 from rlws.trainers.memory import check_memory
 from rlws.trainers.trainer import limits
@@ -129,9 +130,6 @@ def check(experiment: Experiment) -> bool:
     limits(experiment.steps, experiment.episodes)
     sweep.members(experiment)
     experiment.trainer.check(experiment.environment)
-    # Before one is made: of some there can be but one.
-    source, columns = experiment.environment, experiment.trainer.columns
-    on_device = resolve.device(source) if resolve.is_jax(source) else None
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
         environment = resolve.host(
@@ -141,7 +139,10 @@ def check(experiment: Experiment) -> bool:
         spec = environments.spec(environment)
         asked.now = None
         experiment.trainer.check_agent(experiment.agent.make(spec))
-        check_memory(experiment.agent, spec, columns, on_device)
+        source, columns = experiment.environment, experiment.trainer.columns
+        on_device = isinstance(experiment.trainer, DeviceTrainer)
+        own = resolve.device(source) if on_device else None
+        check_memory(experiment.agent, spec, columns, own)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
             _check_pictures(experiment, environment)

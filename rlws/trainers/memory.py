@@ -88,8 +88,8 @@ def check_memory(
     best = 1.1 * min(smaller.values())
     names = " or ".join(name for name in smaller if smaller[name] <= best)
     raise SettingError(
-        f"what the agent keeps must fit into the {free / 1e9:,.1f} GB of memory that are free, and "
-        f"be of less than {2**31:,} numbers a part, got {need / 1e9:,.1f} GB; lower {names}"
+        f"what the agent keeps, in arrays of less than {2**31:,} numbers, must fit into the "
+        f"{free / 1e9:,.1f} GB of memory that are free, got {need / 1e9:,.1f} GB; lower {names}"
     )
 
 

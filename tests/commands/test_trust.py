@@ -144,6 +144,7 @@ NAMES = {
     "a module of gymnasium's": {"environment": "gym:received.evil:Walk-v0"},
     "a module of Python's": {"agent": {"type": "antigravity:Config"}},
     "code": {"code": ["received.evil", "received/evil.py"]},
+    "a program": {"code": ["pytest.__main__", ""]},
     "code in no file": {"code": ["received.evil", ""]},
     "code of another name": {"code": ["agents_zoo.evil", "received/evil.py"]},
     "code that is none": {"code": {"received.evil": 3}},
@@ -163,7 +164,7 @@ def test_nothing_that_a_folder_names_is_imported(what, verb, toy, tmp_path, rlws
     (run / "config.json").write_text(json.dumps(config | NAMES[what]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])  # as in a notebook
-    refused = what == "code that is none" or not what.startswith("code")
+    refused = what == "code that is none" or not what.startswith(("code", "a program"))
     found = rlws(verb, run, *["--steps", "400"] * (verb == "resume"))
     assert (found.status == 2) == refused, found.err
     assert not (tmp_path / "canary").exists()
