@@ -57,8 +57,9 @@ class _DmEnvironment(HostEnvironment):
         cast = lambda spec, leaf: np.asarray(leaf, spec.dtype)
         action = jax.tree.map(cast, self._spec.actions, action)
         self._state, timestep = self._jit_step(self._state, action)
-        timestep = _to_numpy(timestep)
-        return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))
+        step_type, reward, discount, observation = _to_numpy(timestep)
+        kind = dm_env.StepType(int(step_type))
+        return dm_env.TimeStep(kind, reward[()], discount[()], observation)
 
     def reward_spec(self) -> Any:
         """Returns the spec of the reward."""

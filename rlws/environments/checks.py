@@ -139,6 +139,15 @@ def _traced(who: str, spec: EnvironmentSpec, function: Callable, *args: Any) -> 
                 "`following` of rlws.environments.jax_environment make timesteps"
             )
     check_observations(spec, timestep.observation, who)
+    leaves = zip(
+        jax.tree.leaves_with_path(spec.observations), jax.tree.leaves(timestep.observation)
+    )
+    for (path, leaf), x in leaves:  # no number is known yet, so none can be seen to be lost
+        if x.dtype != (held := jax.dtypes.canonicalize_dtype(leaf.dtype)):
+            raise EnvironmentFault(
+                f"{who}: observation{jax.tree_util.keystr(path)} must be {held}, as the spec says, "
+                f"got {x.dtype}; say so in the spec, or use astype"
+            )
     return state
 
 

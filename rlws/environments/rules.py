@@ -14,6 +14,7 @@ from dm_env import specs
 from rlws.types import EnvironmentSpec
 
 FIRST, LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
+VAST = 1e30  # bounds so far apart stand for none
 
 
 class Rule(NamedTuple):
@@ -116,21 +117,53 @@ def unlike(spec: Any, nest: Any, axes: int = 0) -> str | None:
 
 
 def _unlike(spec: specs.Array, x: Any, axes: int) -> str | None:
-    shape, whole = x.shape[axes:], x.dtype.kind in "iu" and spec.dtype.kind in "iu"
-    if shape != spec.shape or not (whole or np.can_cast(x.dtype, spec.dtype, "same_kind")):
+    shape = x.shape[axes:]
+    if shape != spec.shape or not of_kind(x.dtype, spec.dtype):
         wanted = f"{spec.dtype}{list(spec.shape)}"
         return f" must be {wanted}, as the spec says, got {x.dtype}{list(shape)}"
+    if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return None
     held = jax.dtypes.canonicalize_dtype(spec.dtype)
-    if isinstance(x, np.ndarray) and x.dtype.kind in "iu" and not holds(held, x):
-        return f" must fit into {held}, got {x}"
+    if (changed := lost(spec, x := np.asarray(x), held)).any():
+        one = x[changed][0]
+        return f" must fit into {held}, got {one}, which it holds as {one.astype(held)}"
     return None
 
 
-def holds(dtype: Any, x: np.ndarray) -> bool:
-    """Returns whether numbers can be of another type without becoming others, but for rounding."""
-    if x.dtype.kind in "iu":
-        return np.array_equal(x.astype(dtype), x)
-    return np.can_cast(x.dtype, dtype, "same_kind")
+def of_kind(dtype: np.dtype, wanted: np.dtype) -> bool:
+    """Returns whether numbers of a type may be taken for such of another, if it holds them."""
+    whole = dtype.kind in "iu" and wanted.kind in "iu"
+    return whole or np.can_cast(dtype, wanted, "same_kind")
+
+
+def lost(spec: specs.Array, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns which numbers of a spec would become others in a type: all that may be narrowed.
+
+    Whole numbers must stay what they are. Real ones may be rounded: see `rounding`.
+    """
+    if x.dtype == dtype:
+        return np.asarray(False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        held = x.astype(dtype)
+        if x.dtype.kind != "f":
+            return held != x
+        return (np.abs(held - x) > rounding(spec)) & np.isfinite(x)
+
+
+def narrowing(name: str, spec: specs.Array, x: np.ndarray, dtype: np.dtype) -> Rule:
+    """Returns the rule for numbers of a spec that will be of a narrower type."""
+    return Rule(name, f"what {dtype} can hold", x, lost(spec, x, dtype))
+
+
+def rounding(spec: specs.Array) -> np.ndarray:
+    """Returns by how much a real number may change when it is narrowed, as float64 to float32.
+
+    It is a thousandth of the range between its bounds or, where it has none, 1/2.
+    """
+    low, high = getattr(spec, "minimum", -np.inf), getattr(spec, "maximum", np.inf)
+    with np.errstate(over="ignore"):
+        span = np.float64(high) - np.float64(low)
+    return np.where((span > 0) & (span < VAST), span / 1000, 0.5)
 
 
 def _keys(nest: Any) -> str:
