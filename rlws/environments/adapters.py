@@ -42,7 +42,7 @@ def is_adapted(environment: dm_env.Environment) -> bool:
 class _DmEnvironment(HostEnvironment):
     def __init__(self, environment: JaxEnvironment, seed: int, index: int):
         self._environment, self._spec = environment, (spec := environment.spec())
-        self._jit_reset, self._jit_step = _jitted(environment)
+        self._jit_reset, self._jit_step = jitted(environment)
         self._key, self._index = streams.key(seed, streams.Stream.ENVIRONMENT), index
         limit, frames = spec.max_episode_steps, environment.frames_per_second
         super().__init__(spec.observations, spec.actions, limit, frames)
@@ -74,7 +74,7 @@ class _DmEnvironment(HostEnvironment):
         return self._environment.render(jax.device_get(self._state))
 
 
-def _jitted(environment: JaxEnvironment) -> tuple[Callable, Callable]:
+def jitted(environment: JaxEnvironment) -> tuple[Callable, Callable]:
     """Returns jitted `reset` and `step`; equal environments share them and compile once."""
     try:
         return _shared_jit(environment)

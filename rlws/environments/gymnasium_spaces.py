@@ -47,10 +47,12 @@ def to_spec(space: spaces.Space, name: str) -> Any:
 def from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
     """Returns the function from the environment's observations to those of `to_spec(space)`.
 
-    It takes batches, leaves [B, ...], as well. What is not of the space comes out as it went in, for
-    `checks` to name.
+    It takes batches, leaves [B, ...], as well. What the space does not hold comes out as it went
+    in, for `checks` to name.
     """
-    return _by_parts(space, from_gymnasium, _narrowed)
+    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    leaf = lambda part: rules.narrowed(to_spec(part, ""), start)
+    return _by_parts(space, from_gymnasium, leaf)
 
 
 def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], Any]:
@@ -68,27 +70,6 @@ def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], An
     # A copy, as an environment may change what it is given.
     leaf = lambda part: partial(np.array, dtype=part.dtype)
     return _by_parts(space, partial(to_gymnasium, batch=batch), leaf)
-
-
-def _narrowed(space: spaces.Space) -> Callable[[Any], Any]:
-    spec = to_spec(space, "")
-    dtype, start = spec.dtype, int(space.start) if isinstance(space, spaces.Discrete) else 0
-    # Numbers whose squares add up to less are rounded by less than they may be, as is soon seen.
-    safe = 0.0 if dtype.kind != "f" else float((rules.rounding(spec) / np.finfo(dtype).eps).min()) ** 2
-
-    def narrowed(value):
-        try:
-            x = np.asarray(value)
-        except ValueError:  # rows of different lengths
-            return value
-        if start and x.dtype.kind in "iub":
-            x = np.asarray(x - start)
-        if x.dtype is dtype or not rules.of_kind(x.dtype, dtype):
-            return x
-        rounded = x.dtype.kind == "f" and np.vdot(x, x) < safe
-        return x.astype(dtype) if rounded or not rules.lost(spec, x, dtype).any() else x
-
-    return narrowed
 
 
 def _by_parts(space: spaces.Space, convert: Callable, leaf: Callable) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 Written once for NumPy and for JAX: a host looks at blocks of rows, a device within its program.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import dm_env
@@ -71,8 +72,14 @@ def of_timesteps(spec: EnvironmentSpec, timestep: dm_env.TimeStep, xp: Any = np)
     within = (discount >= 0) & (discount <= 1)
     found = [Rule("discount", "within [0, 1]", discount, ~within)]
     found.append(Rule("reward", "finite", reward, ~xp.isfinite(reward)))
-    leaves = jax.tree.leaves_with_path(spec.observations)
-    for (path, leaf), x in zip(leaves, jax.tree.leaves(timestep.observation), strict=True):
+    return found + of_observations(spec.observations, timestep.observation, xp)
+
+
+def of_observations(spec: Any, observation: Any, xp: Any = np) -> list[Rule]:
+    """Returns the rules for the numbers in observations, leaves [..., *spec.shape]."""
+    found = []
+    leaves = jax.tree.leaves_with_path(spec)
+    for (path, leaf), x in zip(leaves, jax.tree.leaves(observation), strict=True):
         name = f"observation{jax.tree_util.keystr(path)}"
         if _floating(x):
             found.append(Rule(name, "finite", x, ~xp.isfinite(x)))
@@ -148,6 +155,30 @@ def lost(spec: specs.Array, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
         if x.dtype.kind != "f":
             return held != x
         return (np.abs(held - x) > rounding(spec)) & np.isfinite(x)
+
+
+def narrowed(spec: specs.Array, start: int = 0) -> Callable[[Any], Any]:
+    """Returns the function from a value to an array of the type of its spec, less `start`.
+
+    What would become other numbers comes out as it went in, for `unlike` to name.
+    """
+    dtype = spec.dtype
+    # Numbers whose squares add up to less are rounded by less than they may be, as is soon seen.
+    safe = (rounding(spec).min() / np.finfo(dtype).eps) ** 2 if dtype.kind == "f" else 0.0
+
+    def narrow(value):
+        try:
+            x = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            return value
+        if start and x.dtype.kind in "iub":
+            x = np.asarray(x - start)
+        if x.dtype is dtype or not of_kind(x.dtype, dtype):
+            return x
+        seen = x.dtype.kind == "f" and np.vdot(x, x) < safe
+        return x.astype(dtype) if seen or not lost(spec, x, dtype).any() else x
+
+    return narrow
 
 
 def narrowing(name: str, spec: specs.Array, x: np.ndarray, dtype: np.dtype) -> Rule:

@@ -50,8 +50,9 @@ class RowBuffer:
             x if x.dtype == kind.dtype else np.zeros(x.shape, kind.dtype)
             for x, kind in zip(seen, kinds, strict=True)
         ]
-        pairs = zip(jax.tree.leaves_with_path(spec.observations), self._observations, seen)
-        self._narrowed = [(*kind, wide, x) for kind, wide, x in pairs if wide is not x]
+        paths = jax.tree.leaves_with_path(spec.observations)
+        three = zip(paths, self._observations, seen, strict=True)
+        self._narrowed = [(*path, wide, x) for path, wide, x in three if wide is not x]
         self._actions, self._action_tree = jax.tree.flatten(rows.action)
         self._extras = jax.tree.leaves(rows.extras)
         self._leaves = leaves = jax.tree.leaves(rows.timestep)
