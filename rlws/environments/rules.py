@@ -132,8 +132,9 @@ def _unlike(spec: specs.Array, x: Any, axes: int) -> str | None:
         return None
     held = jax.dtypes.canonicalize_dtype(spec.dtype)
     if (changed := lost(spec, x := np.asarray(x), held)).any():
-        one = x[changed][0]
-        return f" must fit into {held}, got {one}, which it holds as {one.astype(held)}"
+        one = x[changed][:1]
+        with np.errstate(over="ignore"):
+            return f" must fit into {held}, got {one[0]}, which it holds as {one.astype(held)[0]}"
     return None
 
 
