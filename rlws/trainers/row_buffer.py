@@ -92,10 +92,8 @@ class RowBuffer:
                     arrays = jax.tree.map(np.asarray, timestep.observation)
                     self._write(i, timestep._replace(observation=arrays))
         t = self.length
-        if self._narrowed:
-            with np.errstate(over="ignore", invalid="ignore"):
-                for *_, wide, x in self._narrowed:
-                    x[t] = wide[t]
+        for *_, wide, x in self._narrowed:
+            x[t] = wide[t]
         return [x[t] for x in self._read]
 
     def _write_all(self, timesteps: dm_env.TimeStep) -> None:

@@ -100,7 +100,7 @@ def splitter(spec: Any, who: Callable[[int], str]) -> Callable[[Any], list[Any]]
     """
     clip = bounded(spec)
     tree = jax.tree.structure(spec)
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(spec)]
+    kinds = [leaf.dtype for leaf in jax.tree.leaves(spec)]
     count = spec.num_values if isinstance(spec, specs.DiscreteArray) else None
 
     def split(actions):
@@ -108,8 +108,8 @@ def splitter(spec: Any, who: Callable[[int], str]) -> Callable[[Any], list[Any]]
             actions = environments.clip_actions(spec, actions)
         # As a spec generates them: of its type, and copies, as an environment may change them.
         leaves = [
-            list(np.array(x, dtype))
-            for x, dtype in zip(jax.tree.leaves(actions), dtypes, strict=True)
+            list(map(kind.type, x.tolist())) if x.ndim == 1 else list(np.array(x, kind))
+            for x, kind in zip(jax.tree.leaves(actions), kinds, strict=True)
         ]
         if len(leaves) == 1 and tree == _LEAF:
             if count is not None:
