@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlws.tracking.stderr import tell
+from rlws.sources import trust
+from rlws.tracking.stderr import soften, tell
 
 VERBS = {
     "run": "run an experiment",
@@ -27,6 +28,7 @@ VERBS = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the status: 0, 1 (it found something), else see `commands.cli.say`."""
+    soften()
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet
@@ -47,9 +49,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
     """Returns the module of the verb, and its arguments."""
-    # Agents of the user's own lie where the command is given.
-    sys.path.insert(0, os.getcwd())
-    parser = argparse.ArgumentParser(prog="rlws", description="A reinforcement learning workshop.")
+    # Agents of the user's own lie where the command is given; after what is installed.
+    sys.path.append(os.getcwd())
+    if "--trust" in given:
+        given.remove("--trust")
+        trust()
+    parser = argparse.ArgumentParser(
+        prog="rlws",
+        description="A reinforcement learning workshop.",
+        epilog="--trust, with any verb, imports the script that a run is made of, if there is one.",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     module: Any = None
     passes_on = False

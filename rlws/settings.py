@@ -9,20 +9,24 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import importlib
 import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
-from typing import Annotated, Any, Literal, NamedTuple, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
+
+from rlws import sources
 
 
 class SettingError(ValueError):
     """Something is wrong with the input; one line names it, the rule, the value and the remedy."""
 
     status = 2  # of a process that ends because of it
+
+
+INT = 2**31 - 1  # the largest of an int32
 
 
 class Range(NamedTuple):
@@ -35,17 +39,20 @@ class Range(NamedTuple):
     def holds(self, value: Any) -> bool:
         return (self.low < value if self.low_open else self.low <= value) and value <= self.high
 
-    def __str__(self) -> str:
+    def broken_by(self, value: Any) -> str:
+        """Returns what is said of a value that it does not hold."""
         low = f"{'greater than' if self.low_open else 'at least'} {self.low:.10g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:.10g}"
+        # What all whole numbers keep to goes without saying.
+        said = self.high != math.inf and (self.high != INT or value > INT)
+        return f"{low} and at most {self.high:.10g}" if said else low
 
 
 Positive = Annotated[float, Range(0.0, low_open=True)]
 NonNegative = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
-PositiveInt = Annotated[int, Range(1)]
-NonNegativeInt = Annotated[int, Range(0)]
-Seed = Annotated[int, Range(0, 2**31 - 1)]  # what an int32 holds
+PositiveInt = Annotated[int, Range(1, INT)]
+NonNegativeInt = Annotated[int, Range(0, INT)]
+Seed = NonNegativeInt
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -56,9 +63,15 @@ class Settings:
     `Literal[...]`) when a record is made, so also by `dataclasses.replace`. JAX arrays and tracers
     pass unchecked: a sweep makes configurations inside `jax.vmap`.
 
+    Attributes:
+      FORMER: settings that older versions had, by which their runs are read: what each is called
+        now, or None for one that decides nothing any more. New settings need a default, no entry.
+
     Raises:
       SettingError: a value breaks its annotation.
     """
+
+    FORMER: ClassVar[Mapping[str, str | None]] = {}
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -89,7 +102,13 @@ def _check(name: str, hint: Any, value: Any) -> None:
         if len(options) != 1:
             return
         return _check(name, options[0], value)
-    if typing.get_origin(kind) is Literal:
+    if typing.get_origin(kind) is tuple:
+        part, *rest = typing.get_args(kind)
+        if not isinstance(value, tuple):
+            raise SettingError(f"{name} must be a tuple, got {value!r}")
+        for i, x in enumerate(value if rest == [...] else ()):
+            _check(f"{name}[{i}]", part, x)
+    elif typing.get_origin(kind) is Literal:
         choose(name, value, typing.get_args(kind))
     elif kind in (int, float):
         _check_number(name, kind, limits, value)
@@ -108,7 +127,11 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
         raise SettingError(f"{name} must be {word}, got {value!r}")
     for limit in limits:
         if isinstance(limit, Range) and not limit.holds(value):
-            raise SettingError(f"{name} must be {limit}, got {value!r}")
+            raise SettingError(f"{name} must be {limit.broken_by(value)}, got {value!r}")
+    if not math.isfinite(value):
+        raise SettingError(f"{name} must be finite, got {value!r}")
+    if kind is float and isinstance(value, int) and abs(value) > INT:
+        raise SettingError(f"{name} must be at most {INT} as a whole number, got {value!r}")
 
 
 def describe(value: Any) -> Any:
@@ -140,9 +163,16 @@ def revive(description: Any, name: str = "settings") -> Any:
         return {key: revive(item, f"{name}.{key}") for key, item in description.items()}
     cls = _named(renewed(description)["type"], name)
     known = {field.name for field in dataclasses.fields(cls)}
-    given = {key: value for key, value in description.items() if key != "type"}
-    for key in given:
-        choose(f"{name}: setting of {cls.__name__}", key, known)
+    former = {key: key for key in description} | dict(cls.FORMER)
+    given = {former[key]: value for key, value in description.items() if key != "type"}
+    given.pop(None, None)
+    for key in given.keys() - known:
+        try:
+            choose(f"{name}: setting of {cls.__name__}", key, known)
+        except SettingError as error:
+            raise SettingError(
+                f"{error}; one of another version? {cls.__name__}.FORMER may say what became of it"
+            ) from None
     needed = {field.name for field in dataclasses.fields(cls) if _default(field) is MISSING}
     if missing := sorted(needed - given.keys()):
         raise SettingError(f"{name}: {cls.__name__} needs {', '.join(missing)}, got none")
@@ -180,9 +210,11 @@ def _named(text: str, name: str) -> Any:
     module, _, qualname = str(text).partition(":")
     found: Any = None
     try:
-        found = importlib.import_module(module)
+        found = sources.module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
+    except sources.UntrustedError as error:
+        raise SettingError(f"{name}: {error}") from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Settings)):

@@ -12,11 +12,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The rooms of rlws, which are folders, or modules at the root, from the top down; each with those
 # that it imports, which all stand below it. Its README says the same.
 ROOMS = {
-    "__main__": "commands tracking",
+    "__main__": "commands tracking sources",
     "commands": "analysis runs diagnose trainers agent networks tracking environments numerics "
-    "settings",
+    "settings sources",
     "analysis": "runs trainers tracking settings",
-    "runs": "trainers normalise agent learner tracking environments numerics settings types",
+    "runs": "trainers normalise agent learner tracking environments numerics settings sources "
+    "types",
     "testing": "diagnose trainers agent",
     "diagnose": "trainers normalise agent learner actor networks tracking environments settings "
     "types",
@@ -27,11 +28,12 @@ ROOMS = {
     "actor": "networks settings types",
     "adders": "settings types",
     "terms": "networks settings types",
-    "networks": "settings types",
+    "networks": "numerics settings types",
     "tracking": "settings",
     "environments": "numerics settings types",
     "numerics": "settings types",
-    "settings": "",
+    "settings": "sources",
+    "sources": "",
     "types": "",
 }
 

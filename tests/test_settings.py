@@ -11,8 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dm_env import specs
 
+from agents_zoo import a2c, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
+from rlws.networks import CNN, GRU
+from rlws.runs.experiment import Experiment
 from rlws.settings import (
     Fraction,
     NonNegative,
@@ -22,10 +26,14 @@ from rlws.settings import (
     Range,
     SettingError,
     Settings,
+    change,
     choose,
     describe,
     revive,
 )
+from rlws.trainers import DeviceTrainer, HostTrainer
+from rlws.trainers.distributed.trainer import DistributedTrainer
+from rlws.types import EnvironmentSpec
 
 
 class Inner(Settings):
@@ -286,3 +294,55 @@ def test_revive_makes_nothing_but_settings(description, message, tmp_path, monke
     with pytest.raises(SettingError, match=message):
         revive(json.loads(json.dumps(description)))
     assert not list(tmp_path.iterdir())
+
+
+CONFIGS = {
+    **{module.__name__: module.Config() for module in (a2c, dqn, impala, ppo, reinforce, sac, td3)},
+    "cnn": ppo.Config(backbone=CNN()),
+    "gru": ppo.Config(backbone=GRU()),
+    "experiment": Experiment("name", "jax:Catch", ppo.Config(), DeviceTrainer()),
+    "host": Experiment("name", "jax:Catch", ppo.Config(), HostTrainer()),
+    "distributed": Experiment("name", "jax:Catch", ppo.Config(), DistributedTrainer()),
+}
+UNREASONABLE = (math.inf, -math.inf, math.nan, 10**18, (), "x", [1], object())
+
+
+def numeric(config, prefix=""):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Settings):
+            yield from numeric(value, f"{prefix}{field.name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield prefix + field.name
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_no_number_is_out_of_reason(config):
+    for name in numeric(config):
+        # A budget may be as large as a row of metrics can say, which is less.
+        for value in UNREASONABLE:
+            with pytest.raises(SettingError) as error:
+                change(config, {name: value})
+            assert name.rpartition(".")[2] in str(error.value)
+            assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mlp.hidden_sizes", "channels", "kernels", "strides"])
+@pytest.mark.parametrize("value", [(0,), (-1,), (8, math.inf), (2.5,), ("x",), [8], 8, (10**18,)])
+def test_elements_of_tuples_are_checked(name, value):
+    with pytest.raises(SettingError, match=name.rpartition(".")[2]):
+        change(CNN(), {name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernels": (9,)}, "CNN: kernels must be no larger than what they see, got 9 for 8 x 8"),
+        ({"channels": (4, 4)}, r"must be as many as there are convolutions, got \(4, 4\), \(3,\)"),
+    ],
+)
+def test_convolutions_fit_the_image(settings, message):
+    image = specs.BoundedArray((8, 8, 1), np.uint8, 0, 255)
+    spec = EnvironmentSpec(image, specs.DiscreteArray(2))
+    with pytest.raises(SettingError, match=message):
+        ppo.Config(backbone=CNN(**settings)).make(spec)

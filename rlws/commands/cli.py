@@ -11,6 +11,7 @@ from typing import Any
 from rlws.commands.flags import parse
 from rlws.environments.checks import EnvironmentFault
 from rlws.numerics.checkpoint import StorageError
+from rlws.numerics.memo import share
 from rlws.runs import launch
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
@@ -25,6 +26,8 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
     Exits with one line and a status where it cannot; see `say`.
     """
     ours = args is None
+    if ours:
+        share()
     try:
         return launch.run(parse(experiment, sys.argv[1:] if args is None else args))
     except BaseException as error:

@@ -1,13 +1,12 @@
 """What a command is about, by name: a module, or a class in one, or in a file."""
 
 import importlib
-import importlib.util
 import inspect
 import pathlib
-import sys
 from types import ModuleType
 from typing import Any
 
+from rlws import sources
 from rlws.agent import AgentConfig
 from rlws.commands.flags import BACKBONES
 from rlws.runs.sweep import parse_value
@@ -44,11 +43,7 @@ def load_module(place: str) -> ModuleType:
         path = pathlib.Path(place)
         if not path.is_file():
             raise SettingError(f"{place}: there is no such file")
-        spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # where annotations of its classes are looked up
-        spec.loader.exec_module(module)
-        return module
+        return sources.load(str(path))
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:

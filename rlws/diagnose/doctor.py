@@ -21,8 +21,8 @@ from rlws.diagnose.probes import PROBES, Probe
 from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
-from rlws.diagnose.value_estimates import has_values
-from rlws.settings import SettingError, change
+from rlws.diagnose.value_estimates import has_quantiles, has_values
+from rlws.settings import SettingError, change, choose
 from rlws.tracking.stderr import line_of
 from rlws.trainers import initial
 from rlws.trainers.tracebacks import place_of
@@ -47,8 +47,13 @@ class Report(NamedTuple):
 
     @property
     def failures(self) -> list[Check]:
-        """The checks that failed, parts before probes: causes before symptoms."""
+        """The checks that failed, parts before probes: the first cause first."""
         return [check for check in self.checks if check.verdict == "fail"]
+
+    @property
+    def consequences(self) -> list[Check]:
+        """The failures that may come of the first one: to be asked again once that is mended."""
+        return self.failures[1:]
 
 
 def diagnose(
@@ -91,9 +96,13 @@ def diagnose(
         checks += _check_parts(config, spec, asked, gamma, bool(no_mask))
     agent = config.make(spec)
     wanted = lambda check: not only or check.name.startswith(only)
+    known = [*PARTS, *(probe.name for probe in PROBES)]
+    for text in only:
+        if not any(x.startswith(text) or text.startswith(x) for x in known):
+            choose("only: check", text, known)
     probes = [probe for probe in PROBES if wanted(probe)]
     reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
-    why_not = lambda probe: reasons["values" if probe.values else probe.needs]
+    why_not = lambda probe: reasons[probe.needs or ("values" if probe.values else "")]
     found: dict[str, probing.Found] = {}
     # What shows masks is another program, as its observations are others.
     for masked in (False, True):
@@ -101,16 +110,17 @@ def diagnose(
         if not fit:
             continue
         environment = partial(Tabular, continuous=continuous, masked=masked)
-        for done, some in probing.train(config, fit, environment, gamma, steps, seeds):
-            right = sum(one.right.all() for one in some.values())
-            progress(f"probes: {done:,} of {steps:,} steps, {right} of {len(fit)} right")
-        found |= some
+        for probe, one in probing.train(config, fit, environment, gamma, steps, seeds):
+            progress(f"{probe.name}: {one.right.sum()} of {seeds} seeds right")
+            found[probe.name] = one
     for probe in probes:
         if reason := why_not(probe):
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
-    return Report(name, [*filter(wanted, checks)], time.perf_counter() - began)
+    if not (checks := [*filter(wanted, checks)]):
+        raise SettingError(f"only must name a check, got {', '.join(only)}; adder, P6, ...")
+    return Report(name, checks, time.perf_counter() - began)
 
 
 def is_continuous(config: AgentConfig, actions: str = "") -> bool:
@@ -176,6 +186,7 @@ def _reasons_against(
     return {
         "": "",
         "values": no_values if has_values(agent, spec) else "no value function",
+        "quantiles": no_values if has_quantiles(agent, spec) else "no quantiles",
         "memory": "" if agent.learner.network.recurrent else "no recurrent core",
         "continuous": "" if continuous else "discrete actions",
         "discrete": discrete_only,

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws.diagnose import value_estimates
+from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
-from rlws.diagnose.targets import check_targets
+from rlws.diagnose.targets import check_gradients, check_targets
 from rlws.types import Trajectory
 
 UPDATES = 45  # enough for any target network of a small agent to move
@@ -77,8 +77,14 @@ def check_learner(subject: Subject) -> Iterator[Check]:
     if np.allclose(whole, _numbers(subject, batch, seed=1), rtol=1e-4, atol=1e-6):
         order = np.random.default_rng(0).permutation(len(batch.reward))
         yield compare(ORDER, _numbers(subject, jax.tree.map(lambda x: x[order], batch)))
-        twice = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
-        yield compare(COPIES, _numbers(subject, twice))
+        twice, *more = (_numbers(subject, _repeated(batch, n)) for n in (2, 4))
+        copies = compare(COPIES, twice)
+        if copies.verdict == "fail" and looks_across(subject, batch):
+            settles = _settle(whole, twice, *more)
+            numbers = ", ".join(f"{x[1]:.4g}" for x in (whole, twice, *more))
+            got = f"{'settles' if settles else 'does not settle'}: gradient {numbers}"
+            copies = COPIES.answer(settles, got, component, "settles, as trajectories are compared")
+        yield copies
     else:
         for question in (ORDER, COPIES):
             yield question.skip("the loss draws random numbers")
@@ -114,6 +120,7 @@ def _check_updates(subject):
         return question.holds(not stuck, f"{', '.join(stuck[:3])} never moved", component)
 
     yield moves(PARAMETERS, "", before.params, after.params, loss)
+    yield from check_gradients(subject, after)
     if jax.tree.leaves(before.extra):
         yield moves(EXTRA, "extra", before.extra, after.extra, locate(learner, "update"))
 
@@ -122,6 +129,42 @@ def _numbers(subject, batch, seed=0):
     """Returns loss and gradient norm of an update."""
     metrics = subject.learn(subject.state.learner, batch, jax.random.key(seed))[1]
     return np.array([metrics[name] for name in ("loss", "gradient_norm")])
+
+
+def _repeated(batch: Trajectory, copies: int) -> Trajectory:
+    return jax.tree.map(lambda x: np.concatenate([x] * copies), batch)
+
+
+def _settle(once: np.ndarray, twice: np.ndarray, four: np.ndarray) -> bool:
+    """Returns whether loss and gradient norm tend to something as a batch is repeated.
+
+    What a trajectory makes of the others, such as their mean without itself, differs by 1 / n from
+    what it tends to. A sum grows; what is divided by n once more tends to 0.
+    """
+    steps = np.abs(twice - once), np.abs(four - twice)
+    return bool((steps[1] <= 0.6 * steps[0] + 1e-4).all() and four[1] > 0.4 * once[1])
+
+
+def looks_across(subject: Subject, batch: Trajectory) -> bool:
+    """Returns whether the loss of one trajectory depends on the others of its batch."""
+    learner, state = subject.agent.learner, subject.state.learner
+
+    def losses(batch):
+        batch, *_ = learner.prepare(state, batch)
+        key = jax.random.key(0)
+        loss = lambda trajectory: learner.loss(state.params, trajectory, key, state)[0]
+        return jax.vmap(loss, axis_name="batch")(batch)
+
+    found = compilation.jit(losses)
+    more = np.random.default_rng(0).normal(size=batch.reward.shape)
+    other = jnp.asarray(batch.reward).at[1:].add(more[1:])
+    try:
+        one, another = (
+            np.asarray(found(batch._replace(reward=x)))[0] for x in (batch.reward, other)
+        )
+    except Exception:  # what `update` makes of a batch first, the loss needs
+        return False
+    return not np.allclose(one, another, rtol=1e-3, atol=1e-5)
 
 
 def _padded(batch: Trajectory) -> Trajectory:

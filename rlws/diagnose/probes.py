@@ -20,21 +20,24 @@ class Probe(NamedTuple):
     best: float = 1.0  # return of the best policy, where no values are asked
     tolerance: float = 0.05  # of values, relative to the largest; of the return, to `spread`
     spread: float = 1.0  # how much worse than the best a policy that knows nothing is
-    needs: Literal["", "discrete", "continuous", "memory", "exploration", "mask"] = ""
+    needs: Literal["", "discrete", "continuous", "memory", "exploration", "mask", "quantiles"] = ""
     advisory: bool = False  # a wrong answer is what an algorithm is like, not a fault
 
     @property
     def of_actor(self) -> bool:
         """Whether to look at the actor first where it fails, and not at the loss."""
-        return self.needs not in ("", "discrete")
+        return self.needs not in ("", "discrete", "quantiles")
 
-    def right(self, gamma: float | None, values: np.ndarray, returns: np.ndarray) -> np.ndarray:
-        """Returns which answers are right, bool [seeds], of values [seeds, asked] and returns."""
+    def miss(self, gamma: float | None, values: np.ndarray, returns: np.ndarray) -> np.ndarray:
+        """Returns how far answers are off, [seeds], of values [seeds, asked] and returns.
+
+        In units of what is tolerated: up to 1 is right.
+        """
         if self.values is None or gamma is None:
-            return returns >= self.best - self.tolerance * self.spread
+            return (self.best - returns) / (self.tolerance * self.spread)
         expected = np.array(self.values(gamma))
-        limit = self.tolerance * np.abs(expected).max()
-        return (np.abs(values[:, : len(expected)] - expected) <= limit).all(axis=1)
+        off = np.abs(values[:, : len(expected)] - expected).max(axis=1)
+        return off / (self.tolerance * np.abs(expected).max())
 
 
 def match(scale: float = 1.0) -> Table:
@@ -86,6 +89,13 @@ def mask() -> Table:
     table = match()
     table.observation[1] = table.observation[0]
     table.legal[0], table.legal[1] = (True, False), (False, True)
+    return table
+
+
+def coin() -> Table:
+    """Two states that look alike, then two more that do: 4 is lost or won, and nobody can tell."""
+    table = make_table({2: -4.0, 3: 4.0}, {0: 2, 1: 3}, starts=2)
+    table.observation[[1, 3]] = table.observation[[0, 2]]
     return table
 
 
@@ -209,5 +219,15 @@ PROBES = (  # simplest first
         "action the target takes",
         spread=0.5,
         needs="discrete",
+    ),
+    Probe(
+        "P14 coin",
+        "the distribution of what is random, not only its mean",
+        coin(),
+        "the lower and the upper half of the quantiles are not those of the return: look at which "
+        "axis is that of targets, at the fractions and which side of them is weighted how",
+        lambda gamma: [-4 * gamma, 4 * gamma, -4.0, 4.0],
+        tolerance=0.3,  # a Huber loss of 1 draws quantiles together by as much
+        needs="quantiles",
     ),
 )

@@ -1,4 +1,4 @@
-"""Trains an agent on probes: each with every seed, all members of one compiled program."""
+"""Trains an agent on probes, one after the other: all seeds of each are one compiled program."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,30 +8,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws.agent import AgentConfig
+from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import Table, Tabular, make_table
-from rlws.trainers import evaluation
+from rlws.trainers import evaluation, initial
 from rlws.trainers.device_run import Budget
 from rlws.trainers.population import AXIS
 from rlws.trainers.program import Program
+from rlws.types import EnvironmentSpec
 
-SEEDS = 10
+SEEDS = 5
 NUM_ENVS = 2
 EPISODES = 16  # of an evaluation
 REPORTS = 20
 CONSECUTIVE = 2  # reports with the right answer, so that none is right in passing only
+LONGER = 3  # times the steps, for what is slow
+HEAVY = 4e6  # bytes an update reads and writes; those of small agents are fewer
 ASKED = 4  # states of a probe, as if one came after the other but where an episode may begin
 
 
 class Found(NamedTuple):
     """What an agent made of a probe."""
 
-    values: np.ndarray  # [seeds, ASKED] of the first states, NaN where the agent has none
+    values: np.ndarray  # [seeds, ASKED] of the first states, NaN where the agent has none; or
+    # the `halves` of every other one, where quantiles are asked for
     returns: np.ndarray  # [seeds], of the evaluator
     right: np.ndarray  # bool [seeds], at the end
-    steps: int  # until all were right for good, or those of the whole budget
+    steps: int  # until all were right for good, or as many as there were
 
 
 def train(
@@ -41,55 +45,73 @@ def train(
     discount: float | None,
     steps: int,
     seeds: int = SEEDS,
-) -> Iterator[tuple[int, dict[str, Found]]]:
-    """Trains on all probes; yields the steps so far, and what was found, as it goes.
+) -> Iterator[tuple[Probe, Found]]:
+    """Trains on each probe; yields what was found of it, advisory ones last.
 
     Args:
       config: of the agent, as it is to be run.
       probes: those that apply.
       environment: plays a table.
       discount: of the agent, which values depend on.
-      steps: at most, for each probe and seed; all stop together once all answers are right. Those
-        of advisory probes are not waited for.
+      steps: at most, for each probe and seed, or `LONGER` times as many for one that still gets
+        better; all seeds of one stop once all answers are right.
       seeds: 0 to this.
     """
     agent = config.make(environment(make_table()).spec())
     program = lambda table: Program(agent, environment(table), NUM_ENVS, AXIS)
 
     def ask(run, table):
-        play = evaluation.device_play(agent, environment(table), EPISODES)
+        play = evaluation.device_play(agent.evaluator, environment(table), EPISODES)
         states = jnp.arange(ASKED)
         seen, first = environment(table).observe(states), states < table.starts
         value = value_estimates.values(agent, run.state.learner, seen, first)
+        halves = value_estimates.halves(agent, run.state.learner, seen, first)
         returned = play(run.state.learner.params, run.keys.act, run.keys.environment)[0].mean()
-        return returned, (jnp.full(ASKED, jnp.nan) if value is None else value)
+        unknown = jnp.full(ASKED, jnp.nan)
+        return returned, unknown if value is None else value, unknown if halves is None else halves
 
     vmap = partial(jax.vmap, axis_name=AXIS)
     # A core takes far longer to run than the rest: compiling it well is worth it.
     jit = jax.jit if agent.learner.network.recurrent else compilation.jit
+    jit_advance = jax.jit if _is_heavy(agent, environment(make_table()).spec()) else jit
     init = jit(vmap(lambda seed, table: program(table).init(seed)))
-    advance = jit(
+    advance = jit_advance(
         vmap(lambda run, table, budget: program(table).advance(run, budget)), donate_argnums=0
     )
     ask = jit(vmap(ask))
-    stack = lambda *tables: np.stack([table for table in tables for _ in range(seeds)])
-    tables = jax.tree.map(stack, *(probe.table for probe in probes))
-    seed = np.tile(np.arange(seeds, dtype=np.uint32), len(probes))
-    runs, done, streak = init(seed, tables), 0, np.zeros(len(probes), int)
-    settled = np.full(len(probes), steps)
-    waited = [i for i, probe in enumerate(probes) if not probe.advisory]
-    each, plenty = (jnp.full(len(seed), x) for x in (-(-steps // REPORTS), 2**30))
-    while True:
-        answers = jax.device_get(ask(runs, tables))
-        found = {}
-        for i, probe in enumerate(probes):
-            returns, values = (x[i * seeds : (i + 1) * seeds] for x in answers)
-            right = probe.right(discount, values, returns)
-            streak[i] = streak[i] + 1 if right.all() else 0
-            settled[i] = done if streak[i] == 1 else settled[i] if streak[i] else steps
-            found[probe.name] = Found(values, returns, right, int(settled[i]))
-        yield done, found
-        if done >= steps or (streak[waited] >= CONSECUTIVE).all():
-            return
-        runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))
-        done += int(jax.device_get(log.steps).min())
+    seed = np.arange(seeds, dtype=np.uint32)
+    each, plenty = (jnp.full(seeds, x) for x in (-(-steps // REPORTS), 2**30))
+    longest = 0
+    for probe in sorted(probes, key=lambda probe: probe.advisory):
+        tables = jax.tree.map(lambda x: np.stack([x] * seeds), probe.table)
+        # What is only a note is given the time that the others took.
+        runs, done, streak, misses = init(seed, tables), 0, 0, []
+        settled = most = steps
+        if probe.advisory and longest:
+            settled = most = longest
+        while True:
+            returns, values, halves = jax.device_get(ask(runs, tables))
+            if probe.needs == "quantiles":
+                values = halves[:, ::2].reshape(seeds, -1)
+            misses.append(probe.miss(discount, values, returns))
+            right = misses[-1] <= 1
+            streak = streak + 1 if right.all() else 0
+            settled = done if streak == 1 else settled
+            # What is still on its way to the right answer is slow, not wrong.
+            on_its_way = np.mean(misses[-1]) < 0.8 * np.mean(misses[-REPORTS // 4 :][0])
+            late = done >= most and (probe.advisory or not on_its_way or done >= LONGER * most)
+            if late or streak >= CONSECUTIVE:
+                break
+            runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))
+            done += int(jax.device_get(log.steps).min())
+        longest = longest if probe.advisory else max(longest, done)
+        yield probe, Found(values, returns, right, settled)
+
+
+def _is_heavy(agent: Agent, spec: EnvironmentSpec) -> bool:
+    """Returns whether an update takes longer to run, a thousand times, than to compile well."""
+    state = jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
+    key = jax.random.key(0)
+    batch = jax.eval_shape(agent.adder.sample, state.adder, key)[1]
+    cost = jax.jit(agent.learner.learn).lower(state.learner, batch, key).cost_analysis() or {}
+    return cost.get("bytes accessed", 0.0) > HEAVY

@@ -1,14 +1,16 @@
 """Checks of what values are drawn to: bootstrapped right, linear in rewards, cut at ends."""
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlws.diagnose import compilation
-from rlws.diagnose.check import Check, Question, locate
+from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.value_estimates import has_values
 from rlws.learner import Learner, LearnerState
@@ -31,6 +33,19 @@ SPLIT = Question(
     "what comes after the end of an episode reaches no target before it",
     "no change",
     "cut traces at episode ends with trajectory.trace(), as if the unroll were split there",
+)
+USES_EXTRA = Question(
+    "learner: targets",
+    "what the learner learns depends on its target networks, or whatever else it keeps",
+    "another loss or update",
+    "targets do not depend on the target network: take what follows from state.extra",
+)
+SEMI_GRADIENT = Question(
+    "learner: semi-gradient",
+    "no gradient flows through the values that others are drawn to",
+    "none",
+    "what is only seen after a step gets gradients: stop_gradient the targets, or take them from "
+    "a target network",
 )
 
 
@@ -55,11 +70,11 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     real = batch.weight > 0
     ends = batch.last & real
 
-    def say(question, wrong, where):
+    def say(question, wrong, where, limit=1e-3):
         off = np.abs(wrong)[where]
         if not off.size:
             return question.skip("no such step")
-        fine = off.max() < 1e-3
+        fine = off.max() < limit
         got = "the same" if fine else f"up to {off.max():.3g} apart in {len(off)} steps"
         return question.answer(fine, got, component)
 
@@ -73,7 +88,10 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
         value = partial(subject.agent.learner.value, subject.state.learner.params)
         values = np.asarray(compilation.jit(jax.vmap(value))(batch))
         ended, cut = (of(discount=np.where(ends, np.float32(x), batch.discount)) for x in (0, 1))
-        yield say(BOOTSTRAP, cut - ended - gamma * values[:, 1:], ends)
+        follows = gamma * values[:, 1:]
+        # What is followed need not be the best action always, nor without a bonus.
+        limit = max(1e-3, 0.05 * np.abs(follows[ends]).max(initial=0.0))
+        yield say(BOOTSTRAP, cut - ended - follows, ends, limit)
     more = np.random.default_rng(0).normal(size=batch.reward.shape).astype(np.float32)
     once, thrice = (of(reward=batch.reward + np.float32(n) * more) for n in (1, 3))
     yield say(REWARDS, (thrice - before) - 3 * (once - before), real)
@@ -83,6 +101,59 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     other = of(discount=cuts, reward=batch.reward + np.float32(10) * passed)
     early = real & ~passed & passed.any(axis=1, keepdims=True)
     yield say(SPLIT, other - of(discount=cuts), early)
+
+
+def check_gradients(subject: Subject, learned: LearnerState) -> Iterator[Check]:
+    """Yields whether targets are of `extra`, where there is one, and constant."""
+    if any(np.size(x) > 1 for x in jax.tree.leaves(learned.extra)):
+        yield _check_extra(subject, learned)
+    yield _check_semi_gradient(subject, learned)
+
+
+def _check_extra(subject, state):
+    """Returns whether an update changes where `extra` is another."""
+    rng = np.random.default_rng(0)
+    noise = lambda x: x + rng.normal(size=x.shape).astype(x.dtype) if is_real(x) else x
+    other = state._replace(extra=jax.tree.map(noise, state.extra))
+    learn = lambda state: subject.learn(state, subject.batches[-1], jax.random.key(0))
+    (one, metrics), (another, changed) = learn(state), learn(other)
+    numbers = lambda after, metrics: [metrics["loss"], *jax.tree.leaves(after.params)]
+    same = map(np.array_equal, numbers(one, metrics), numbers(another, changed))
+    where = locate(subject.agent.learner, "loss")
+    return USES_EXTRA.holds(not all(same), "the same", where)
+
+
+def _check_semi_gradient(subject, learned):
+    """Returns whether what is only seen after a step, and never acted on, reaches a gradient.
+
+    The last feature is 0 everywhere, and then is not where nothing is done any more. Parameters
+    that nothing had reached, whatever the rewards, such as the weights of that feature, must go on
+    being left alone. Of the terms only what they make of batches counts: their losses may well
+    look ahead.
+    """
+    learner, start = subject.agent.learner, subject.state.learner
+    plain = dataclasses.replace(learner, terms=())
+    # What has learned a little, and an optimiser that has no momentum yet.
+    state = start._replace(params=learned.params, extra=learned.extra)
+
+    @compilation.jit
+    def moved(batch, size):
+        batch, *_ = learner.prepare(state, batch)
+        real = batch.weight > 0
+        after = jnp.pad(real, ((0, 0), (1, 0))) & ~jnp.pad(real, ((0, 0), (0, 1)))
+        seen = batch.observation.at[..., -1].set(size * after)
+        params = plain.update(state, batch._replace(observation=seen), jax.random.key(0))[0].params
+        return jax.tree.map(lambda x, y: x != y, params, dict(state.params))
+
+    def newly(batch):
+        others = [batch._replace(reward=batch.reward + np.float32(x)) for x in (1, -1)]
+        before = jax.tree.map(lambda *x: sum(x) > 0, *(moved(x, 0.0) for x in (batch, *others)))
+        return jax.tree.map(lambda x, y: np.any(y & ~x), before, moved(batch, 1.0))
+
+    found = [x for batch in subject.batches[-4:] for x in jax.tree.leaves_with_path(newly(batch))]
+    reached = dict.fromkeys(jax.tree_util.keystr(path) for path, x in found if x)
+    where = locate(learner, "loss")
+    return SEMI_GRADIENT.holds(not reached, f"through {', '.join([*reached][:2])}", where)
 
 
 def _targets(learner: Learner, state: LearnerState, batch: Trajectory, key: Any) -> Array | None:

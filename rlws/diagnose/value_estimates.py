@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.agent import Agent
+from rlws.diagnose import compilation
 from rlws.learner import Learner, LearnerState
 from rlws.networks import Network
 from rlws.normalise import ObservationStatistics, RewardScale
@@ -24,6 +25,48 @@ def values(
             unit = own.deviation()
     found = learner.value(state.params, seen(learner, state, observations, first))
     return None if found is None else unit * found
+
+
+def halves(
+    agent: Agent, state: LearnerState, observations: Observation, first: Array
+) -> Array | None:
+    """Returns the mean of the lower and the upper half of what may be returned, [T, 2].
+
+    None: the network says no quantiles, which are outputs of the shape of `q`, or `value`, with an
+    axis more, over which these are the means. Arguments as for `values`.
+    """
+    learner = agent.learner
+    try:
+        outputs = learner.network.unroll(
+            state.params, seen(learner, state, observations, first)
+        )._asdict()
+    except Exception:  # parameters of several networks: nobody says which are this one's
+        return None
+    mean = outputs.get("q", outputs.get("value"))
+    many = [x for x in jax.tree.leaves(outputs) if mean is not None and x.shape[:-1] == mean.shape]
+    if not many or many[0].shape[-1] < 2:
+        return None
+    quantiles = jnp.sort(many[0], axis=-1)
+    if mean.ndim > 1:
+        best = jnp.argmax(mean, axis=-1)[:, None, None]
+        quantiles = jnp.take_along_axis(quantiles, best, axis=1)[:, 0]
+    half = quantiles.shape[-1] // 2
+    found = jnp.stack([quantiles[:, :half].mean(-1), quantiles[:, -half:].mean(-1)], axis=-1)
+    # Of other outputs of that shape, such as logits of a distribution, nothing can be said.
+    return jnp.where(jnp.allclose(many[0].mean(-1), mean, atol=1e-4), found, jnp.nan)
+
+
+def has_quantiles(agent: Agent, spec: EnvironmentSpec) -> bool:
+    """Returns whether an agent says more of returns than their mean, as `halves` reads it."""
+
+    def ask():
+        state = agent.learner.init(jax.random.key(0))
+        observations = jax.tree.map(lambda x: jnp.stack([x + 1, x]), spec.zero_observation())
+        return halves(agent, state, observations, jnp.array([True, False]))
+
+    if jax.eval_shape(ask) is None:
+        return False
+    return bool(jnp.isfinite(compilation.jit(ask)()).all())
 
 
 def has_values(agent: Agent, spec: EnvironmentSpec) -> bool:

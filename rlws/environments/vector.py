@@ -290,10 +290,18 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
     # No process is forked from this one: what JAX's threads lock would stay locked in it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     options = {"context": method} if vectorization == "async" else {}
-    with _no_main_module(), _blocked_signals():
-        return gymnasium.make_vec(
-            registered, num_envs, vectorization, options, disable_env_checker=True
-        )
+    try:
+        with _no_main_module(), _blocked_signals():
+            return gymnasium.make_vec(
+                registered, num_envs, vectorization, options, disable_env_checker=True
+            )
+    except Exception as error:
+        if "pickle" not in f"{type(error).__name__} {error}":
+            raise
+        raise SettingError(
+            f"what makes 'gym:{identity}' must be such that it can be sent to other processes, got "
+            f"{registered.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
+        ) from error
 
 
 @contextlib.contextmanager

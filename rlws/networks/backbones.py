@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.networks.initializers import Orthogonal
-from rlws.settings import Range, SettingError, Settings
+from rlws.settings import PositiveInt, Range, SettingError, Settings
 from rlws.types import Array, Observation
 
 ACTIVATIONS = {
@@ -37,7 +37,7 @@ class Backbone(Settings):
 class MLP(Backbone):
     """A multi-layer perceptron over all numbers of the observation, side by side."""
 
-    hidden_sizes: tuple[int, ...] = (64, 64)  # units of each hidden layer
+    hidden_sizes: tuple[PositiveInt, ...] = (64, 64)  # units of each hidden layer
     activation: Literal["tanh", "relu", "gelu", "silu", "elu"] = "tanh"  # after each layer
     initializer: Literal["orthogonal", "glorot", "he"] = "orthogonal"  # of weights; biases: 0
     scale: Annotated[float, Range(0.0, low_open=True)] = math.sqrt(2.0)  # gain of the initialiser
@@ -57,9 +57,9 @@ class CNN(Backbone):
     "MinAtar", but for the activation's initialiser.
     """
 
-    channels: tuple[int, ...] = (16,)  # of each convolution
-    kernels: tuple[int, ...] = (3,)  # side of each, in pixels
-    strides: tuple[int, ...] = (1,)  # of each, in pixels
+    channels: tuple[PositiveInt, ...] = (16,)  # of each convolution
+    kernels: tuple[PositiveInt, ...] = (3,)  # side of each, in pixels
+    strides: tuple[PositiveInt, ...] = (1,)  # of each, in pixels
     mlp: MLP = MLP((128,), "relu")
 
     def __call__(self, observation: Observation) -> Array:
@@ -72,7 +72,17 @@ class CNN(Backbone):
         if jnp.issubdtype(observation.dtype, jnp.integer):
             image = image / 255.0
         initializer = Orthogonal(math.sqrt(2.0))
+        if not len(self.channels) == len(self.kernels) == len(self.strides):
+            raise SettingError(
+                "CNN: channels, kernels and strides must be as many as there are convolutions, got "
+                f"{self.channels}, {self.kernels} and {self.strides}"
+            )
         for settings in zip(self.channels, self.kernels, self.strides, strict=True):
+            if min(image.shape[:2]) < settings[1]:
+                raise SettingError(
+                    f"CNN: kernels must be no larger than what they see, got {settings[1]} for "
+                    f"{image.shape[0]} x {image.shape[1]}; lower kernels or strides"
+                )
             image = jax.nn.relu(hk.Conv2D(*settings, w_init=initializer, padding="VALID")(image))
         return self.mlp(image.ravel())
 
@@ -81,7 +91,7 @@ class Recurrent(Backbone):
     """Settings of a backbone with memory: an encoder, then a core that carries a state."""
 
     encoder: Backbone = MLP((64,))
-    size: Annotated[int, Range(1)] = 64  # units of the core
+    size: PositiveInt = 64  # units of the core
 
     def __call__(self, observation: Observation) -> Array:
         """Returns what the core is fed for one observation."""

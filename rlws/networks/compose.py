@@ -14,6 +14,7 @@ from dm_env import specs
 from rlws.networks import masks
 from rlws.networks.backbones import Recurrent
 from rlws.networks.heads import ActionValues
+from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError
 from rlws.types import Array, EnvironmentSpec, Key, Observation, Params, Trajectory
 
@@ -107,6 +108,7 @@ class Core(NamedTuple):
     initial_state: Any
 
 
+@Remembered
 def compose(
     spec: EnvironmentSpec,
     backbone: Callable[[Observation], Array],

@@ -23,6 +23,7 @@ import numpy as np
 from rlws.settings import SettingError
 
 FORMAT = 1
+FILES = {"arrays.bin", "manifest.json"}
 KEEP = 2  # the newest, and one in case that is damaged
 
 
@@ -107,7 +108,9 @@ def save(
     for path, x in arrays.items():
         _checked(path, x.dtype)
     target = folder / name
-    temporary = folder / f".{name}.part"
+    while os.path.lexists(target) and not _ours(target):
+        target = folder / f"0{target.name}"  # beside what others have put there
+    temporary = folder / f".{target.name}.part"
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,14 +120,16 @@ def save(
                 return target
             shutil.rmtree(target)
         for remains in folder.glob(".*.part"):  # of a process that was killed
-            shutil.rmtree(remains)
+            if _holds_ours(remains):
+                shutil.rmtree(remains)
+        temporary = _free(temporary)
         temporary.mkdir()
         _write(temporary, arrays, dict(facts))
         os.rename(temporary, target)
         sync(folder)
-        before = [each for each in names(folder) if each <= name]
+        before = [each for each in names(folder) if int(each) <= int(name)]
         # A resumed run began below these since they are damaged; later they would count as whole.
-        above = [each for each in names(folder) if each > name]
+        above = [each for each in names(folder) if int(each) > int(name)]
         damaged = [each for each in above if not _whole(folder / each)]
         for old in before[:-keep] + damaged:
             _remove(folder / old)
@@ -147,7 +152,19 @@ def names(folder: pathlib.Path) -> list[str]:
     """Returns the names of all checkpoints, oldest first; whole or not is not looked at."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+    return sorted((path.name for path in folder.iterdir() if _ours(path)), key=int)
+
+
+def _ours(path: pathlib.Path) -> bool:
+    """Returns whether this may be a checkpoint, whole or not: what is none is never touched."""
+    return path.name.isdigit() and _holds_ours(path)
+
+
+def _holds_ours(path: pathlib.Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    found = {each.name for each in path.iterdir()}
+    return not found or bool(found & FILES)
 
 
 def newest(
@@ -164,6 +181,9 @@ def newest(
       CheckpointError: there are checkpoints and none is whole.
     """
     known = names(folder)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.isdigit() and not _ours(path):
+            warn(f"{path} is no checkpoint of a run and passed over")
     if at is not None:
         known = [name for name in known if int(name) <= at]
         if not known:
@@ -192,8 +212,10 @@ def read(path: pathlib.Path) -> Checkpoint:
         content = manifest["content"]
         if hashlib.sha256(_canonical(content)).hexdigest() != manifest["sha256"]:
             raise CheckpointError(f"{path / 'manifest.json'} was changed: wrong check sum")
-        if content["format"] != FORMAT:
-            raise CheckpointError(f"{path}: format must be {FORMAT}, got {content['format']}")
+        if (found := content["format"]) != FORMAT:
+            newer = isinstance(found, int) and found > FORMAT
+            remedy = "; it was written by a newer rlws, which can read it" * newer
+            raise CheckpointError(f"{path}: format must be {FORMAT}, got {found}{remedy}")
         arrays = _arrays(path / "arrays.bin", content)
         return Checkpoint(path, arrays, content["facts"])
     except CheckpointError:
@@ -298,8 +320,15 @@ def _whole(path: pathlib.Path) -> bool:
     return True
 
 
+def _free(path: pathlib.Path) -> pathlib.Path:
+    """Returns this path, or one like it where others have put something there."""
+    while os.path.lexists(path):
+        path = path.with_name(f".{path.name}")
+    return path
+
+
 def _remove(path: pathlib.Path) -> None:
     # Under another name first: one that is half removed must not be taken for a damaged one.
-    doomed = path.with_name(f".{path.name}.part")
+    doomed = _free(path.with_name(f".{path.name}.part"))
     os.rename(path, doomed)
     shutil.rmtree(doomed)

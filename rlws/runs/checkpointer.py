@@ -1,6 +1,7 @@
 """Keeps a run: one writer to a folder, and checkpoints when they are due."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -38,7 +39,7 @@ class Checkpointer:
           CheckpointError: it has checkpoints, and none is whole.
         """
         self.directory, self._settings, self._facts = directory, settings, dict(facts)
-        self._lock = _lock(directory)
+        self._lock, self._place = _lock(directory), directory.stat()
         try:
             self.saved = checkpoint.newest(self.folder, warn)  # None: there never was one
         except BaseException:
@@ -93,6 +94,7 @@ class Checkpointer:
         Raises:
           StorageError: it could not be written, and the settings say to stop then.
         """
+        self._check_there()
         began = time.monotonic()
         every = {
             **self._facts,
@@ -100,6 +102,7 @@ class Checkpointer:
             "step": step,
             "trainer": snapshot.facts,
             "versions": folders.versions(),
+            "machine": folders.machine(),
         }
         try:
             owner = self.directory if member is None else member
@@ -115,6 +118,17 @@ class Checkpointer:
         # Also where it failed: the next attempt is when the next one is due.
         self._step, self._time = step, time.monotonic()
         self._cost = self._time - began
+
+    def _check_there(self) -> None:
+        # Made anew, it would hold a checkpoint and nothing that says of what.
+        try:
+            if os.path.samestat(self._place, self.directory.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        raise checkpoint.StorageError(
+            errno.ENOENT, "it was removed or moved while the run went on", str(self.directory)
+        )
 
     def close(self) -> None:
         """Lets others have the folder."""

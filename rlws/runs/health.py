@@ -18,6 +18,10 @@ EARLY = 5  # rows before gradients count as unusual
 USUAL = 100  # rows that make up what gradients usually are
 SPIKE = 100.0  # times the median of those
 LASTING = 20  # rows in a row, for what is only bad if it stays so
+WELL = 0.75  # of the way from the lowest return of a row to the highest: what is well by now
+# What is no fault of a policy that does as well as it ever did: it need not explore, and what it
+# is worth may be the same in all states.
+IDLE = {"entropy", "spread", "value"}
 
 
 # By name, with metrics of the row and what was known before.
@@ -61,6 +65,8 @@ class Health:
     updates: int = 0  # at the last report
     entropy: float | None = None  # at first
     spread: float | None = None  # of actions, at first
+    returns: list[float] = dataclasses.field(default_factory=list)  # of the newest `LASTING` rows
+    extremes: list[float] = dataclasses.field(default_factory=list)  # the lowest and the highest
     gradients: list[float] = dataclasses.field(default_factory=list)  # the newest `USUAL` norms
     lasted: dict[str, int] = dataclasses.field(default_factory=dict)  # rows in a row, by metric
     given: list[str] = dataclasses.field(default_factory=list)  # names of warnings
@@ -114,11 +120,20 @@ class Health:
             "padding": self._lasts(row, "weight_0_fraction", lambda x: x > 0.9),
             "still": now["update_norm"] == 0.0 != now["gradient_norm"],
         }
-        new = [name for name, bad in noticed.items() if bad and name not in self.given]
+        idle = IDLE if self._does_well(now["episode_return"]) else set()
+        new = [name for name, bad in noticed.items() if bad and name not in idle.union(self.given)]
         self.given += new
         facts = {**row, "first": vars(self), "times": times, "rows": LASTING}
         texts = [WARNINGS[name].format_map(facts) for name in new]
         return [f"warning at {row['steps']:,} steps: {text}" for text in texts]
+
+    def _does_well(self, found: float) -> bool:
+        """Returns whether returns are near the best so far, and were lower once."""
+        if np.isfinite(found):
+            self.returns = [*self.returns, found][-LASTING:]
+            self.extremes = [min([*self.extremes, found]), max([*self.extremes, found])]
+        low, high = self.extremes or (0.0, 0.0)
+        return low < high and statistics.median(self.returns) >= low + WELL * (high - low)
 
     def _lasts(self, row, name, bad):
         if name not in row:  # no update

@@ -13,18 +13,21 @@ from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_same, finished
+from rlws.runs.folders import check_made, check_same, finished, keep_scripts
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
+from rlws.tracking.stderr import warn
 from rlws.trainers.deadline import watched
+from rlws.trainers.memory import check_memory
 from rlws.trainers.trainer import limits
 
 CLASSES = {
     True: "exact: resumed, it goes on as if it had never stopped",
     False: "bounded loss: resumed, it begins unfinished episodes anew",
 }
+OTHER = "not exact: it may go on otherwise than it would have, as since it was saved (saved, now)"
 
 
 def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
@@ -47,16 +50,21 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     directory = _claimed(experiment)
     facts = {"experiment": describe(experiment), "exact": exact, "members": len(runs)}
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
+        saved = checkpointer.saved
+        differs = check_made(facts["experiment"], saved) if saved else []
         if experiment.resume and (
             found := finished(directory, experiment.steps, experiment.episodes)
         ):
             way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
             print(f"finished already: {directory}; to go on give {way}")
             return found
-        return _train(experiment, runs, checkpointer, exact, sinks)
+        if differs:
+            warn(f"{OTHER} {'; '.join(differs)}")
+        note = CLASSES[exact] * (not differs and len(runs) == 1)
+        return _train(experiment, runs, checkpointer, note, sinks)
 
 
-def _train(experiment, runs, checkpointer, exact, sinks):
+def _train(experiment, runs, checkpointer, note, sinks):
     """Trains the members of an experiment; returns the summary of the whole.
 
     The only one has the folder to itself. Several leave a run folder each below it; `members.csv`
@@ -79,12 +87,13 @@ def _train(experiment, runs, checkpointer, exact, sinks):
             whole.summary = sweep.summarise(experiment, runs, members, run.directory)
         tracker.finish(whole.summary)
 
+    keep_scripts(experiment, run.directory)
     with finished_by(recorders, finish):
         tracker.start(run)
         for member in members:
             member.tracker.start(member.run)
-        if not members:
-            tracker.note(CLASSES[exact])
+        if note:
+            tracker.note(note)
         train(experiment, runs, recorders, checkpointer, log)
     return whole.summary
 
@@ -122,7 +131,9 @@ def check(experiment: Experiment) -> bool:
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
-        experiment.trainer.check_agent(experiment.agent.make(spec))
+        agent = experiment.agent.make(spec)
+        experiment.trainer.check_agent(agent)
+        check_memory(agent, spec, experiment.trainer.columns)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
             _check_pictures(experiment, environment)

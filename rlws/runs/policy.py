@@ -8,7 +8,7 @@ import dm_env
 import jax
 import numpy as np
 
-from rlws import environments
+from rlws import environments, sources
 from rlws.agent import Agent
 from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
@@ -21,16 +21,19 @@ from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
 
 
-def load(directory: str | pathlib.Path, at: int | None = None) -> "Policy":
+def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = False) -> "Policy":
     """Returns the policy of a run, as evaluation plays it.
 
     Args:
       directory: of the run, or of a member of a sweep.
       at: the newest checkpoint not beyond this step; by default the newest.
+      trust: import what the run is made of, also where that is no installed package.
 
     Raises:
       SettingError: there is no run, or no whole checkpoint of it.
     """
+    if trust:
+        sources.trust()
     path = pathlib.Path(directory)
     experiment = experiment_of(path)
     found = checkpoint.newest(path / "checkpoints", warn, at)

@@ -23,7 +23,7 @@ def in_main_thread() -> bool:
 @contextlib.contextmanager
 def handlers_kept(handler: Callable[..., None] | None = None) -> Iterator[None]:
     """Within it, signals are handled by `handler`, if given; after it, by whom they were before."""
-    before = {number: signal.getsignal(number) for number in SIGNALS} if in_main_thread() else {}
+    before = {number: signal.getsignal(number) for number in _ours()}
     try:
         if handler:
             for number in before:
@@ -32,6 +32,13 @@ def handlers_kept(handler: Callable[..., None] | None = None) -> Iterator[None]:
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+
+
+def _ours() -> list[signal.Signals]:
+    """Returns the signals this thread may handle: none that is to be ignored, as by nohup."""
+    if not in_main_thread():
+        return []
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -97,7 +104,7 @@ class Interrupts:
             self._done = threading.Event()
             read, self._write = socket.socketpair()
             self._write.setblocking(False)
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in _ours()}
             self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
             watch = (read, self._done, lambda: self._saving)
             threading.Thread(target=_watch, args=watch, daemon=True).start()

@@ -5,6 +5,14 @@ import os
 import sys
 
 
+def soften() -> None:
+    """Has terminals that are not UTF-8 show "?" for what they lack, and not end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # not where a test or notebook is
+            with contextlib.suppress(OSError, ValueError):  # closed: it flushes
+                reconfigure(errors="replace")
+
+
 def tell(text: str) -> None:
     """Prints text on stderr. Where that is closed, or its terminal gone, nothing happens."""
     try:

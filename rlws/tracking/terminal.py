@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rlws.tracking.progress import Progress, entry, short
 from rlws.tracking.sink import Row, Run, Sink
+from rlws.tracking.stderr import soften
 
 _STYLES = {
     "name": "bold",
@@ -34,6 +35,7 @@ class Terminal(Sink):
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None):
+        soften()
         self._quiet = quiet
         self._console = console or Console(highlight=False)
         self._live: Live | None = None

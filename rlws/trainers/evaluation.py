@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws import environments
+from rlws.actor import Actor
 from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, resolve, rules
 from rlws.environments.checks import (
@@ -22,7 +23,7 @@ from rlws.environments.checks import (
     filled,
 )
 from rlws.numerics import streams
-from rlws.numerics.memo import remembered_of
+from rlws.numerics.memo import Remembered
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
 from rlws.trainers.deadline import TIMEOUT, watched
@@ -70,7 +71,7 @@ def evaluator(
     if not resolve.is_jax(environment):
         return _host_play(agent, environment, episodes, timeout, num_envs)
     environment = resolve.device(environment)
-    play = _compiled_play(agent, environment, episodes, MAX_STEPS)
+    play = _compiled_play(agent.evaluator, environment, episodes, MAX_STEPS)
     name, where = type(environment).__name__, ", in the evaluation"
 
     def evaluate(params, seed):
@@ -104,13 +105,16 @@ class Played(NamedTuple):
     block: DeviceBlock  # the last step
 
 
-def device_play(agent: Agent, environment: JaxEnvironment, episodes: int, limit: int = MAX_STEPS):
+def device_play(
+    evaluator: Actor, environment: JaxEnvironment, episodes: int, limit: int = MAX_STEPS
+):
     """Returns a pure function: parameters, keys of actions and of resets to what was `Played`.
 
     The first episode of each environment is what counts. Where policy or environment does what it
     must not, all end. `limit` is that of steps, where the environment has none.
     """
-    program = Program(agent._replace(actor=agent.evaluator), environment, episodes)
+    nothing: Any = None  # learns, so that what learning is set to is none of the program's
+    program = Program(Agent(evaluator, nothing, nothing, evaluator), environment, episodes)
     spec = environment.spec()
     most = spec.max_episode_steps or limit
     counting = lambda run: (run.episode == 0) & ~run.timestep.last()
@@ -152,12 +156,12 @@ def device_play(agent: Agent, environment: JaxEnvironment, episodes: int, limit:
     return play
 
 
-@remembered_of
-def _compiled_play(agent, environment, episodes, limit):
-    return jax.jit(device_play(agent, environment, episodes, limit))
+@Remembered
+def _compiled_play(evaluator, environment, episodes, limit):
+    return jax.jit(device_play(evaluator, environment, episodes, limit))
 
 
-@remembered_of
+@Remembered
 def _compiled_act(actor):
     """Acts in B episodes, by number, at one step or each at its own; actions and actor states."""
 

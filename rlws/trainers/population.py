@@ -1,6 +1,5 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
-import os
 import warnings
 from functools import partial
 from operator import itemgetter
@@ -15,6 +14,7 @@ from rlws.environments import JaxEnvironment
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
 from rlws.trainers.device_run import Budget, Run
+from rlws.trainers.memory import free_memory
 from rlws.trainers.program import Program
 from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
@@ -110,7 +110,7 @@ class Population(NamedTuple):
             fixed = {k: v for k, v in fixed.items() if k not in real}
             seeds = jnp.array([m.seed for m in members], jnp.uint32)
         how = self._config(fixed), self.environment, self.num_envs, AXIS if several else None
-        init, advance = _functions(*how)
+        init, advance = _functions(*how, bool(values))
         try:  # here, so that an error is found before anything runs; an update is traced, too
             jax.eval_shape(init, seeds, values)
         except UNKNOWN as error:
@@ -134,13 +134,13 @@ class Population(NamedTuple):
 
 
 @Remembered
-def _functions(config: AgentConfig, environment: JaxEnvironment, num_envs: int, axis: str | None):
+def _functions(
+    config: AgentConfig, environment: JaxEnvironment, num_envs: int, axis: str | None, vary: bool
+):
     """Returns the compiled `init` and `advance` of a program, which see settings that vary."""
-    agent = config.make(environment.spec())
-
-    def program(values):
-        own = change(config, values).make(environment.spec()) if values else agent
-        return Program(own, environment, num_envs, axis)
+    made = lambda config: Program(config.make(environment.spec()), environment, num_envs, axis)
+    fixed = None if vary else made(config)
+    program: Any = lambda values: fixed or made(change(config, values))
 
     init: Any = lambda seed, values: program(values).init(seed)
     advance: Any = lambda run, values, budget: program(values).advance(run, budget)
@@ -151,14 +151,6 @@ def _functions(config: AgentConfig, environment: JaxEnvironment, num_envs: int, 
 
 class Untraceable(SettingError):
     """A setting cannot be data to a compiled program."""
-
-
-def free_memory() -> int:
-    """Returns the bytes the default device can still hold."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @jax.jit

@@ -82,6 +82,7 @@ class RowByRow(Learning):
         envs.episode_limit = agent.adder.episode_limit
         self._envs, self._turn = envs, compile_turn(agent, envs.spec, envs.num_envs)
         one = jax.device_get(initial.example_row(agent, envs.spec, self.params))
+        self.params = None  # whose memory the next turn takes
         self._seen = jax.tree.structure(one.timestep)
         actor = initial.initial_actor_state(agent.actor, envs.num_envs)
         most = 2**31 - 1 if max_updates is None else max_updates

@@ -1,11 +1,14 @@
 """`rlws resume`: a run goes on as if it had never stopped."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 
-from tests.commands.toys import arrays, rows, run_toy, steps, tree
+from agents_zoo import ppo
+from rlws.runs import folders
+from tests.commands.toys import TOY, arrays, rows, run_toy, steps, tree
 
 
 def cut(run, step):
@@ -69,6 +72,59 @@ def test_resume_with_other_settings_is_refused_with_what_differs(flags, differen
     before = tree(copy)
     assert differences in refused("resume", copy, *flags)
     assert tree(copy) == before
+
+
+def test_resume_asks_the_checkpoint_what_it_was_made_with(copy, refused):
+    text = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(
+        text.replace('"learning_rate": 0.001', '"learning_rate": 0.5')
+    )
+    said = refused("resume", copy, "--steps", "500")
+    assert f"{copy}/checkpoints/000000000400 is of a run of other settings (saved, now): " in said
+    assert "agent.learning_rate: 0.001, 0.5; use those" in said
+
+
+@pytest.mark.slow
+def test_exact_is_said_only_where_nothing_is_another(copy, rlws, monkeypatch):
+    for changed in ({}, {"processor": "another"}, {"threads": 1}):
+        here = folders.machine() | changed
+        monkeypatch.setattr(folders, "machine", lambda here=here: here)
+        cut(copy, 100)
+        found = rlws("resume", copy, "--no-quiet")
+        assert found.status == 0
+        assert ("exact: resumed" in found.out) == (not changed)
+        assert all(f"machine.{name}: " in found.err for name in changed)
+        assert ("not exact: it may go on otherwise" in found.err) == bool(changed)
+
+
+@pytest.mark.slow
+def test_a_setting_that_is_newer_than_the_run_has_its_default_and_is_told(
+    tmp_path, rlws, monkeypatch
+):
+    class Older(ppo.Config):
+        pass
+
+    class Newer(ppo.Config):
+        brand_new: float = 0.5
+
+    for kind in (Older, Newer):
+        kind.__module__, kind.__qualname__ = __name__, "Config"
+    monkeypatch.setitem(globals(), "Config", Older)
+    agent = Older(**{f.name: getattr(TOY.agent, f.name) for f in dataclasses.fields(TOY.agent)})
+    run = run_toy(tmp_path / "run", agent=agent)
+    monkeypatch.setitem(globals(), "Config", Newer)
+    cut(run, 200)
+    found = rlws("resume", run)
+    assert found.status == 0
+    assert "agent.brand_new: 0.5, a setting that is newer" in found.err
+    monkeypatch.setitem(globals(), "Config", Older)  # and one that is no more
+    cut(run, 200)
+    found = rlws("resume", run)
+    assert found.status == 2
+    assert "brand_new" in found.err
+    assert "FORMER may say what became of it" in found.err
+    monkeypatch.setattr(Older, "FORMER", {"brand_new": None})
+    assert rlws("resume", run).status == 0
 
 
 @pytest.mark.parametrize("flags", [["--directory", "elsewhere"], ["--no-resume"]])

@@ -13,6 +13,7 @@ from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.__main__ import main
 from rlws.diagnose import diagnose, show
+from rlws.settings import SettingError
 from rlws.testing import AgentConformance
 
 NO_MASKS = ("actor", "adder", "learner", *(f"P{i} " for i in (*range(1, 11), 12, 13)))
@@ -246,3 +247,9 @@ class TestDDPG(AgentConformance):
     config = ddpg.Config()
     seeds = 3
     test_host_and_device_agree = None  # it is TD3, with other settings
+
+
+@pytest.mark.parametrize("only", [["P99"], ["P1", "nothing"], ["Adder"]])
+def test_what_names_no_check_is_an_error(only):
+    with pytest.raises(SettingError, match="only: check: unknown value"):
+        diagnose(dqn.Config(), only=only)

@@ -49,7 +49,10 @@ OTHERS = {
     "reinforce_device": ("cartpole_reinforce_device", "--steps", "6000"),
     "dqn_device": (*TOYS["dqn"], *DEVICE, "jax:CartPole-v1"),
     "sac_device": (*TOYS["sac"], *DEVICE, "gymnax:Pendulum-v1"),
-    "ppo_host": ("cartpole_ppo", "--steps", "3000", "--agent.unroll-length", "32"),
+    "ppo_host": (
+        *("cartpole_ppo", "--steps", "3000", "--agent.unroll-length", "32"),
+        *("--agent.minibatches", "8"),
+    ),
 }
 
 

@@ -15,6 +15,7 @@ RUN = (
     *("run", "cartpole_ppo", "--steps", "3000", "--quiet", "--evaluation.episodes", "2"),
     *("--trainer.vectorization", "async", "--trainer.num-envs", "2"),
     *("--agent.backbone.hidden-sizes", "8", "--agent.unroll-length", "16"),
+    *("--agent.minibatches", "8"),
     *("--checkpoint.period", "100", "--resume", "--directory"),
 )
 

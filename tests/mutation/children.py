@@ -45,12 +45,12 @@ def call(bug: Bug, caches: str, seconds: float, function: Callable, *args: Any) 
         child.join()
 
 
-def run_test(name: str) -> tuple[int, int]:
-    """Runs a test; returns pytest's exit status, and how many failed (not: their fixtures)."""
+def run_test(name: str, *args: str) -> tuple[int, int]:
+    """Runs tests; returns pytest's exit status, and how many failed (not: their fixtures)."""
     import pytest
 
     verdict = _Verdict()
-    return pytest.main(["-x", "-p", "no:cacheprovider", name], [verdict]), verdict.failed
+    return pytest.main(["-x", "-p", "no:cacheprovider", name, *args], [verdict]), verdict.failed
 
 
 def ask_doctor(agent: str, settings: tuple[str, ...]) -> list[str]:
@@ -58,6 +58,20 @@ def ask_doctor(agent: str, settings: tuple[str, ...]) -> list[str]:
     from tests.mutation.doctor import failures
 
     return failures(agent, *settings)
+
+
+def ask_where(agent: str) -> list[tuple[str, str]]:
+    """Returns which checks an agent fails, the first cause first, and where each says to look."""
+    from tests.mutation.doctor import named
+
+    return named(agent)
+
+
+def ask_outputs(agent: str) -> list[Any]:
+    """Returns what an agent makes of known experience, arrays."""
+    from tests.mutation.doctor import outputs
+
+    return outputs(agent)
 
 
 class _Verdict:

@@ -10,8 +10,15 @@ from tests.mutation import plugin  # before anything of rlws
 import json
 import sys
 
+import jax
+import numpy as np
+
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose
+from rlws.diagnose.doctor import is_continuous
+from rlws.diagnose.subject import Subject
+from rlws.diagnose.tabular import Tabular, make_table
+from rlws.diagnose.toy import toy
 from rlws.numerics.cache import enable_cache
 
 SEEDS = 4
@@ -22,6 +29,31 @@ def failures(target: str, *settings: str) -> list[str]:
     enable_cache()
     report = diagnose(agent_config(target, list(settings)), seeds=SEEDS)
     return [check.name for check in report.failures]
+
+
+def named(target: str, *settings: str) -> list[tuple[str, str]]:
+    """Returns the names of all checks that failed, and where each says to look."""
+    enable_cache()
+    report = diagnose(agent_config(target, list(settings)), seeds=SEEDS)
+    return [(check.name, check.component) for check in report.failures]
+
+
+def outputs(target: str, *settings: str) -> list[np.ndarray]:
+    """Returns what a toy agent makes of known experience: rows, batches and some updates of it.
+
+    Two agents for which all of it is the same cannot be told apart by that.
+    """
+    enable_cache()
+    config = toy(agent_config(target, list(settings)))
+    subject = Subject(config, Tabular(make_table(), is_continuous(config)).spec())
+    state, found = subject.state.learner, list(subject.played)
+    for i, batch in enumerate(subject.batches[-8:]):
+        state, metrics = subject.learn(state, batch, jax.random.key(i))
+        found.append(metrics)
+    found += [state.params, state.extra, subject.play(state.params)[0]]
+    one = jax.tree.map(lambda x: x[0], subject.batches[-1])
+    found.append(subject.agent.learner.value(state.params, one))
+    return [np.asarray(x) for x in jax.tree.leaves(found)]
 
 
 if __name__ == "__main__":

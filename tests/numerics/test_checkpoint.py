@@ -523,3 +523,34 @@ def test_read_refuses_another_format(tmp_path):
     forge(path, format=2)
     with pytest.raises(CheckpointError, match="format must be 1, got 2"):
         checkpoint.read(path)
+
+
+def test_what_is_no_checkpoint_is_never_followed_nor_removed(tmp_path):
+    elsewhere, told = tmp_path / "elsewhere", []
+    write(elsewhere, 7)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    names = "000000000002", "000000000007", "5", ".000000000003.part"
+    (folder / names[0]).write_text("mine")
+    (folder / names[1]).symlink_to(elsewhere / "000000000007")
+    (folder / names[2]).mkdir()
+    (folder / names[2] / "notes.txt").write_text("mine, too")
+    (folder / names[3]).write_text("a file")
+    assert checkpoint.newest(folder, told.append) is None
+    assert len(told) == 3
+    assert all("is no checkpoint of a run and passed over" in text for text in told)
+    for step in range(1, 10):
+        write(folder, step)
+        assert int(checkpoint.newest(folder, told.append).path.name) == step
+    assert all(os.path.lexists(folder / name) for name in names)
+    assert (folder / "5" / "notes.txt").exists()
+    assert (elsewhere / "000000000007" / "manifest.json").exists()
+    assert [int(name) for name in checkpoint.names(folder)] == [8, 9]
+
+
+def test_a_newer_format_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    write(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(checkpoint.CheckpointError, match="written by a newer rlws, which can read"):
+        checkpoint.read(tmp_path / "000000000001")

@@ -1,8 +1,10 @@
 """The checkpointer of a run: one writer to a folder, and saving when it is due."""
 
+import contextlib
 import errno
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,7 +180,8 @@ def test_save_keeps_what_it_was_given(kept):
     saved = kept().saved
     np.testing.assert_array_equal(saved.arrays["x"], SNAPSHOT.arrays["x"])
     assert saved.facts["versions"]["jax"]
-    del saved.facts["versions"]
+    assert saved.facts["machine"]["devices"]
+    del saved.facts["versions"], saved.facts["machine"]
     assert saved.facts == {"exact": True, "seconds": 0.5, "step": 4, "trainer": {"rows": 7}}
 
 
@@ -289,3 +292,20 @@ def test_files_and_threads_stay_as_many(kept):
     for step in range(1, 50):
         found.save(step, SNAPSHOT, {})
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "another in its place"])
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path, how):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with contextlib.closing(Checkpointer(folder, Checkpoints(), {})) as found:
+        found.save(1, SNAPSHOT, {})
+        if how == "removed":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        if how == "another in its place":
+            folder.mkdir()
+        with pytest.raises(StorageError, match=r"removed or moved while the run .*run'"):
+            found.save(2, SNAPSHOT, {})
+    assert not (folder / "checkpoints").exists()

@@ -106,3 +106,24 @@ def test_a_run_whose_parameters_become_nan_stops_with_one_line(tmp_path, capsys)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "NonFiniteError" in summary["ended_by"]
     assert summary["steps"] < 100_000
+
+
+@pytest.mark.parametrize("name", ["entropy", "spread", "value"])
+@pytest.mark.parametrize(
+    ("returns", "told"),
+    [
+        (np.minimum(np.arange(120) * 10.0, 500), False),  # solved
+        (np.zeros(120), True),  # never learned
+        (np.tile([20.0, 9.0, 22.0, 14.0], 30), True),  # at random
+        (np.r_[np.arange(60) * 8.0, np.full(60, 9.0)], True),  # learned, and collapsed
+    ],
+)
+def test_a_policy_that_does_well_need_not_explore(name, returns, told):
+    bad = {"entropy": 0.001, "action_spread": 0.001, "explained_variance": -0.5}
+    health = Health()
+    found = health.warnings({"steps": 0, "entropy": 0.7, "action_spread": 0.5})
+    key = {"spread": "action_spread", "value": "explained_variance"}.get(name, name)
+    for i, x in enumerate(returns):
+        late = {key: bad[key]} if i >= 55 else {}
+        found += health.warnings({"steps": i, "episode_return": float(x), **late})
+    assert bool(found) == told

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from rlws.tracking.interrupts import SIGNALS, Interrupted, Interrupts
+from rlws.tracking.interrupts import SIGNALS, Interrupted, Interrupts, handlers_kept
 
 ROOT = pathlib.Path(__file__).parents[2]
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -229,3 +229,17 @@ def test_other_signals_are_not_ours():
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.05)
     assert end(process) == (0, "")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_was_ignored_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup has it
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), number)
+            assert not interrupts.pending()
+            with handlers_kept(lambda *_: pytest.fail("handled")):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)

@@ -1,5 +1,6 @@
 """What is said where nobody listens: nothing is raised, and the status stays what it was."""
 
+import io
 import json
 import os
 import pathlib
@@ -7,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from rlws.tracking.stderr import line_of, tell
+from rlws.tracking.terminal import Terminal
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -94,3 +97,12 @@ def test_line_of_an_error_has_type_text_and_notes():
     error.add_note("in worker 3, so:\nTraceback")
     assert line_of(error) == "ValueError: broken joint; environment 1, step 2; in worker 3, so"
     assert line_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_terminal_that_lacks_a_character_shows_another(stream, monkeypatch):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, stream, io.TextIOWrapper(buffer, "ascii"))
+    Terminal(console=Console(file=getattr(sys, stream), force_terminal=False)).note("5 \u00b1 1")
+    tell("5 \u00b1 1")
+    assert buffer.getvalue().startswith(b"5 ? 1\n")

@@ -1,5 +1,6 @@
 """Evaluation: whole episodes, known returns, the same each time, wherever they are played."""
 
+import dataclasses
 import sys
 import time
 from typing import Any
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 from dm_env import specs
 
+from agents_zoo import dqn, ppo, sac
 from rlws import environments
 from rlws.actor import Actor
 from rlws.agent import Agent
+from rlws.diagnose import probes
+from rlws.diagnose.tabular import Tabular
 from rlws.environments import Catch, JaxEnvironment, jax_environment, to_dm_env
 from rlws.environments.checks import AgentFault, EnvironmentFault
+from rlws.networks import MLP
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
 from rlws.trainers import evaluation
@@ -338,3 +343,14 @@ def test_a_film_of_an_environment_that_goes_wrong_names_it():
         EnvironmentFault, match="environment 0, in the film, episode 0, step 4: rew"
     ):
         list(frames)
+
+
+@pytest.mark.parametrize("kind", [ppo, dqn, sac])
+def test_evaluation_is_compiled_once_for_settings_that_it_does_not_see(kind):
+    environment = Tabular(jax.tree.map(jnp.asarray, probes.chain()), kind is sac)
+    config = kind.Config(MLP((4,)))
+    others = [dataclasses.replace(config, learning_rate=rate) for rate in (1e-3, 1e-4)]
+    acting = [other.make(environment.spec()).evaluator for other in others]
+    assert acting[0] == acting[1]
+    plays = [evaluation._compiled_act(evaluator) for evaluator in acting]
+    assert plays[0] is plays[1]

@@ -36,9 +36,32 @@ def process() -> dict[str, Any]:
 
 
 def registered() -> dict[str, bytes]:
-    """Returns the environments that were registered here, packed to be sent."""
-    packed = imported().cloudpickle.dumps
-    return {name: packed(factory) for name, factory in registry.registered().items()}
+    """Returns the environments that were registered here, packed to be sent, all that can be."""
+    found = {}
+    for name, factory in registry.registered().items():
+        with contextlib.suppress(SettingError):  # one that is not asked for stops nobody
+            found[name] = _packed(f"the factory of {name}", factory)
+    return found
+
+
+def check_sent(environment: Any, config: Any) -> None:
+    """Raises a SettingError unless what a run is made of can be sent to other processes."""
+    _packed("the agent's configuration", config)
+    factory = (
+        registry.registered().get(environment) if isinstance(environment, str) else environment
+    )
+    _packed(f"the factory of {environment}", factory)
+
+
+def _packed(what: str, thing: Any) -> bytes:
+    try:
+        return imported().cloudpickle.dumps(thing)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise SettingError(
+            f"{what} must be such that it can be sent to other processes, got {thing!r}: {reason}; "
+            "have it make what cannot be pickled when it is called, or use another trainer"
+        ) from error
 
 
 def check_address(address: str | None) -> None:

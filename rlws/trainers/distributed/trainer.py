@@ -58,9 +58,9 @@ class DistributedTrainer(Trainer):
         cluster.imported()
         cluster.check_address(self.address)
         if self.vectorization == "device":
-            from rlws.environments import resolve
+            from rlws.environments import checks, resolve
 
-            resolve.device(environment)
+            checks.check_device(resolve.device(environment))
         if self.columns % self.num_devices or self.num_devices > jax.device_count():
             raise SettingError(
                 f"num_devices must divide the {self.columns} environments of a batch and be at "
@@ -105,6 +105,7 @@ class DistributedTrainer(Trainer):
         from rlws.trainers.distributed import cluster
         from rlws.trainers.distributed.run import Run
 
+        cluster.check_sent(environment, config)
         with contextlib.ExitStack() as stack:
             actors = self.num_actors + 1  # and one that evaluates
             ray = stack.enter_context(cluster.connected(self.address, actors, self.dashboard))

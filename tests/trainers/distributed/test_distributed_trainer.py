@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+import threading
 import types
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 
 from agents_zoo import dqn, impala, ppo
 from rlws import environments, networks
+from rlws.environments import registry
 from rlws.runs import launch
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.settings import SettingError
 from rlws.trainers import DistributedTrainer
+from rlws.trainers.distributed import cluster
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "faults"))
 
@@ -92,7 +95,7 @@ def test_an_experiment_evaluates_beside_training(tmp_path):
     experiment = Experiment(
         name="toy",
         environment="jax:CartPole-v1",
-        agent=ppo.Config(MLP, unroll_length=16),
+        agent=ppo.Config(MLP, unroll_length=16, minibatches=4),
         trainer=DistributedTrainer(num_envs=1, num_actors=2),
         steps=800,
         evaluation=Evaluation(episodes=3, period=300),
@@ -123,3 +126,18 @@ def test_a_run_joins_a_cluster_by_its_address_and_leaves_it_running(ray, tmp_pat
 def test_an_address_where_nobody_is_is_refused_at_once(address):
     with pytest.raises(SettingError, match="address must be that of a running Ray cluster"):
         DistributedTrainer(address=address).check("gym:CartPole-v1")
+
+
+def test_what_cannot_be_sent_is_named_and_what_is_not_asked_for_stops_nobody(monkeypatch):
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    lock = threading.Lock()
+    environments.register("mine:locked", lambda seed, index: (lock, environments.make("jax:Catch")))
+    environments.register("mine:free", lambda seed, index: environments.make("jax:Catch"))
+    assert "mine:locked" not in cluster.registered()
+    assert "mine:free" in cluster.registered()
+    cluster.check_sent("mine:free", impala.Config())
+    trainer = DistributedTrainer(num_actors=1)
+    with pytest.raises(
+        SettingError, match=r"the factory of mine:locked must .*: cannot pickle '_th"
+    ):
+        next(trainer.train(impala.Config(MLP), "mine:locked", steps=10))
