@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from rlws.environments.checks import check_device
-from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.types import Action, Array, Key, Observation
 
@@ -39,7 +39,7 @@ def is_adapted(environment: dm_env.Environment) -> bool:
     return isinstance(environment, _DmEnvironment)
 
 
-class _DmEnvironment(HostEnvironment):
+class _DmEnvironment(RepeatableEnvironment):
     def __init__(self, environment: JaxEnvironment, seed: int, index: int):
         self._environment, self._spec = environment, (spec := environment.spec())
         self._jit_reset, self._jit_step = jitted(environment)

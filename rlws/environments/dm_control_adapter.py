@@ -16,8 +16,8 @@ from dm_env import specs
 
 from rlws.environments import rules
 from rlws.environments.checks import number
-from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.names import unknown
+from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
@@ -53,7 +53,7 @@ def _import() -> tuple[Any, Any, str]:
 _mujoco, _suite, _no_pictures = _import()
 
 
-class DmControlEnvironment(HostEnvironment):
+class DmControlEnvironment(RepeatableEnvironment):
     """An environment of the suite; the numbers it takes and returns are float32.
 
     Observations are the suite's dictionaries, discounts its own: 1 where the time limit cuts an

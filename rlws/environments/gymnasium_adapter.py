@@ -12,8 +12,8 @@ import numpy as np
 
 from rlws.environments import gymnasium_spaces as spaces
 from rlws.environments.checks import EnvironmentFault, closed_on_error, not_gymnasiums, number
-from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.names import unknown
+from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
@@ -23,7 +23,7 @@ _FIRST, _MID, _LAST = dm_env.StepType
 _timestep = partial(tuple.__new__, dm_env.TimeStep)
 
 
-class GymEnvironment(HostEnvironment):
+class GymEnvironment(RepeatableEnvironment):
     """A gymnasium environment with dm_env semantics.
 
     The discount is 0 where the environment terminates, 1 elsewhere, so also where only a time limit

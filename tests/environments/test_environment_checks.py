@@ -431,6 +431,36 @@ def test_an_environment_may_change_the_action_it_gets(bound):
     assert np.abs(logged).max() > 0
 
 
+class Reusing(gymnasium.Env):
+    """Shows the same array all the time, changed in place, or a copy of it."""
+
+    observation_space, action_space = spaces.Box(-9, 9, (2,), np.float32), spaces.Discrete(2)
+
+    def __init__(self, copies, index):
+        self.copies, self.seen = copies, np.float32([index, 0])
+
+    def _show(self):
+        return self.seen.copy() if self.copies else self.seen
+
+    def reset(self, *, seed=None, options=None):
+        self.seen[1] = 0
+        return self._show(), {}
+
+    def step(self, action):
+        self.seen[1] += 1
+        return self._show(), float(action), False, bool(self.seen[1] == 5), {}
+
+
+@pytest.mark.parametrize("config", [PPO, DQN], ids=["in blocks", "row by row"])
+def test_an_environment_may_change_what_it_has_shown(config):
+    def learned(copies):
+        make = lambda seed, index: GymEnvironment(Reusing(copies, index), seed, index)
+        *_, report = HostTrainer(num_envs=2).train(config, make, steps=60, report_period=7)
+        return checkpoint.digest(checkpoint.flatten(report.snapshot().arrays))
+
+    assert learned(copies=True) == learned(copies=False)
+
+
 def test_discrete_actions_are_as_the_space_samples_them():
     environment = Greedy(spaces.Discrete(2))
     config = reinforce.Config(max_episode_length=10)
