@@ -25,7 +25,9 @@ def run(args: argparse.Namespace) -> None:
     check_arguments(args, seed=Seed)
     policy = policy_of(args)
     seed = policy.experiment.seed if args.seed is None else args.seed
-    play = evaluator(policy.agent, policy.experiment.environment, args.episodes)
+    num_envs = policy.experiment.evaluation.num_envs
+    environment = policy.experiment.environment
+    play = evaluator(policy.agent, environment, args.episodes, num_envs=num_envs)
     played, lengths = play(policy.params, seed)
     returns = played[np.isfinite(played)]
     if cut := len(played) - len(returns):

@@ -23,6 +23,13 @@ def clip_actions(spec: Any, action: Any, xp: Any = np) -> Any:
     return jax.tree.map(lambda s, x: _clip(s, x, xp), spec, action)
 
 
+def legal(spec: Any) -> Any:
+    """Returns an action that an environment must take: zero, or what is nearest to it."""
+    zero = lambda s: np.zeros(s.shape, s.dtype)
+    clip = lambda s: np.clip(zero(s), s.minimum, s.maximum).astype(s.dtype)
+    return jax.tree.map(lambda s: (clip if hasattr(s, "minimum") else zero)(s)[()], spec)
+
+
 def bounded(spec: Any) -> bool:
     """Returns whether any action of the spec is a real number with bounds."""
     return any(map(_bounded, jax.tree.leaves(spec)))

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from rlws.environments.checks import check_device
-from rlws.environments.host_environment import HostEnvironment
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.types import Action, Array, Key, Observation
 
@@ -39,10 +39,10 @@ def is_adapted(environment: dm_env.Environment) -> bool:
     return isinstance(environment, _DmEnvironment)
 
 
-class _DmEnvironment(HostEnvironment):
+class _DmEnvironment(RepeatableEnvironment):
     def __init__(self, environment: JaxEnvironment, seed: int, index: int):
         self._environment, self._spec = environment, (spec := environment.spec())
-        self._jit_reset, self._jit_step = _jitted(environment)
+        self._jit_reset, self._jit_step = jitted(environment)
         self._key, self._index = streams.key(seed, streams.Stream.ENVIRONMENT), index
         limit, frames = spec.max_episode_steps, environment.frames_per_second
         super().__init__(spec.observations, spec.actions, limit, frames)
@@ -57,8 +57,9 @@ class _DmEnvironment(HostEnvironment):
         cast = lambda spec, leaf: np.asarray(leaf, spec.dtype)
         action = jax.tree.map(cast, self._spec.actions, action)
         self._state, timestep = self._jit_step(self._state, action)
-        timestep = _to_numpy(timestep)
-        return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))
+        step_type, reward, discount, observation = _to_numpy(timestep)
+        kind = dm_env.StepType(int(step_type))
+        return dm_env.TimeStep(kind, reward[()], discount[()], observation)
 
     def reward_spec(self) -> Any:
         """Returns the spec of the reward."""
@@ -73,7 +74,7 @@ class _DmEnvironment(HostEnvironment):
         return self._environment.render(jax.device_get(self._state))
 
 
-def _jitted(environment: JaxEnvironment) -> tuple[Callable, Callable]:
+def jitted(environment: JaxEnvironment) -> tuple[Callable, Callable]:
     """Returns jitted `reset` and `step`; equal environments share them and compile once."""
     try:
         return _shared_jit(environment)

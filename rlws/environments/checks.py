@@ -39,6 +39,38 @@ def check_first(spec: EnvironmentSpec, timestep: dm_env.TimeStep, who: str) -> N
     check_rules(rules.of_timesteps(spec, batch), lambda t, i: who)
 
 
+def number(found: Any) -> Any:
+    """Returns a number as a float, or what is none as it came, for `check_timestep` to name."""
+    if type(found) is float:
+        return found
+    x = np.asarray(found)
+    return float(x) if x.shape == () and x.dtype.kind in "biuf" else found
+
+
+def not_gymnasiums(method: str, found: Any) -> EnvironmentFault:
+    """Returns the error that says so of what `reset` or `step` returned that is not as it must."""
+    wanted = {
+        "reset": "(observation, info)",
+        "step": "(observation, reward, terminated, truncated, info)",
+    }
+    what = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+    return EnvironmentFault(
+        f"{method} must return {wanted[method]}, as gymnasium's do, got {what}; mend it, or wrap "
+        "one of the older gym in shimmy's GymV21CompatibilityV0"
+    )
+
+
+@contextlib.contextmanager
+def closed_on_error(*made: Any) -> Iterator[None]:
+    """Within it, an error closes what was made, as nobody else will."""
+    try:
+        yield
+    except BaseException:
+        for one in made:
+            getattr(one, "close", lambda: None)()
+        raise
+
+
 def filled(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     """Returns a timestep as NumPy, with reward 0 and discount 1 for None."""
     step_type, reward, discount, observation = timestep
@@ -139,6 +171,14 @@ def _traced(who: str, spec: EnvironmentSpec, function: Callable, *args: Any) -> 
                 "`following` of rlws.environments.jax_environment make timesteps"
             )
     check_observations(spec, timestep.observation, who)
+    leaves = jax.tree.leaves_with_path(spec.observations)
+    # No number is known yet, so none can be seen to be lost.
+    for (path, leaf), x in zip(leaves, jax.tree.leaves(timestep.observation), strict=True):
+        if x.dtype != (held := jax.dtypes.canonicalize_dtype(leaf.dtype)):
+            raise EnvironmentFault(
+                f"{who}: observation{jax.tree_util.keystr(path)} must be {held}, as the spec says, "
+                f"got {x.dtype}; say so in the spec, or use astype"
+            )
     return state
 
 
@@ -193,6 +233,9 @@ def blame(error: BaseException, who: str, when: str = "") -> None:
     """
     if isinstance(error, SystemExit):
         raise EnvironmentFault(f"{who} must not exit, got {error!r}") from error
+    name = who.rstrip(",")
+    if isinstance(error, EnvironmentFault) and not str(error).startswith(name):
+        error.args = (f"{name}: {error}",)
     error.add_note(f"{who}{when}")
 
 

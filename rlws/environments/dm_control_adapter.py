@@ -14,8 +14,10 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from rlws.environments.host_environment import HostEnvironment
+from rlws.environments import rules
+from rlws.environments.checks import number
 from rlws.environments.names import unknown
+from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
@@ -51,7 +53,7 @@ def _import() -> tuple[Any, Any, str]:
 _mujoco, _suite, _no_pictures = _import()
 
 
-class DmControlEnvironment(HostEnvironment):
+class DmControlEnvironment(RepeatableEnvironment):
     """An environment of the suite; the numbers it takes and returns are float32.
 
     Observations are the suite's dictionaries, discounts its own: 1 where the time limit cuts an
@@ -88,6 +90,7 @@ class DmControlEnvironment(HostEnvironment):
             key: specs.Array(spec.shape, np.float32, f"observation/{key}")
             for key, spec in env.observation_spec().items()
         }
+        self._narrow = {key: rules.narrowed(spec) for key, spec in observations.items()}
         limit = env._step_limit  # seconds divided by seconds
         limit = None if math.isinf(limit) else math.ceil(limit)
         actions = _to_actions(env.action_spec())
@@ -96,11 +99,14 @@ class DmControlEnvironment(HostEnvironment):
     def begin(self) -> Observation:
         counters = streams.Stream.ENVIRONMENT, self._index, self.episode
         self._env.task.random.seed(streams.host_seed(self._seed, *counters))
-        return _observe(self._env.reset().observation)
+        return self._observe(self._env.reset().observation)
 
     def advance(self, action: Action) -> dm_env.TimeStep:
         step_type, reward, discount, observation = self._env.step(action)
-        return _timestep((step_type, float(reward), float(discount), _observe(observation)))
+        return _timestep((step_type, number(reward), number(discount), self._observe(observation)))
+
+    def _observe(self, observation: Any) -> dict[str, np.ndarray]:
+        return {key: narrow(observation[key]) for key, narrow in self._narrow.items()}
 
     def render(self) -> np.ndarray:
         """Returns a picture from the environment's first camera, uint8 [480, 640, 3].
@@ -150,7 +156,3 @@ def _to_actions(spec: specs.BoundedArray) -> specs.Array:
     low = np.where(spec.minimum <= -largest, -np.inf, spec.minimum)
     high = np.where(spec.maximum >= largest, np.inf, spec.maximum)
     return specs.BoundedArray(spec.shape, np.float32, low, high, "action")
-
-
-def _observe(observation: Any) -> dict[str, np.ndarray]:
-    return {key: np.asarray(value, np.float32) for key, value in observation.items()}

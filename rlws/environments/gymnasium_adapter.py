@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,9 @@ import gymnasium
 import numpy as np
 
 from rlws.environments import gymnasium_spaces as spaces
-from rlws.environments.checks import EnvironmentFault
-from rlws.environments.host_environment import HostEnvironment
+from rlws.environments.checks import EnvironmentFault, closed_on_error, not_gymnasiums, number
 from rlws.environments.names import unknown
+from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
@@ -22,7 +23,7 @@ _FIRST, _MID, _LAST = dm_env.StepType
 _timestep = partial(tuple.__new__, dm_env.TimeStep)
 
 
-class GymEnvironment(HostEnvironment):
+class GymEnvironment(RepeatableEnvironment):
     """A gymnasium environment with dm_env semantics.
 
     The discount is 0 where the environment terminates, 1 elsewhere, so also where only a time limit
@@ -49,12 +50,14 @@ class GymEnvironment(HostEnvironment):
         """
         env = _build(id_or_env, render, max_episode_steps)
         registered = env.spec.max_episode_steps if env.spec else None
-        super().__init__(
-            spaces.to_spec(env.observation_space, "observation"),
-            spaces.to_spec(env.action_space, "action"),
-            max_episode_steps or registered,
-            env.metadata.get("render_fps") or 30,
-        )
+        with closed_on_error(env):
+            _check_reset(env)
+            super().__init__(
+                spaces.to_spec(env.observation_space, "observation"),
+                spaces.to_spec(env.action_space, "action"),
+                max_episode_steps or registered,
+                env.metadata.get("render_fps") or 30,
+            )
         self._env, self._env_step, self._env_reset = env, env.step, env.reset
         self._observe = spaces.from_gymnasium(env.observation_space)
         self._act = spaces.to_gymnasium(env.action_space)
@@ -64,7 +67,7 @@ class GymEnvironment(HostEnvironment):
         counters = streams.Stream.ENVIRONMENT, self._index, self.episode
         found = self._env_reset(seed=streams.host_seed(self._seed, *counters))
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-            raise _unlike("reset", "(observation, info)", found)
+            raise not_gymnasiums("reset", found)
         return self._observe(found[0])
 
     def advance(self, action: Action) -> dm_env.TimeStep:
@@ -72,12 +75,12 @@ class GymEnvironment(HostEnvironment):
         try:
             observation, reward, terminated, truncated, _ = found
         except (TypeError, ValueError):
-            raise _unlike(
-                "step", "(observation, reward, terminated, truncated, info)", found
-            ) from None
+            raise not_gymnasiums("step", found) from None
+        if type(terminated) is not bool or type(truncated) is not bool:
+            terminated, truncated = _flag("terminated", terminated), _flag("truncated", truncated)
         step_type = _LAST if terminated or truncated else _MID
         discount = 0.0 if terminated else 1.0
-        return _timestep((step_type, _number(reward), discount, self._observe(observation)))
+        return _timestep((step_type, number(reward), discount, self._observe(observation)))
 
     def render(self) -> np.ndarray:
         """Returns a picture of the environment, uint8 [height, width, 3].
@@ -96,20 +99,23 @@ class GymEnvironment(HostEnvironment):
         self._env.close()
 
 
-def _number(reward: Any) -> Any:
-    """Returns a reward as a float, or as it came where it is none, for others to say so."""
-    if type(reward) is float:
-        return reward
-    x = np.asarray(reward)
-    return float(x) if x.shape == () and x.dtype.kind in "biuf" else reward
+def _flag(name: str, found: Any) -> bool:
+    x = np.asarray(found)
+    if x.shape or x.dtype.kind not in "biu" or x not in (0, 1):
+        raise EnvironmentFault(f"step: {name} must be a bool, got {found!r}; mend the environment")
+    return bool(x)
 
 
-def _unlike(method: str, wanted: str, found: Any) -> EnvironmentFault:
-    what = f"a tuple of {len(found)}" if isinstance(found, tuple) else f"{type(found).__name__}"
-    return EnvironmentFault(
-        f"{method} must return {wanted}, as gymnasium's do, got {what}; mend it, or wrap one of "
-        "the older gym in shimmy's GymV21CompatibilityV0"
-    )
+def _check_reset(env: Any) -> None:
+    while env is not None:
+        takes = inspect.signature(env.reset).parameters
+        if "seed" not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            raise EnvironmentFault(
+                f"reset of {type(env).__name__} must take seed and options, as gymnasium's do, got "
+                f"reset{inspect.signature(env.reset)}; mend it: reset(self, *, seed=None, "
+                "options=None)"
+            )
+        env = getattr(env, "env", None)
 
 
 def names() -> list[str]:

@@ -1,6 +1,6 @@
 """Gymnasium spaces as dm_env specs, and the conversion of values between the two."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import index
 from typing import Any
@@ -47,12 +47,12 @@ def to_spec(space: spaces.Space, name: str) -> Any:
 def from_gymnasium(space: spaces.Space) -> Callable[[Any], Any]:
     """Returns the function from the environment's observations to those of `to_spec(space)`.
 
-    It takes batches, leaves [B, ...], as well.
+    It takes batches, leaves [B, ...], as well. What the space does not hold comes out as it went
+    in, for `checks` to name.
     """
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return lambda value: _as(np.dtype(np.int32), value - start)
-    return _by_parts(space, from_gymnasium, lambda part: partial(_as, part.dtype))
+    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    leaf = lambda part: rules.narrowed(to_spec(part, ""), start)
+    return _by_parts(space, from_gymnasium, leaf)
 
 
 def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], Any]:
@@ -72,17 +72,23 @@ def to_gymnasium(space: spaces.Space, batch: bool = False) -> Callable[[Any], An
     return _by_parts(space, partial(to_gymnasium, batch=batch), leaf)
 
 
-def _as(dtype: np.dtype, value: Any) -> np.ndarray:
-    """Returns the array of a type, or as it came where that would make other numbers of it."""
-    x = np.asarray(value)
-    return x.astype(dtype) if x.dtype != dtype and rules.holds(dtype, x) else x
-
-
 def _by_parts(space: spaces.Space, convert: Callable, leaf: Callable) -> Callable[[Any], Any]:
     if isinstance(space, spaces.Dict):
         parts = {key: convert(part) for key, part in space.items()}
-        return lambda value: {key: part(value[key]) for key, part in parts.items()}
+
+        def by_key(value):
+            if not isinstance(value, Mapping) or value.keys() != parts.keys():
+                return value
+            return {key: part(value[key]) for key, part in parts.items()}
+
+        return by_key
     if isinstance(space, spaces.Tuple):
         items = tuple(map(convert, space))
-        return lambda value: tuple(item(v) for item, v in zip(items, value, strict=True))
+
+        def by_place(value):
+            if not isinstance(value, tuple | list) or len(value) != len(items):
+                return value
+            return tuple(item(v) for item, v in zip(items, value, strict=True))
+
+        return by_place
     return leaf(space)

@@ -77,7 +77,8 @@ class GymnaxEnvironment(jax_environment.JaxEnvironment):
         return State(_strong(inner), state.key, state.time + 1), timestep
 
     def _observe(self, observation: Any) -> Observation:
-        return jnp.asarray(observation, self.spec().observations.dtype)
+        x, dtype = jnp.asarray(observation), self.spec().observations.dtype
+        return x.astype(dtype) if np.can_cast(x.dtype, dtype, "same_kind") else x
 
 
 def names() -> list[str]:

@@ -44,11 +44,15 @@ def first(observation: Observation) -> dm_env.TimeStep:
 
 
 def following(
-    observation: Observation, reward: Array | float, terminated: Array, truncated: Array | bool
+    observation: Observation,
+    reward: Array | float,
+    terminated: Array | bool,
+    truncated: Array | bool,
 ) -> dm_env.TimeStep:
     """Returns the timestep after a step; discount 0 where `terminated`, even if also truncated."""
+    terminated = jnp.asarray(terminated)
     step_type = jnp.where(terminated | truncated, dm_env.StepType.LAST, dm_env.StepType.MID)
     discount = 1.0 - terminated.astype(jnp.float32)
-    return dm_env.TimeStep(
-        step_type.astype(jnp.int32), jnp.asarray(reward, jnp.float32), discount, observation
-    )
+    if reward is not None:  # which is for `check_device` to name
+        reward = jnp.asarray(reward, jnp.float32)
+    return dm_env.TimeStep(step_type.astype(jnp.int32), reward, discount, observation)

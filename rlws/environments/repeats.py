@@ -5,8 +5,8 @@ from typing import Any
 import dm_env
 import jax
 import numpy as np
-from dm_env import specs
 
+from rlws.environments.actions import legal
 from rlws.environments.adapters import is_adapted
 from rlws.environments.checks import EnvironmentFault, filled
 
@@ -31,7 +31,7 @@ def repeats(environment: dm_env.Environment) -> bool:
 
 def _play(environment: Any) -> list[np.ndarray]:
     environment.episode = 0
-    action = jax.tree.map(_legal, environment.action_spec())
+    action = legal(environment.action_spec())
     timesteps = [environment.reset()]
     leaves = list[np.ndarray]()
     for _ in range(STEPS):
@@ -40,10 +40,3 @@ def _play(environment: Any) -> list[np.ndarray]:
             break
         timesteps.append(environment.step(action))
     return leaves
-
-
-def _legal(spec: specs.Array) -> Any:
-    zeros = np.zeros(spec.shape, spec.dtype)
-    if isinstance(spec, specs.BoundedArray):
-        zeros = np.clip(zeros, spec.minimum, spec.maximum).astype(spec.dtype)
-    return zeros if spec.shape else zeros.item()

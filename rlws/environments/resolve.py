@@ -7,7 +7,8 @@ from typing import Any
 
 import dm_env
 
-from rlws.environments.adapters import to_dm_env
+from rlws.environments.adapters import jitted, to_dm_env
+from rlws.environments.checks import closed_on_error
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.registry import Environment, make, registered
 from rlws.settings import SettingError
@@ -31,11 +32,12 @@ def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.
         environment = source(seed, index)
     if isinstance(environment, JaxEnvironment):
         return to_dm_env(environment, seed, index)
-    if not isinstance(environment, dm_env.Environment):
-        raise SettingError(
-            f"environment must be a dm_env.Environment or a JaxEnvironment, got {environment!r} "
-            f"from {source!r}"
-        )
+    with closed_on_error(environment):
+        if not isinstance(environment, dm_env.Environment):
+            raise SettingError(
+                f"environment must be a dm_env.Environment or a JaxEnvironment, got {environment!r}"
+                f" from {source!r}"
+            )
     return environment
 
 
@@ -44,13 +46,15 @@ def device(source: Source) -> JaxEnvironment:
 
     Raises:
       SettingError: it has none.
+      EnvironmentFault: they do not return what they must.
     """
-    environment = make(source) if isinstance(source, str) else source
-    if not isinstance(environment, JaxEnvironment):
+    if not is_jax(source):
         raise SettingError(
             f"DeviceTrainer needs an environment written in JAX, got {source!r}; "
             "use one such as jax:CartPole-v1, or the HostTrainer"
         )
+    environment: Any = make(source) if isinstance(source, str) else source
+    jitted(environment)  # which checks them
     return environment
 
 

@@ -3,6 +3,7 @@
 Written once for NumPy and for JAX: a host looks at blocks of rows, a device within its program.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import dm_env
@@ -14,6 +15,7 @@ from dm_env import specs
 from rlws.types import EnvironmentSpec
 
 FIRST, LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
+VAST = 1e30  # bounds so far apart stand for none
 
 
 class Rule(NamedTuple):
@@ -70,8 +72,14 @@ def of_timesteps(spec: EnvironmentSpec, timestep: dm_env.TimeStep, xp: Any = np)
     within = (discount >= 0) & (discount <= 1)
     found = [Rule("discount", "within [0, 1]", discount, ~within)]
     found.append(Rule("reward", "finite", reward, ~xp.isfinite(reward)))
-    leaves = jax.tree.leaves_with_path(spec.observations)
-    for (path, leaf), x in zip(leaves, jax.tree.leaves(timestep.observation), strict=True):
+    return found + of_observations(spec.observations, timestep.observation, xp)
+
+
+def of_observations(spec: Any, observation: Any, xp: Any = np) -> list[Rule]:
+    """Returns the rules for the numbers in observations, leaves [..., *spec.shape]."""
+    found = []
+    leaves = jax.tree.leaves_with_path(spec)
+    for (path, leaf), x in zip(leaves, jax.tree.leaves(observation), strict=True):
         name = f"observation{jax.tree_util.keystr(path)}"
         if _floating(x):
             found.append(Rule(name, "finite", x, ~xp.isfinite(x)))
@@ -116,21 +124,78 @@ def unlike(spec: Any, nest: Any, axes: int = 0) -> str | None:
 
 
 def _unlike(spec: specs.Array, x: Any, axes: int) -> str | None:
-    shape, whole = x.shape[axes:], x.dtype.kind in "iu" and spec.dtype.kind in "iu"
-    if shape != spec.shape or not (whole or np.can_cast(x.dtype, spec.dtype, "same_kind")):
+    shape = x.shape[axes:]
+    if shape != spec.shape or not of_kind(x.dtype, spec.dtype):
         wanted = f"{spec.dtype}{list(spec.shape)}"
         return f" must be {wanted}, as the spec says, got {x.dtype}{list(shape)}"
+    if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return None
     held = jax.dtypes.canonicalize_dtype(spec.dtype)
-    if isinstance(x, np.ndarray) and x.dtype.kind in "iu" and not holds(held, x):
-        return f" must fit into {held}, got {x}"
+    if (changed := lost(spec, x := np.asarray(x), held)).any():
+        one = x[changed][:1]
+        with np.errstate(over="ignore"):
+            return f" must fit into {held}, got {one[0]}, which it holds as {one.astype(held)[0]}"
     return None
 
 
-def holds(dtype: Any, x: np.ndarray) -> bool:
-    """Returns whether numbers can be of another type without becoming others, but for rounding."""
-    if x.dtype.kind in "iu":
-        return np.array_equal(x.astype(dtype), x)
-    return np.can_cast(x.dtype, dtype, "same_kind")
+def of_kind(dtype: np.dtype, wanted: np.dtype) -> bool:
+    """Returns whether numbers of a type may be taken for such of another, if it holds them."""
+    whole = dtype.kind in "iu" and wanted.kind in "iu"
+    return whole or np.can_cast(dtype, wanted, "same_kind")
+
+
+def lost(spec: specs.Array, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns which numbers of a spec would become others in a type: all that may be narrowed.
+
+    Whole numbers must stay what they are. Real ones may be rounded: see `rounding`.
+    """
+    if x.dtype == dtype:
+        return np.asarray(False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        held = x.astype(dtype)
+        if x.dtype.kind != "f":
+            return held != x
+        return (np.abs(held - x) > rounding(spec)) & np.isfinite(x)
+
+
+def narrowed(spec: specs.Array, start: int = 0) -> Callable[[Any], Any]:
+    """Returns the function from a value to an array of the type of its spec, less `start`.
+
+    What would become other numbers comes out as it went in, for `unlike` to name.
+    """
+    dtype = spec.dtype
+    # Numbers whose squares add up to less are rounded by less than they may be, as is soon seen.
+    safe = (rounding(spec).min() / np.finfo(dtype).eps) ** 2 if dtype.kind == "f" else 0.0
+
+    def narrow(value):
+        try:
+            x = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            return value
+        if start and x.dtype.kind in "iub":
+            x = np.asarray(x - start)
+        if x.dtype is dtype or not of_kind(x.dtype, dtype):
+            return x
+        seen = x.dtype.kind == "f" and np.vdot(x, x) < safe
+        return x.astype(dtype) if seen or not lost(spec, x, dtype).any() else x
+
+    return narrow
+
+
+def narrowing(name: str, spec: specs.Array, x: np.ndarray, dtype: np.dtype) -> Rule:
+    """Returns the rule for numbers of a spec that will be of a narrower type."""
+    return Rule(name, f"what {dtype} can hold", x, lost(spec, x, dtype))
+
+
+def rounding(spec: specs.Array) -> np.ndarray:
+    """Returns by how much a real number may change when it is narrowed, as float64 to float32.
+
+    It is a thousandth of the range between its bounds or, where it has none, 1/2.
+    """
+    low, high = getattr(spec, "minimum", -np.inf), getattr(spec, "maximum", np.inf)
+    with np.errstate(over="ignore"):
+        span = np.float64(high) - np.float64(low)
+    return np.where((span > 0) & (span < VAST), span / 1000, 0.5)
 
 
 def _keys(nest: Any) -> str:

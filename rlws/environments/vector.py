@@ -15,14 +15,24 @@ from typing import Any
 import dm_env
 import numpy as np
 
-from rlws.environments.checks import EnvironmentFault
+from rlws.environments import resolve
+from rlws.environments.actions import legal
+from rlws.environments.checks import (
+    EnvironmentFault,
+    check_first,
+    check_timestep,
+    closed_on_error,
+    named,
+    not_gymnasiums,
+)
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.names import unknown
-from rlws.environments.registry import make
+from rlws.environments.registry import spec as spec_of
 from rlws.numerics import streams
 from rlws.settings import SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
 
+KINDS = "b", "biuf"  # of arrays of bools, of rewards
 CLOSING = 5.0  # seconds in which processes may end by themselves
 
 
@@ -60,13 +70,18 @@ def make_vector(
     counters = ((streams.Stream.ENVIRONMENT, i, begin) for i in range(first, first + num_envs))
     seeds = [streams.host_seed(seed, *each) for each in counters]
     if not isinstance(source, str):
-        return VectorEnvironment(_checked(source, seed, num_envs), seeds)
+        return _made(_checked(source, seed, num_envs), seeds)
     prefix, _, identity = source.partition(":")
     if prefix != "gym":
-        raise _not_gymnasium(source, make(source))
+        raise _not_gymnasium(source, resolve.is_jax(source))
     if vectorization == "envpool":
         return _envpool(identity, num_envs, seeds)
-    return VectorEnvironment(_gymnasium(identity, num_envs, vectorization), seeds)
+    return _made(_gymnasium(identity, num_envs, vectorization), seeds)
+
+
+def _made(envs: Any, seeds: list[int]) -> "VectorEnvironment":
+    with closed_on_error(envs):
+        return VectorEnvironment(envs, seeds)
 
 
 class VectorEnvironment:
@@ -107,18 +122,30 @@ class VectorEnvironment:
     def reset(self) -> dm_env.TimeStep:
         """Begins an episode in every environment; returns their FIRST rows."""
         seed, self._seed = self._seed, None  # seeded again, they would repeat their episodes
-        observation, _ = self._envs.reset(seed=seed)
+        found = self._envs.reset(seed=seed)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise not_gymnasiums("reset", found)
         self._live = np.ones(self.num_envs, bool)  # which ones will take their next action
         step_type = np.full(self.num_envs, dm_env.StepType.FIRST, np.int32)
         reward, discount = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.float32)
-        return dm_env.TimeStep(step_type, reward, discount, self._observe(observation))
+        return dm_env.TimeStep(step_type, reward, discount, self._observe(found[0]))
 
     def step(self, actions: Action) -> dm_env.TimeStep:
         """Takes actions that conform to the spec, leaves [B, ...]; returns the next rows."""
         try:
-            observation, reward, terminated, truncated, _ = self._envs.step(self._act(actions))
+            found = self._envs.step(self._act(actions))
         except (OSError, EOFError) as error:
             raise self._dead(error) from error
+        if not (isinstance(found, tuple) and len(found) == 5):
+            raise not_gymnasiums("step", found)
+        observation, *flat, _ = found
+        reward, terminated, truncated = flat = [*map(np.asarray, flat)]
+        if any(x.shape != self._live.shape or x.dtype.kind not in KINDS[x is reward] for x in flat):
+            got = ", ".join(f"{x.dtype}{[*x.shape]}" for x in flat)
+            raise EnvironmentFault(
+                f"step must return {self.num_envs} numbers as rewards, and as many bools as "
+                f"terminated and as truncated, got {got}; mend the environments"
+            )
         last, live = terminated | truncated, self._live
         self._live = ~last
         return dm_env.TimeStep(
@@ -214,19 +241,33 @@ def _restarting(envs: Any) -> Any:
 def _checked(source: Any, seed: int, num_envs: int) -> Any:
     from gymnasium.vector import VectorEnv
 
+    from rlws.environments.gymnasium_adapter import GymEnvironment
+
     envs = source if isinstance(source, JaxEnvironment) else source(seed, num_envs)
-    if not isinstance(envs, VectorEnv):
-        raise _not_gymnasium(source, envs)
-    if envs.num_envs != num_envs:
-        raise SettingError(f"num_envs must be {num_envs}, got {envs.num_envs} from {source!r}")
+    with closed_on_error(envs):
+        if not isinstance(envs, VectorEnv):
+            raise _not_gymnasium(source, isinstance(envs, JaxEnvironment))
+        if envs.num_envs != num_envs:
+            raise SettingError(f"num_envs must be {num_envs}, got {envs.num_envs} from {source!r}")
+        if num_envs > 1 and (makers := getattr(envs.unwrapped, "env_fns", ())):
+            _try(GymEnvironment(makers[0]()), "environment 0")
     return envs
 
 
-def _not_gymnasium(source: Any, environment: Any) -> SettingError:
+def _not_gymnasium(source: Any, is_jax: bool) -> SettingError:
     remedy = "use gym:CartPole-v1, say, or a function that returns a gymnasium.vector.VectorEnv"
-    if isinstance(environment, JaxEnvironment):
+    if is_jax:
         remedy = "as it is written in JAX, use the DeviceTrainer, which vectorises it"
     return SettingError(f"vector environments must be gymnasium's, got {source!r}; {remedy}")
+
+
+def _try(one: Any, name: str) -> None:
+    """Says, of one environment, what it returns that it must not: gymnasium, joining it, casts."""
+    who = f"{name}, when it is tried"
+    with contextlib.closing(one), named(who):
+        spec = spec_of(one)
+        check_first(spec, one.reset(), who)
+        check_timestep(spec, one.step(legal(spec.actions)), who)
 
 
 def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
@@ -234,7 +275,7 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
 
     from rlws.environments.gymnasium_adapter import GymEnvironment
 
-    GymEnvironment(identity).close()  # says what is wrong with the name, a package or a space
+    _try(GymEnvironment(identity), f"gym:{identity}")
     registered = gymnasium.registry[identity.rpartition(":")[2]]
     if vectorization == "native":
         # Those of phys2d stand still whenever one of them restarts.

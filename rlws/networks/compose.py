@@ -126,10 +126,11 @@ def compose(
       SettingError: a head or a mask does not fit the environment's actions; both shapes are named.
     """
     masks.check(spec)
-    if not sum(math.prod(x.shape) for x in jax.tree.leaves(spec.observations)):
+    sizes = [math.prod(x.shape) for x in jax.tree.leaves(spec.observations)]
+    if not sizes or not all(sizes):
         raise SettingError(
-            f"an observation must hold a number at least, got {spec.observations}; show the agent "
-            "something, such as a constant"
+            f"an observation, and each part of it, must hold a number at least, got "
+            f"{spec.observations}; leave out what is empty, or show the agent a constant"
         )
     Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
     branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}

@@ -108,6 +108,9 @@ class Policy:
         wanted, found = self.spec.observations, jax.tree.map(np.asarray, observation)
         if wrong := rules.unlike(wanted, found):
             raise SettingError(f"an observation{wrong}; one environment's, without a batch axis")
+        for rule in rules.of_observations(wanted, found):
+            if rule.broken.any():
+                raise SettingError(f"an {rule.name} must be {rule.must}, got {found}")
         held = lambda spec, x: np.asarray(x, jax.dtypes.canonicalize_dtype(spec.dtype))[None]
         one = jax.tree.map(held, wanted, found)
         step_type = dm_env.StepType.MID if self._step else dm_env.StepType.FIRST

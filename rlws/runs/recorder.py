@@ -140,7 +140,7 @@ class Recorder:
             if cut := len(returns) - len(ended):
                 found["evaluation_unfinished"] = cut
                 self._warn(
-                    f"{said}{', and' * bool(found)} {cut} had not ended after "
+                    f"{said}{', and ' * (cut < len(returns))}{cut} had not ended after "
                     f"{evaluation.MAX_STEPS:,} steps and have no return; give the environment a "
                     "time limit"
                 )

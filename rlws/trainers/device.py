@@ -7,7 +7,6 @@ from typing import Annotated
 import jax
 
 from rlws.environments import resolve
-from rlws.environments.checks import check_device
 from rlws.settings import PositiveInt, Range, SettingError
 from rlws.trainers.population import Population, Untraceable
 from rlws.trainers.tally import COUNTS, MAX, begin
@@ -37,7 +36,7 @@ class DeviceTrainer(Trainer):
     num_seeds: Seeds = 1  # runs at once: this many seeds, from the experiment's on
 
     def check(self, environment):
-        check_device(resolve.device(environment))
+        resolve.device(environment)
         if self.num_envs % self.num_devices or self.num_devices > jax.device_count():
             raise SettingError(
                 f"num_devices must divide num_envs={self.num_envs} and be at most the "

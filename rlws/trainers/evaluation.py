@@ -34,6 +34,10 @@ from rlws.trainers.program import Program
 from rlws.types import Array, Key, Params
 
 MAX_STEPS = 10_000  # of an episode whose environment has no time limit
+OWN = (
+    "evaluation makes environments of its own: --evaluation.num-envs says how many there are at a "
+    "time, and --evaluation.episodes 0 leaves it out"
+)
 HOST_ENVS = 10  # side by side, unless told otherwise
 
 Evaluate = Callable[[Params, int], tuple[np.ndarray, np.ndarray]]
@@ -195,7 +199,11 @@ class _Stage:
         self.envs, self.timesteps = [], []
         for i in range(count):
             self._asked.now = f"environment {i}, in the {what}, when it is made,", 0
-            self.envs.append(resolve.host(environment, seed, i, render))
+            try:
+                self.envs.append(resolve.host(environment, seed, i, render))
+            except Exception as error:  # there may be no more of them
+                error.add_note(OWN)
+                raise
             stack.callback(self.envs[i].close)
         self.spec = environments.spec(self.envs[0])
         self._split = splitter(self.spec.actions, self._who)

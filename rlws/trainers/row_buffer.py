@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from rlws.environments.checks import check_observations, check_rules, check_timestep
-from rlws.environments.rules import LAST, rules
+from rlws.environments.rules import LAST, Rule, narrowing, rules
 from rlws.types import EnvironmentSpec, Row
 
 Timesteps: TypeAlias = (
@@ -44,19 +44,21 @@ class RowBuffer:
         self._rows = rows = jax.tree.map(make, example)
         self.length, self.capacity = 0, capacity
         self._step_type, self._reward, self._discount, observation = rows.timestep
-        self._observations = jax.tree.leaves(observation)
+        seen, kinds = jax.tree.leaves(observation), jax.tree.leaves(spec.observations)
+        # What has a narrower type for JAX is kept as it came, too, to be compared once a block.
+        self._observations = [
+            x if x.dtype == kind.dtype else np.zeros(x.shape, kind.dtype)
+            for x, kind in zip(seen, kinds, strict=True)
+        ]
+        paths = jax.tree.leaves_with_path(spec.observations)
+        three = zip(paths, self._observations, seen, strict=True)
+        self._narrowed = [(*path, wide, x) for path, wide, x in three if wide is not x]
         self._actions, self._action_tree = jax.tree.flatten(rows.action)
         self._extras = jax.tree.leaves(rows.extras)
         self._leaves = leaves = jax.tree.leaves(rows.timestep)
         self._read = [leaf for leaf, live in zip(leaves, read, strict=True) if live]
         self._spec, self._tree = spec, jax.tree.structure(spec.observations)
-        # What needs no closer look: not those of the spec that would be cut to a narrower type.
-        self._kinds = [
-            (x.shape, x.dtype if x.dtype.kind == "f" or x.dtype == buffer.dtype else None)
-            for x, buffer in zip(
-                jax.tree.leaves(spec.observations), self._observations, strict=True
-            )
-        ]
+        self._kinds = [(kind.shape, kind.dtype) for kind in kinds]  # that need no closer look
         self._plain = isinstance(observation, np.ndarray) and isinstance(rows.action, np.ndarray)
 
     def restore(self, rows: Row, begun: tuple[Sequence[int], Sequence[int]]) -> None:
@@ -79,24 +81,30 @@ class RowBuffer:
     def begin(self, timesteps: Timesteps) -> list[np.ndarray]:
         """Writes the timesteps of all environments as the next row; returns what is read of it."""
         if isinstance(timesteps, dm_env.TimeStep):
-            for buffer, leaf in zip(self._leaves, jax.tree.leaves(timesteps), strict=True):
-                buffer[self.length] = leaf
-            for leaf, (_, dtype) in zip(
-                jax.tree.leaves(timesteps.observation), self._kinds, strict=True
-            ):
-                if leaf.dtype is not dtype:
-                    check_observations(self._spec, timesteps.observation, axes=1)
-            return [x[self.length] for x in self._read]
-        for i, timestep in enumerate(timesteps):
-            try:
-                self._write(i, timestep)
-            except Exception:
-                # Which says what is wrong.
-                check_timestep(self._spec, timestep, self._who(self.length, i))
-                arrays = jax.tree.map(np.asarray, timestep.observation)
-                self._write(i, timestep._replace(observation=arrays))
+            self._write_all(timesteps)
+        else:
+            for i, timestep in enumerate(timesteps):
+                try:
+                    self._write(i, timestep)
+                except Exception:
+                    # Which says what is wrong.
+                    check_timestep(self._spec, timestep, self._who(self.length, i))
+                    arrays = jax.tree.map(np.asarray, timestep.observation)
+                    self._write(i, timestep._replace(observation=arrays))
         t = self.length
+        for *_, wide, x in self._narrowed:
+            x[t] = wide[t]
         return [x[t] for x in self._read]
+
+    def _write_all(self, timesteps: dm_env.TimeStep) -> None:
+        t, (step_type, reward, discount, observation) = self.length, timesteps
+        leaves, tree = jax.tree.flatten(observation)
+        kinds = [(np.shape(x)[1:], getattr(x, "dtype", None)) for x in leaves]
+        if tree != self._tree or kinds != self._kinds:
+            check_observations(self._spec, observation, axes=1)
+        self._step_type[t], self._reward[t], self._discount[t] = step_type, reward, discount
+        for buffer, leaf in zip(self._observations, leaves, strict=True):
+            buffer[t] = leaf
 
     def _write(self, i: int, timestep: dm_env.TimeStep) -> None:
         t = self.length
@@ -135,6 +143,7 @@ class RowBuffer:
 
     def follow(self, action: Any, begun: tuple[Sequence[int], Sequence[int]]) -> None:
         """Begins anew, in the same memory, with the timestep begun last and the answer to it."""
+        check_rules(self._of_narrowed(self.length), lambda t, i: self._who(self.length, i))
         if self.length:
             for x in self._leaves:
                 x[0] = x[1]
@@ -157,8 +166,16 @@ class RowBuffer:
             # Where an episode that had just begun was lost, what came next is an end, too.
             t, before = self._resumed - 1, before.copy()
             before[t] = np.where(after.step_type[t] == LAST, 1, before[t])
-        found = rules(self._spec, action, before, after)
+        found = self._of_narrowed(1) + rules(self._spec, action, before, after)
         check_rules(found, lambda t, i: self._who(t + 1, i))
+
+    def _of_narrowed(self, first: int) -> list[Rule]:
+        """Returns the rules of what was kept as it came, from this row on."""
+        now = slice(first, self.length + 1)
+        return [
+            narrowing(f"observation{jax.tree_util.keystr(path)}", spec, wide[now], x.dtype)
+            for path, spec, wide, x in self._narrowed
+        ]
 
     def _who(self, t: int, i: int) -> str:
         """Returns what to call environment i in row t."""

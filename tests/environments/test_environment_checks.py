@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from dm_env import specs
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agents_zoo import ppo, reinforce
-from rlws.environments import JaxEnvironment, rules
+from agents_zoo import dqn, ppo, reinforce
+from rlws.environments import JaxEnvironment, resolve, rules
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.environments.jax_environment import first, following
+from rlws.environments.vector import make_vector
 from rlws.networks import MLP
 from rlws.numerics import checkpoint
 from rlws.settings import SettingError
@@ -99,6 +101,24 @@ def test_unlike_takes_what_jax_takes():
     assert found.endswith("got float32[3]")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "value", "fits"),
+    [
+        (5e5, 5e5 + 1, 5e5 + 1 / 3, False),
+        (0.0, 5e5, 5e5 - 1 / 3, True),
+        (0.0, 1e12, 1e9 + 1, True),
+        (-1e308, 1e308, 1e9 + 1, False),
+        (0.0, np.inf, 1e9 + 1, False),
+        (0.1, 0.1, 0.1, True),
+    ],
+)
+def test_bounds_say_by_how_much_a_number_may_be_rounded(low, high, value, fits):
+    found = rules.unlike(specs.BoundedArray((), float, low, high), np.float64(value))
+    assert (found is None) == fits
+
+
+REAL32, REAL64 = (spaces.Box(-np.inf, np.inf, (2,), kind) for kind in (np.float32, np.float64))
+X = np.zeros(2, np.uint8)
 UINT8, PAIR, WIDE = spaces.Box(0, 255, (2,), np.uint8), spaces.Discrete(2), np.float64([0, 1])
 
 
@@ -108,15 +128,20 @@ class Says(gymnasium.Env):
     action_space = spaces.Discrete(2)
 
     def __init__(self, space, value, step=None, reset=None):
-        self.observation_space, self.value = space, value
-        self.stepped = (value, 0.0, False, False, {}) if step is None else step
-        self.begun = (value, {}) if reset is None else reset
+        self.observation_space, self.value, self.time = space, value, 0
+        self.stepped, self.begun = step, reset
+
+    def _show(self):
+        return self.value() if callable(self.value) else self.value
 
     def reset(self, *, seed=None, options=None):
-        return self.begun
+        self.time = 0
+        return (self._show(), {}) if self.begun is None else self.begun
 
     def step(self, action):
-        return self.stepped
+        self.time += 1
+        ended = self.time == 4
+        return (self._show(), 0.0, False, ended, {}) if self.stepped is None else self.stepped
 
 
 def of_gymnasium(*args, **kwargs):
@@ -127,8 +152,16 @@ def of_gymnasium(*args, **kwargs):
     ("space", "value", "message"),
     [
         (UINT8, np.float32([0.1, 0.9]), r"observation must be uint8\[2\], .* got float32\[2\]"),
-        (UINT8, np.int64([256, 0]), r"observation must fit into uint8, got \[256 "),
-        (UINT8, np.int64([-1, 0]), r"observation must fit into uint8, got \[-1 "),
+        (
+            UINT8,
+            np.int64([256, 0]),
+            "observation must fit into uint8, got 256, which it holds as 0",
+        ),
+        (
+            UINT8,
+            np.int64([-1, 0]),
+            "observation must fit into uint8, got -1, which it holds as 255",
+        ),
         (spaces.Box(0, 10, (2,), np.int32), 0.5 * WIDE, r"must be int32\[2\], .* got float64"),
         (PAIR, 0.2, r"observation must be int32\[\], .* got float64\[\]"),
         (PAIR, 5, r"observation must be within \[0, 1\], got 5"),
@@ -136,6 +169,17 @@ def of_gymnasium(*args, **kwargs):
         (spaces.MultiDiscrete([2, 2]), np.int64([0, 2]), r"must be within \[\[0 0\], \[1 1\]\]"),
         (spaces.MultiBinary(2), 0.2 + WIDE, r"must be int8\[2\], .* got float64\[2\]"),
         (spaces.Dict(a=UINT8), {"a": WIDE}, r"\['a'\] must be uint8\[2\], .* got float64"),
+        (spaces.Dict(a=UINT8), {"b": WIDE}, r"must be \{'a': ...\}, .* got \{'b': ...\}"),
+        (spaces.Dict(a=UINT8), {"a": X, "b": 3}, r"got \{'a': ..., 'b': ...\}"),
+        (spaces.Dict(a=UINT8), WIDE, r"must be \{'a': ...\}, .* got \.\.\."),
+        (spaces.Tuple([UINT8, PAIR]), ([1, 2],), r"must be \(..., ...\), .* got \(\[..., ...\],\)"),
+        (UINT8, [[1], [2, 3]], r"must be ..., as the spec says, got \[\[...\], \[..., ...\]\]"),
+        (PAIR, None, r"must be int32\[\], .* got object\[\]"),
+        (spaces.Discrete(2, start=1), "1", r"must be int32\[\], .* got <U1\[\]"),
+        # Beyond 2 ** 24, float32 does not tell whole numbers apart.
+        (REAL64, 1e9 + WIDE, "float32.* got 1000000001.0"),
+        (REAL32, 1e9 + WIDE, "must fit into float32, got 1000000001.0, which it holds as 10000"),
+        (REAL32, 1e300 * WIDE, "must fit into float32, got 1e.300, which it holds as inf"),
     ],
 )
 def test_what_a_space_does_not_hold_is_named_and_not_cast(space, value, message):
@@ -146,6 +190,18 @@ def test_what_a_space_does_not_hold_is_named_and_not_cast(space, value, message)
         train(lambda seed, index: GymEnvironment(later, seed, index))
 
 
+PPO = ppo.Config(MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
+DQN = dqn.Config(MLP((4,)), min_size=32, capacity=64, batch_size=4)
+
+
+@pytest.mark.parametrize("config", [PPO, DQN], ids=["in blocks", "row by row"])
+def test_what_jax_does_not_hold_is_found_in_any_row(config):
+    shown = iter([*[0 * WIDE] * 12, 1e9 + WIDE])
+    make = of_gymnasium(REAL64, lambda: next(shown, WIDE))
+    with pytest.raises(EnvironmentFault, match=r"episode 2, step 2: .* float32 .* 1000000001.0"):
+        list(HostTrainer().train(config, make, steps=40))
+
+
 @pytest.mark.parametrize(
     ("space", "value", "seen"),
     [
@@ -154,6 +210,9 @@ def test_what_a_space_does_not_hold_is_named_and_not_cast(space, value, message)
         (spaces.Box(-1, 1, (2,), np.float32), WIDE, np.float32([0, 1])),
         (spaces.Box(-1, 1, (2,), np.float32), [0, 1], np.float32([0, 1])),
         (spaces.Discrete(2, start=5), np.int64(6), np.int32(1)),
+        (REAL32, 1e6 + WIDE / 3, np.float32(1e6 + WIDE / 3)),
+        (spaces.Box(-1e12, 1e12, (2,), np.float32), 1e9 + WIDE, np.float32([1e9, 1e9])),
+        (spaces.Box(-1, 1, (2,), np.float16), WIDE / 3, np.float16(WIDE / 3)),
     ],
 )
 def test_what_a_space_holds_is_taken_as_its_type(space, value, seen):
@@ -163,7 +222,6 @@ def test_what_a_space_holds_is_taken_as_its_type(space, value, seen):
 
 
 STEP = r"step must return \(observation, reward, terminated, truncated, info\), as gymnasium's do"
-BEGUN, X = np.zeros(2, np.uint8), np.zeros(2, np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +237,95 @@ BEGUN, X = np.zeros(2, np.uint8), np.zeros(2, np.uint8)
             r"step 1: reward must be a number, None only",
         ),
         ({"step": (X, "1", False, False, {})}, "reward must be a number, .* got '1'"),
+        *(
+            ({"step": (X, 0.0, *flags, {})}, f"step: {name} must be a bool, got {got}")
+            for flags, name, got in (
+                ((None, False), "terminated", "None"),
+                ((False, {}), "truncated", "{}"),
+                ((0.5, False), "terminated", "0.5"),
+                (("no", False), "terminated", "'no'"),
+                ((False, np.zeros(1, bool)), "truncated", "array"),
+            )
+        ),
     ],
 )
 def test_an_older_interface_or_a_slip_is_named(answers, message):
-    with pytest.raises(EnvironmentFault, match=message):
+    with pytest.raises(EnvironmentFault, match=f"^environment 0, .*{message}"):
         train(of_gymnasium(UINT8, X, **answers))
+    if message.startswith("step 1: "):
+        message = message.removeprefix("step 1: ")
+    several = lambda seed, count: SyncVectorEnv([lambda: Says(UINT8, X, **answers)] * count)
+    with pytest.raises(EnvironmentFault, match=message):  # not gymnasium's, or none at all
+        make_vector(several, 2)
+
+
+def test_a_reset_without_a_seed_is_named():
+    class Older(Says):
+        def reset(self):
+            return super().reset()
+
+    with pytest.raises(EnvironmentFault, match=r"^environment 0, .*reset of Older must take seed"):
+        train(lambda seed, index: GymEnvironment(Older(UINT8, X)))
+
+
+def test_what_gymnasium_would_cast_in_another_process_is_named_before_there_is_one():
+    gymnasium.register("Says-v0", lambda: Says(UINT8, np.float32([0.1, 0.9])))
+    try:
+        for vectorization in ("sync", "async"):
+            with pytest.raises(EnvironmentFault, match=r"must be uint8\[2\], .* got float32\[2\]"):
+                make_vector("gym:Says-v0", 2, 0, vectorization)
+    finally:
+        del gymnasium.registry["Says-v0"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((np.zeros((2, 2)), np.zeros(2), np.zeros(2, bool), {}), "must return .*got a tuple of 4"),
+        (
+            (np.zeros((2, 2)), np.zeros((2, 1)), np.zeros(2, bool), np.zeros(2, bool), {}),
+            r"must return 2 numbers as rewards, .* got float64\[2, 1\], bool\[2\], bool\[2\]",
+        ),
+        (
+            (np.zeros((2, 2)), np.zeros(2), np.zeros(2, int), np.zeros(2, bool), {}),
+            r"got float64\[2\], int64\[2\], bool\[2\]",
+        ),
+    ],
+)
+def test_slips_of_environments_stepped_together_are_named(answer, message):
+    class Several(gymnasium.vector.VectorEnv):
+        num_envs, single_action_space, single_observation_space = 2, PAIR, REAL64
+        autoreset_mode = AutoresetMode.NEXT_STEP
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros((2, 2)), {}
+
+        def step(self, actions):
+            return answer
+
+    trainer = HostTrainer(num_envs=2, vectorization="sync")
+    with pytest.raises(EnvironmentFault, match=message):
+        list(trainer.train(PPO, lambda seed, count: Several(), steps=10))
+
+
+def test_what_is_made_in_vain_is_closed():
+    closed = []
+
+    class Closing(Says):
+        def close(self):
+            closed.append(self)
+
+    several = lambda seed, count: SyncVectorEnv([lambda: Closing(UINT8, None)] * count)
+    trainer = HostTrainer(vectorization="sync")
+    for call, kind in (
+        (lambda: GymEnvironment(Closing(spaces.Text(3), "abc")), SettingError),
+        (lambda: resolve.host(lambda seed, index: Closing(UINT8, X), 0, 0), SettingError),
+        (lambda: list(trainer.train(PPO, several, steps=9)), ValueError),
+    ):
+        closed.clear()
+        with pytest.raises(kind):
+            call()
+        assert len(closed) == 1
 
 
 @pytest.mark.parametrize("step_type", [dm_env.StepType.MID, dm_env.StepType.LAST])
@@ -216,8 +358,14 @@ class Slip(JaxEnvironment):
             timestep = timestep._replace(reward=jnp.zeros(1))
         if self.kind == "bool":
             timestep = timestep._replace(discount=True)
+        if self.kind == "none":
+            timestep = following(jnp.zeros(1), None, state > 3, False)
+        if self.kind == "flags":
+            timestep = following(jnp.zeros(1), 1.0, False, True)
         if self.kind == "observation":
             timestep = timestep._replace(observation=jnp.zeros(2))
+        if self.kind == "whole":
+            timestep = timestep._replace(observation=jnp.full(1, 2**24 + 1))
         state = {"float": state + 1.0, "structure": (state, state)}.get(self.kind, state + 1)
         return timestep if self.kind == "alone" else (state, timestep)
 
@@ -229,6 +377,8 @@ class Slip(JaxEnvironment):
         ("reward", r"Slip.step: reward must be an array float32\[\]"),
         ("bool", r"Slip.step: discount must be an array float32\[\], got True"),
         ("observation", r"Slip.step: observation must be float32\[1\], .* got float32\[2\]"),
+        ("none", r"Slip.step: reward must be an array float32\[\], got None"),
+        ("whole", "Slip.step: observation must be float32, as the spec says, got int32"),
         ("float", r"Slip.step: state must stay int32\[\], as reset returns it, got float32\[\]"),
         ("structure", "Slip.step must return a state of the structure it got"),
         ("alone", r"Slip.step must return \(state, timestep\), got"),
@@ -238,6 +388,11 @@ def test_a_slip_in_jax_is_named_before_anything_is_compiled(kind, message):
     for trainer in (DeviceTrainer(), HostTrainer()):
         with pytest.raises(EnvironmentFault, match=message):
             list(trainer.train(reinforce.Config(), Slip(kind), steps=10))
+
+
+def test_flags_of_python_will_do_in_jax():
+    *_, report = DeviceTrainer().train(PPO, Slip("flags"), steps=10)
+    assert (report.episodes, report.steps) == (10, 10)
 
 
 class Greedy(gymnasium.Env):
@@ -268,13 +423,42 @@ def test_an_environment_may_change_the_action_it_gets(bound):
         made.append(Greedy(spaces.Box(-bound, bound, (2,), np.float32)))
         return GymEnvironment(made[-1], seed, index)
 
-    config = ppo.Config(MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
-    *_, report = HostTrainer().train(config, make, steps=13, report_period=13)
+    *_, report = HostTrainer().train(PPO, make, steps=13, report_period=13)
     arrays = checkpoint.flatten(report.snapshot().arrays)
     logged, seen = arrays["environments/actions_0"], made[0].seen
     assert len(logged) == 3
     np.testing.assert_array_equal(logged, seen[-3:])
     assert np.abs(logged).max() > 0
+
+
+class Reusing(gymnasium.Env):
+    """Shows the same array all the time, changed in place, or a copy of it."""
+
+    observation_space, action_space = spaces.Box(-9, 9, (2,), np.float32), spaces.Discrete(2)
+
+    def __init__(self, copies, index):
+        self.copies, self.seen = copies, np.float32([index, 0])
+
+    def _show(self):
+        return self.seen.copy() if self.copies else self.seen
+
+    def reset(self, *, seed=None, options=None):
+        self.seen[1] = 0
+        return self._show(), {}
+
+    def step(self, action):
+        self.seen[1] += 1
+        return self._show(), float(action), False, bool(self.seen[1] == 5), {}
+
+
+@pytest.mark.parametrize("config", [PPO, DQN], ids=["in blocks", "row by row"])
+def test_an_environment_may_change_what_it_has_shown(config):
+    def learned(copies):
+        make = lambda seed, index: GymEnvironment(Reusing(copies, index), seed, index)
+        *_, report = HostTrainer(num_envs=2).train(config, make, steps=60, report_period=7)
+        return checkpoint.digest(checkpoint.flatten(report.snapshot().arrays))
+
+    assert learned(copies=True) == learned(copies=False)
 
 
 def test_discrete_actions_are_as_the_space_samples_them():
@@ -287,8 +471,9 @@ def test_discrete_actions_are_as_the_space_samples_them():
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Box(-1, 1, (0,), np.float32), "an observation must hold a number at least"),
-        (spaces.Dict(), "an observation must hold a number at least"),
+        (spaces.Box(-1, 1, (0,), np.float32), "each part of it, must hold a number at least"),
+        (spaces.Dict(), "each part of it, must hold a number at least"),
+        (spaces.Dict(a=spaces.Box(-1, 1, (0,)), b=PAIR), "each part of it, must hold a number"),
     ],
 )
 def test_nothing_to_see_is_named(space, message):
@@ -308,8 +493,7 @@ def test_no_action_to_take_is_named():
 def test_odd_bounds_make_finite_actions(low, high):
     low, high = np.float32([low, -1]), np.float32([high, 1])
     environment = Greedy(spaces.Box(low, high, dtype=np.float32))
-    config = ppo.Config(MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
-    *_, report = HostTrainer().train(config, lambda *_: GymEnvironment(environment), steps=20)
+    *_, report = HostTrainer().train(PPO, lambda *_: GymEnvironment(environment), steps=20)
     assert report.updates
     assert np.isfinite(environment.seen).all()
     assert all(environment.action_space.contains(x) for x in environment.seen)

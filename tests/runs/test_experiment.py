@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -139,6 +140,59 @@ def test_there_are_no_more_environments_at_once_than_are_asked_for(num_envs, mos
     summary = run(environment="mine:Only", agent=agent, steps=30, evaluation=evaluated)
     assert summary["evaluation_return_mean"] == 9
     assert (Only.open, Only.most) == (0, most)
+
+
+class Endless(Catch):
+    """The ball never falls, or it does in some of the episodes."""
+
+    share: float = 1.0
+
+    def spec(self):
+        return super().spec()._replace(max_episode_steps=None)
+
+    def reset(self, key):
+        state, timestep = super().reset(key)
+        return (state, jax.random.uniform(key) < self.share), timestep
+
+    def step(self, state, action):
+        (inner, held), before = state, state[0]
+        inner, timestep = super().step(inner, action)
+        free = lambda new, old: jax.numpy.where(held, old, new)
+        kind = free(timestep.step_type, jax.numpy.int32(1))
+        return (jax.tree.map(free, inner, before), held), timestep._replace(step_type=kind)
+
+
+@pytest.mark.parametrize(("share", "said"), [(1.0, ": 20 had"), (0.5, "episodes, and [0-9]+ had")])
+def test_what_does_not_end_has_no_return(share, said, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 30)
+    environments.register("mine:Endless", lambda: Endless(share=share))
+    agent = dataclasses.replace(TOY.agent, max_episode_length=10)
+    how = dict(environment="mine:Endless", agent=agent, steps=0, trainer=DeviceTrainer())
+    summary = run(**how, evaluation=Evaluation(episodes=20), quiet=True)
+    (warning,) = summary["warnings"]
+    pattern = rf"evaluation at 0 steps.*{said} not ended after 30 steps and have no return"
+    assert re.search(pattern, warning)
+    assert ("evaluation_return_mean" in summary) == (share < 1)
+    assert (summary["evaluation_unfinished"] == 20) == (share == 1)
+
+
+def test_evaluation_says_how_to_do_with_fewer_environments():
+    Only.open = Only.most = 0
+
+    def make(seed, index):
+        if Only.open:
+            raise OSError("port 11311 is in use")
+        return GymEnvironment(Only(), seed, index)
+
+    environments.register("mine:Single", make)
+    agent = dataclasses.replace(TOY.agent, max_episode_length=10)
+    how = dict(environment="mine:Single", agent=agent, steps=30)
+    with pytest.raises(OSError, match="in use") as error:
+        run(**how, evaluation=Evaluation(episodes=3))
+    assert any("--evaluation.num-envs" in note for note in error.value.__notes__)
+    assert Only.open == 0
+    assert run(**how, evaluation=Evaluation(episodes=3, num_envs=1))["evaluation_return_mean"] == 9
+    assert "evaluation_return_mean" not in run(**how, evaluation=Evaluation(episodes=0))
 
 
 def test_experiment_keeps_everything_of_a_run(done):

@@ -156,6 +156,9 @@ def test_wrong_observations_are_refused_with_what_is_expected(folders):
             policy(wrong)
         must = f"must be {zero.dtype}{[*zero.shape]}, as the spec says, got {found.dtype}{shape}"
         assert f"an observation {must}; one environment's, without a batch axis" in str(error.value)
+    for wrong, says in ((np.nan, "must be finite"), (1e300, "must fit into float32, got 1e.300")):
+        with pytest.raises(SettingError, match=says):
+            policy(np.full(zero.shape, wrong))
     for wrong in ({"board": zero}, (zero,), [*zero], None):
         with pytest.raises(SettingError, match=r"an observation must be \.\.\., as the spec says"):
             policy(wrong)

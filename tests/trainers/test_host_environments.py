@@ -99,6 +99,19 @@ def test_a_policy_is_to_blame_for_what_an_environment_raises_of_it():
         list(HostTrainer().train(_acting((float("nan"), 0.0)), make, steps=20))
 
 
+@pytest.mark.parametrize(
+    ("spec", "answer"),
+    [(specs.DiscreteArray(3, np.int64), 2), (specs.Array((2,), np.float64), (0.5, 1.0))],
+)
+def test_actions_are_of_the_type_of_their_spec_and_may_be_changed(spec, answer):
+    env = Count(spec)
+    list(HostTrainer().train(_acting(answer), lambda seed, index: env, steps=9))
+    for action in env.actions:
+        spec.validate(action)
+        np.testing.assert_array_equal(action, answer)
+        assert action.ndim == 0 or action.flags.writeable
+
+
 def _acting(answer):
     return Acting(SMALL.backbone, unroll_length=8, minibatches=1, epochs=1, answer=answer)
 

@@ -58,9 +58,9 @@ class DistributedTrainer(Trainer):
         cluster.imported()
         cluster.check_address(self.address)
         if self.vectorization == "device":
-            from rlws.environments import checks, resolve
+            from rlws.environments import resolve
 
-            checks.check_device(resolve.device(environment))
+            resolve.device(environment)
         if self.columns % self.num_devices or self.num_devices > jax.device_count():
             raise SettingError(
                 f"num_devices must divide the {self.columns} environments of a batch and be at "

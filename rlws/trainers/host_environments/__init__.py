@@ -1,11 +1,12 @@
 """Environments on the host, one or many, as a trainer steps them."""
 
+import contextlib
 from typing import Any
 
 import dm_env
 
 from rlws.environments import resolve
-from rlws.environments.checks import named
+from rlws.environments.checks import closed_on_error, named
 from rlws.trainers.host_environments.environments import HostEnvironments, splitter
 from rlws.trainers.host_environments.serial import Serial
 
@@ -26,17 +27,16 @@ def make_environments(
       first: the number of the first among those of the run.
     """
     if vectorization == "serial":
-        envs: list[dm_env.Environment] = []
-        try:
+        with contextlib.ExitStack() as stack:
+            envs: list[dm_env.Environment] = []
             for index in range(first, first + num_envs):
                 with named(f"environment {index - first}, when it is made"):
                     envs.append(resolve.host(environment, seed, index))
+                stack.enter_context(closed_on_error(envs[-1]))
             return Serial(envs)
-        except BaseException:
-            for env in envs:
-                env.close()
-            raise
     from rlws.environments.vector import make_vector  # slow to import
     from rlws.trainers.host_environments.together import Together
 
-    return Together(make_vector(environment, num_envs, seed, vectorization, begin, first))
+    several = make_vector(environment, num_envs, seed, vectorization, begin, first)
+    with closed_on_error(several):
+        return Together(several)

@@ -100,13 +100,17 @@ def splitter(spec: Any, who: Callable[[int], str]) -> Callable[[Any], list[Any]]
     """
     clip = bounded(spec)
     tree = jax.tree.structure(spec)
+    kinds = [leaf.dtype for leaf in jax.tree.leaves(spec)]
     count = spec.num_values if isinstance(spec, specs.DiscreteArray) else None
 
     def split(actions):
         if clip:
             actions = environments.clip_actions(spec, actions)
-        # Copies, as an environment may change what it is given.
-        leaves = [list(np.array(x)) for x in jax.tree.leaves(actions)]
+        # As a spec generates them: of its type, and copies, as an environment may change them.
+        leaves = [
+            list(map(kind.type, x.tolist())) if x.ndim == 1 else list(np.array(x, kind))
+            for x, kind in zip(jax.tree.leaves(actions), kinds, strict=True)
+        ]
         if len(leaves) == 1 and tree == _LEAF:
             if count is not None:
                 for action in leaves[0]:

@@ -9,7 +9,7 @@ import numpy as np
 from rlws import environments
 from rlws.environments import rules
 from rlws.environments.actions import bounded
-from rlws.environments.checks import blame, check_rules
+from rlws.environments.checks import blame, check_rules, named
 from rlws.environments.vector import VectorEnvironment
 from rlws.numerics import checkpoint
 from rlws.trainers.host_environments.environments import HostEnvironments, check_actions
@@ -23,7 +23,8 @@ class Together(HostEnvironments):
     def __init__(self, envs: VectorEnvironment):
         super().__init__(envs.num_envs)
         self._envs, self.spec = envs, envs.spec
-        self.timesteps = envs.reset()
+        with named(f"one of the {envs.num_envs} environments, at its first reset"):
+            self.timesteps = envs.reset()
         self._return = np.zeros(self.num_envs)
         self.episode, self.length = np.zeros((2, self.num_envs), np.int64)
         first = jax.tree.map(lambda x: x[None], self.timesteps)

@@ -7,7 +7,7 @@ import dm_env
 from rlws.types import Action, Observation
 
 
-class HostEnvironment(dm_env.Environment):
+class RepeatableEnvironment(dm_env.Environment):
     """A dm_env environment that can play each of its episodes again, by number.
 
     A subclass says how an episode begins and goes on; when one does is written here.
