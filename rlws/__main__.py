@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlws.sources import trust
+from rlws import sources
 from rlws.tracking.stderr import soften, tell
 
 VERBS = {
@@ -29,6 +29,8 @@ VERBS = {
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the status: 0, 1 (it found something), else see `commands.cli.say`."""
     soften()
+    if args is None and sys.path[:1] == [os.getcwd()] != [str(sources.ROOT)]:
+        sources.look_in(sys.path.pop(0))  # where `python -m` looks first
     try:
         module, found = _parsed(sys.argv[1:] if args is None else list(args))
     except KeyboardInterrupt:  # while it imports, when nothing was done yet
@@ -37,7 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if args is None and "rlws.numerics" in sys.modules:  # else nothing will be compiled
             importlib.import_module("rlws.numerics.memo").share()
-        return module.run(found) or 0
+        with sources.trusting(found.trust):
+            return module.run(found) or 0
     except BaseException as error:
         # With all of JAX, which verbs that only read do not need.
         from rlws.commands.cli import say
@@ -49,15 +52,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
     """Returns the module of the verb, and its arguments."""
-    # Agents of the user's own lie where the command is given; after what is installed.
-    sys.path.append(os.getcwd())
-    if "--trust" in given:
-        given.remove("--trust")
-        trust()
+    trust = "--trust" in given
+    given = [word for word in given if word != "--trust"]
     parser = argparse.ArgumentParser(
         prog="rlws",
         description="A reinforcement learning workshop.",
-        epilog="--trust, with any verb, imports the script that a run is made of, if there is one.",
+        epilog="--trust, with any verb, imports the code that made a run, whoever wrote it.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     module: Any = None
@@ -78,7 +78,7 @@ def _parsed(given: list[str]) -> tuple[Any, argparse.Namespace]:
     found, rest = parser.parse_known_args(given)
     if rest and not passes_on:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    found.rest = rest
+    found.rest, found.trust = rest, trust
     return module, found
 
 

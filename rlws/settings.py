@@ -27,6 +27,7 @@ class SettingError(ValueError):
 
 
 INT = 2**31 - 1  # the largest of an int32
+FLOAT = 1e9  # more is no rate, cost, scale or time
 
 
 class Range(NamedTuple):
@@ -80,7 +81,7 @@ class Settings:
 
     def __post_init__(self):
         for name, hint in _hints(_class(self)).items():
-            _check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
+            check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
 
 
 def _class(settings: Settings) -> Any:
@@ -93,7 +94,8 @@ def _hints(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _check(name: str, hint: Any, value: Any) -> None:
+def check(name: str, hint: Any, value: Any) -> None:
+    """Raises a SettingError, which calls it `name`, where a value breaks its annotation."""
     kind, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else [hint]
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(kind) if option is not type(None)]
@@ -101,13 +103,16 @@ def _check(name: str, hint: Any, value: Any) -> None:
             return
         if len(options) != 1:
             return
-        return _check(name, options[0], value)
+        return check(name, options[0], value)
     if typing.get_origin(kind) is tuple:
         part, *rest = typing.get_args(kind)
         if not isinstance(value, tuple):
             raise SettingError(f"{name} must be a tuple, got {value!r}")
-        for i, x in enumerate(value if rest == [...] else ()):
-            _check(f"{name}[{i}]", part, x)
+        parts = [part] * len(value) if rest == [...] else [part, *rest]
+        if len(value) != len(parts):
+            raise SettingError(f"{name} must have {len(parts)} entries, got {value!r}")
+        for i, (kind, x) in enumerate(zip(parts, value, strict=True)):
+            check(f"{name}[{i}]", kind, x)
     elif typing.get_origin(kind) is Literal:
         choose(name, value, typing.get_args(kind))
     elif kind in (int, float):
@@ -130,15 +135,17 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
             raise SettingError(f"{name} must be {limit.broken_by(value)}, got {value!r}")
     if not math.isfinite(value):
         raise SettingError(f"{name} must be finite, got {value!r}")
-    if kind is float and isinstance(value, int) and abs(value) > INT:
-        raise SettingError(f"{name} must be at most {INT} as a whole number, got {value!r}")
+    most = FLOAT if kind is float else INT
+    if abs(value) > most and all(limit.high == math.inf for limit in limits):
+        raise SettingError(f"{name} must be at most {most:.10g} in size, got {value!r}")
 
 
 def describe(value: Any) -> Any:
     """Returns settings as JSON-able data: their fields, and their "type" as "module:Class"."""
     if isinstance(value, Settings):
         fields = {name: describe(getattr(value, name)) for name in _hints(_class(value))}
-        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+        module = sources.name_of(type(value).__module__)
+        return {"type": f"{module}:{type(value).__qualname__}", **fields}
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -149,8 +156,7 @@ def describe(value: Any) -> Any:
 def revive(description: Any, name: str = "settings") -> Any:
     """Returns the settings `describe` has described.
 
-    Nothing is called but classes of settings, so a description from elsewhere runs no code but what
-    importing the modules it names does.
+    Nothing is called but classes of settings, of modules that `sources.imported` allows.
 
     Raises:
       SettingError: it names a class that is not there, or none of settings, or a wrong value.
@@ -210,17 +216,21 @@ def _named(text: str, name: str) -> Any:
     module, _, qualname = str(text).partition(":")
     found: Any = None
     try:
-        found = sources.module(module)
+        found = sources.imported(module)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except sources.UntrustedError as error:
-        raise SettingError(f"{name}: {error}") from None
+    except sources.Untrusted:
+        raise SettingError(
+            f"{name}: there is no class of settings {text!r} here, of an installed package; "
+            "--trust (in Python: trust=True) imports it from the current folder, if you know who "
+            "wrote it"
+        ) from None
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise SettingError(
-            f"{name}: there is no class of settings {text!r} here; run from the folder it was "
-            "made in, or through the module that made it"
+            f"{name}: there is no class of settings {text!r} here; install the package it is of, "
+            "in the version of that time"
         )
     return found
 

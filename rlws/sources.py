@@ -1,85 +1,221 @@
-"""Where code comes from that a run folder names: from packages, or from scripts one trusts.
+"""Where code comes from that a run folder names: from packages, or from a script of the user's.
 
-What a folder from elsewhere names is not imported for its asking: it could be any file beside it.
+A folder may be a stranger's, and importing runs code. So what it names is imported if it belongs to
+an installed package; if not, only where the user has said so, or has run that file here before.
 """
 
+import contextlib
 import importlib
 import importlib.util
+import json
+import os
 import pathlib
+import site
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextvars import ContextVar
 from importlib import metadata
 from types import ModuleType
-from typing import Any
 
-OURS = ("rlws", "agents_zoo", "experiments")
-scripts: dict[str, str] = {}  # files that were loaded, by the names of their modules
-_instead: dict[str, ModuleType] = {}
-_trusting = False
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+OURS = ("rlws", "agents_zoo", "experiments")  # packages that lie there
+Code = tuple[str, str]  # a module by name, and its file; "" where it is installed
 
-
-class UntrustedError(ImportError):
-    """A module is neither of an installed package nor trusted."""
+_trusting = ContextVar("trusting", default=False)
+_loading = ContextVar("loading", default=False)
 
 
-def trust() -> None:
-    """Has this process import whatever a run folder names, from here on."""
-    global _trusting
-    _trusting = True
+class Untrusted(ImportError):
+    """A module is not of an installed package, and nobody has said that it may be imported."""
+
+
+class Begun(BaseException):
+    """A module that is only looked at begins a run; what comes after is not looked at."""
+
+
+@contextlib.contextmanager
+def trusting(whether: bool = True) -> Iterator[None]:
+    """Within it, whatever a folder names may be imported, from the current folder, too."""
+    before = _trusting.set(whether or _trusting.get())
+    if whether:
+        look_in(os.getcwd())
+    try:
+        yield
+    finally:
+        _trusting.reset(before)
 
 
 def trusted() -> bool:
-    """Returns whether it does."""
-    return _trusting
+    """Returns whether the user has said so."""
+    return _trusting.get()
 
 
-def load(file: str, name: str = "") -> ModuleType:
-    """Returns the module of a script; its classes say they are of module `name`, if given."""
-    own = pathlib.Path(file).stem
-    spec: Any = importlib.util.spec_from_file_location(own, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[own] = module  # where annotations of its classes are looked up
-    spec.loader.exec_module(module)
-    scripts[own] = str(pathlib.Path(file).resolve())
-    if name and name != own:  # a script that was run has the name __main__
-        _instead[name] = module
-        for each in vars(module).values():
-            if isinstance(each, type) and each.__module__ == own:
-                each.__module__ = name
-    return module
+def look_in(folder: str | pathlib.Path) -> None:
+    """Has imports look in a folder as well, after everywhere else."""
+    for name in OURS:  # an editable install would be looked for later still
+        importlib.import_module(name)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
-def module(name: str) -> ModuleType:
-    """Returns a module that a run folder names.
+def installed(name: str) -> bool:
+    """Returns whether a module is of a package that was installed, or of ours."""
+    top = name.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if spec is None or top in sys.stdlib_module_names or name.endswith("__main__"):
+        return False  # neither has settings, but both have surprises
+    places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
+    paths = [pathlib.Path(place).resolve() for place in places]
+    if top in OURS and all(path.parent in (ROOT, ROOT / top) for path in paths):
+        return True
+    return bool(paths) and all(_of_packages(path) or _editable(top, path) for path in paths)
+
+
+def allowed(name: str) -> bool:
+    """Returns whether a module that a folder names may be imported, or is already."""
+    return name in sys.modules or trusted() or installed(name)
+
+
+def imported(name: str) -> ModuleType:
+    """Returns a module that a folder names.
 
     Raises:
-      UntrustedError: see there.
-      ImportError: there is none of this name.
+      Untrusted: it must not be imported.
+      ImportError: it is not there.
     """
-    if name in _instead:
-        return _instead[name]
-    root = name.partition(".")[0]
-    if root in (*OURS, *sys.modules) or _trusting or _installed(root):
-        return importlib.import_module(name)
-    raise UntrustedError(
-        f"{name!r} is of no installed package; --trust imports it, if you know what it does"
-    )
+    if name == name_of("__main__"):
+        return sys.modules["__main__"]
+    if not allowed(name):
+        raise Untrusted(name)
+    return importlib.import_module(name)
 
 
-def file_of(name: str) -> str | None:
-    """Returns the script that is a module in this process; None: it is none."""
-    if name == "__main__":
-        return getattr(sys.modules["__main__"], "__file__", None)
-    return scripts.get(name)
+def name_of(module: str) -> str:
+    """Returns the name by which others can import a module, also one that was run as a script."""
+    main = sys.modules["__main__"]
+    if module != "__main__":
+        return module
+    if spec := getattr(main, "__spec__", None):
+        return spec.name
+    path = pathlib.Path(getattr(main, "__file__", None) or "")
+    return path.stem if path.suffix == ".py" else module
 
 
-def _installed(root: str) -> bool:
-    spec = importlib.util.find_spec(root)  # of a module without dots: nothing is imported
-    if spec is None:
-        return True  # nothing is there to be imported
-    paths = sysconfig.get_paths()
-    places = [pathlib.Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    where = [spec.origin, *(spec.submodule_search_locations or ())]
-    found = [pathlib.Path(x) for x in where if x and x not in ("built-in", "frozen")]
-    inside = all(any(path.is_relative_to(place) for place in places) for path in found)
-    return inside or root in metadata.packages_distributions()  # as what is editable
+def code_of(module: ModuleType) -> Code | None:
+    """Returns where a module of the user's is, who has run it here; None where nothing has a name.
+
+    From now on what this file defines is used without a question.
+    """
+    name, file = name_of(module.__name__), getattr(module, "__file__", None) or ""
+    if installed(name.partition(".")[0]):
+        return None if name.endswith("__main__") else (name, "")
+    path = pathlib.Path(file).resolve()
+    if path.suffix != ".py" or _of_packages(path):
+        return None
+    with contextlib.suppress(OSError):  # then he is asked
+        if str(path) not in _ran():
+            _record().parent.mkdir(parents=True, exist_ok=True)
+            with open(_record(), "a", encoding="utf-8", errors="surrogateescape") as record:
+                record.write(f"{path}\n")
+    return name, str(path)
+
+
+def use(code: Code | None) -> str:
+    """Imports the module that made a run; returns what to say where it must not be, or is gone."""
+    if code is None:
+        return ""
+    name, file = code
+    if not file:
+        if installed(name):
+            with contextlib.suppress(ImportError):
+                load(name)
+        return ""
+    path = pathlib.Path(file)
+    if not path.match(name.replace(".", "/") + ".py"):
+        return ""
+    known = sys.modules["__main__" if name == name_of("__main__") else name] if _has(name) else None
+    if known and pathlib.Path(getattr(known, "__file__", None) or "").resolve() == path:
+        return ""
+    if not trusted() and str(path) not in _ran():
+        return (
+            f"{path} made this run, and was never run by rlws on this machine: --trust imports "
+            "it, if you know who wrote it"
+        )
+    if trusted() and not path.is_file():
+        path = pathlib.Path.cwd().joinpath(*path.parts[-1 - name.count(".") :])
+    if not path.is_file():
+        return f"{file}, which made this run, is gone; with --trust, {path.name} here will do"
+    load(name, path)
+    return ""
+
+
+def load(name: str, path: pathlib.Path | None = None) -> ModuleType:
+    """Returns a module, imported anew from its file if there is one, up to where it begins a run.
+
+    Raises:
+      Untrusted: an installed module has the name.
+    """
+    before = _loading.set(True)
+    try:
+        if path is None:
+            return importlib.import_module(name)
+        with contextlib.suppress(Begun):
+            if _has(name) and (installed(name) or name in sys.stdlib_module_names):
+                raise Untrusted(f"{path} must not be called like {name}, which is installed")
+            look_in(path.resolve().parents[name.count(".")])
+            if "." in name:
+                importlib.import_module(name.rpartition(".")[0])
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None
+            assert spec.loader is not None
+            # Where annotations of its classes are looked up.
+            sys.modules[name] = module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        return sys.modules[name]
+    except Begun:
+        text = f'{name} begins a run when imported; put that under if __name__ == "__main__":'
+        raise ImportError(text) from None
+    finally:
+        _loading.reset(before)
+
+
+def begin() -> None:
+    """Is called where a run begins, which ends the import of a module that is only looked at."""
+    if _loading.get():
+        raise Begun
+
+
+def _has(name: str) -> bool:
+    return name in sys.modules or name == name_of("__main__")
+
+
+def _of_packages(path: pathlib.Path) -> bool:
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    folders += [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    return any(path.is_relative_to(pathlib.Path(folder).resolve()) for folder in folders)
+
+
+def _editable(top: str, path: pathlib.Path) -> bool:
+    """Returns whether a package was installed from the folder where its path is."""
+    for name in metadata.packages_distributions().get(top, ()):
+        found = json.loads(metadata.distribution(name).read_text("direct_url.json") or "{}")
+        folder = found.get("url", "").removeprefix("file://")
+        if found.get("dir_info", {}).get("editable") and path.is_relative_to(folder):
+            return True
+    return False
+
+
+def _record() -> pathlib.Path:
+    """Returns the file that holds the files which the user has run here."""
+    state = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state"
+    return pathlib.Path(state, "rlws", "ran")
+
+
+def _ran() -> list[str]:
+    with contextlib.suppress(OSError):
+        return _record().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return []

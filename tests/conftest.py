@@ -13,6 +13,7 @@ from collections import Counter
 # imported, it holds for the other workers and for processes that tests start, too.
 ROOT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT)
+os.environ["XDG_STATE_HOME"] = str(ROOT.with_name("state"))  # not what the user did
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 # Programs of tests run for moments. So they are compiled in a quarter of the time, unless the

@@ -1,10 +1,14 @@
 """Settings: frozen without a decorator, checked when made, changed and swept."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import math
 import pathlib
+import pkgutil
+import types
+import typing
 from typing import Annotated, Literal
 
 import jax
@@ -13,8 +17,10 @@ import numpy as np
 import pytest
 from dm_env import specs
 
+import agents_zoo
+import rlws
 from agents_zoo import a2c, dqn, impala, ppo, reinforce, sac, td3
-from rlws import networks
+from rlws import networks, settings
 from rlws.networks import CNN, GRU
 from rlws.runs.experiment import Experiment
 from rlws.settings import (
@@ -261,14 +267,14 @@ class Needs(Settings):
         ({"type": "os:system('touch canary')"}, r"no class of settings \"os:system\('touch"),
         ({"type": "builtins:eval", "source": "open('canary', 'w')"}, "no class of settings"),
         ({"type": "rlws.settings:choose"}, "no class of settings"),
-        ({"type": "no.such.module:Class"}, "'no.such.module:Class' here; run from the folder"),
+        ({"type": "no.such.module:Class"}, "'no.such.module:Class' here, of an installed"),
         ({"type": "agents_zoo.pqo:Config"}, "'agents_zoo.pqo:Config' here"),
         ({"type": "agents_zoo.ppo:Confog"}, "'agents_zoo.ppo:Confog' here"),
         ({"type": "agents_zoo.ppo"}, "'agents_zoo.ppo' here"),
         ({"type": ".ppo:Config"}, "'.ppo:Config' here"),
         ({"type": ""}, "'' here"),
         ({"type": None}, "None here"),
-        ({"type": ["agents_zoo.ppo:Config"]}, "here; run from the folder"),
+        ({"type": ["agents_zoo.ppo:Config"]}, "here, of an installed"),
         # Moved fields: of another name, gone, new without a default, of another kind.
         (
             {"type": "agents_zoo.ppo:Config", "learning_rat": 1.0},
@@ -304,7 +310,7 @@ CONFIGS = {
     "host": Experiment("name", "jax:Catch", ppo.Config(), HostTrainer()),
     "distributed": Experiment("name", "jax:Catch", ppo.Config(), DistributedTrainer()),
 }
-UNREASONABLE = (math.inf, -math.inf, math.nan, 10**18, (), "x", [1], object())
+UNREASONABLE = (math.inf, -math.inf, math.nan, 10**18, 1e18, -1e18, (), "x", [1], object())
 
 
 def numeric(config, prefix=""):
@@ -346,3 +352,58 @@ def test_convolutions_fit_the_image(settings, message):
     spec = EnvironmentSpec(image, specs.DiscreteArray(2))
     with pytest.raises(SettingError, match=message):
         ppo.Config(backbone=CNN(**settings)).make(spec)
+
+
+def every(cls=Settings):
+    """Yields all classes of settings that rlws and its agents have."""
+    for child in cls.__subclasses__():
+        if child.__module__.partition(".")[0] in ("rlws", "agents_zoo"):
+            yield child
+        yield from every(child)
+
+
+for package in (rlws, agents_zoo):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        with contextlib.suppress(ImportError):  # of an extra
+            importlib.import_module(found.name)
+
+
+def hints(hint):
+    """Yields what a number, or the elements of a tuple, must be: each as a hint."""
+    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    if typing.get_origin(kind) in (types.UnionType, typing.Union, tuple):
+        for part in typing.get_args(kind):
+            yield from hints(part)
+    elif kind in (int, float):
+        yield hint
+
+
+NUMBERS = [
+    pytest.param(name, hint, id=name)
+    for cls in sorted(set(every()), key=str)
+    for field, whole in settings._hints(cls).items()
+    for hint in hints(whole)
+    for name in [f"{cls.__module__}.{cls.__qualname__}.{field}"]
+]
+NEGATIVE = {
+    "agents_zoo.sac.Config.target_entropy",
+    "rlws.networks.heads.TanhNormalPolicy.log_std_min",
+    "rlws.networks.heads.TanhNormalPolicy.log_std_max",
+}
+
+
+@pytest.mark.parametrize(("name", "hint"), NUMBERS)
+def test_every_number_has_a_range(name, hint):
+    def accepted(value):
+        try:
+            settings.check(name, hint, value)
+        except SettingError:
+            return False
+        return True
+
+    assert not any(map(accepted, (math.inf, -math.inf, math.nan, 1e18, 10**18, True, "1")))
+    assert accepted(-1) == (name in NEGATIVE)
+
+
+def test_numbers_of_all_classes_are_looked_at():
+    assert len(NUMBERS) > 150

@@ -5,9 +5,9 @@ import contextlib
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rlws.settings import SettingError
+from rlws.settings import Range, SettingError, check
 from rlws.tracking.files import replacing
 
 if TYPE_CHECKING:
@@ -55,11 +55,18 @@ def policy_of(args: argparse.Namespace) -> "Policy":
     Raises:
       SettingError: there is none, or it shall play no episode.
     """
+    from rlws.runs.experiment import EPISODES
     from rlws.runs.policy import load  # with all of JAX
 
-    if args.episodes < 1:
-        raise SettingError(f"--episodes must be at least 1, got {args.episodes}")
+    check_arguments(args, episodes=Annotated[int, Range(1, EPISODES)])
     return load(args.directory, args.at)
+
+
+def check_arguments(args: argparse.Namespace, **hints: Any) -> None:
+    """Raises a SettingError where an argument that was given breaks its annotation."""
+    for name, hint in hints.items():
+        if (value := getattr(args, name)) is not None:
+            check(f"--{name}", hint, value)
 
 
 @contextlib.contextmanager

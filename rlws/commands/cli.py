@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from rlws import sources
 from rlws.commands.flags import parse
 from rlws.environments.checks import EnvironmentFault
 from rlws.numerics.checkpoint import StorageError
@@ -16,7 +17,7 @@ from rlws.runs import launch
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError
-from rlws.tracking.stderr import tell
+from rlws.tracking.stderr import soften, tell
 from rlws.trainers.distributed.workers import WorkerLost
 
 
@@ -25,6 +26,8 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
 
     Exits with one line and a status where it cannot; see `say`.
     """
+    sources.begin()
+    soften()
     ours = args is None
     if ours:
         share()

@@ -4,11 +4,14 @@ import argparse
 
 from rich.console import Console
 
+from rlws.commands.arguments import check_arguments
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose, show
 from rlws.diagnose.doctor import STEPS
 from rlws.diagnose.probing import SEEDS
 from rlws.numerics.cache import enable_cache
+from rlws.settings import Fraction, PositiveInt
+from rlws.trainers.device import Seeds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; returns 0 for a healthy agent, 1 for another."""
+    check_arguments(args, steps=PositiveInt, seeds=Seeds, discount=Fraction)
     enable_cache()
     console = Console()
     config = agent_config(args.target, args.set)

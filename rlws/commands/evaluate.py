@@ -6,9 +6,9 @@ import sys
 import numpy as np
 
 from rlws.analysis.statistics import interquartile_mean, interval
-from rlws.commands.arguments import add_policy, policy_of
+from rlws.commands.arguments import add_policy, check_arguments, policy_of
 from rlws.numerics.cache import enable_cache
-from rlws.settings import SettingError
+from rlws.settings import Seed, SettingError
 from rlws.tracking.files import write_json
 from rlws.trainers.evaluation import MAX_STEPS, evaluator
 
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints mean, deviation and an interval; writes evaluation.json into the run's folder."""
     enable_cache()
+    check_arguments(args, seed=Seed)
     policy = policy_of(args)
     seed = policy.experiment.seed if args.seed is None else args.seed
     num_envs = policy.experiment.evaluation.num_envs

@@ -12,7 +12,7 @@ from rlws.commands.flags import parse
 from rlws.numerics import checkpoint
 from rlws.runs import launch
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import experiment_of
+from rlws.runs.folders import check_settings, experiment_of
 from rlws.runs.policy import made
 from rlws.runs.sweep import members
 from rlws.settings import SettingError, describe
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     found = checkpoint_of(args)
     if (count := found.facts.get("members", 1)) > 1:
         raise SettingError(f"{args.directory} holds {count} runs; name one of the folders in it")
+    check_settings(describe(parent), found)  # what is new is said when it goes on
     directory = path.with_name(f"{path.name}-{args.name}")
     if directory.exists():
         raise SettingError(

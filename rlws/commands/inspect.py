@@ -8,7 +8,8 @@ import numpy as np
 
 from rlws.commands.arguments import add_checkpoint, checkpoint_of
 from rlws.numerics import checkpoint
-from rlws.runs.folders import configuration
+from rlws.runs.folders import changed, configuration, moved
+from rlws.settings import renewed
 
 # By path of the array. What is drawn depends on these counters, the seed and nothing else.
 PARTS = {
@@ -30,9 +31,11 @@ def run(args: argparse.Namespace) -> None:
     config = configuration(args.directory)
     found = checkpoint_of(args)
     facts = found.facts
+    differs = [*changed(renewed(facts["experiment"]), config), *moved(facts)]
     result = {
         "step": facts["step"],
         "resume_class": "exact" if facts["exact"] else "bounded",
+        "differs": differs,  # now from when it was saved; none: what the class says holds
         "experiment": config.get("name"),
         "seed": config.get("seed"),
         "checkpoint": found.path.name,

@@ -1,7 +1,9 @@
 """`rlws run cartpole_ppo --seed 3`: an experiment by name."""
 
 import argparse
+import dataclasses
 
+from rlws import sources
 from rlws.commands import catalogue
 from rlws.commands.flags import parse
 from rlws.commands.target import load_module
@@ -26,4 +28,5 @@ def run(args: argparse.Namespace) -> None:
     experiment = getattr(found, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise SettingError(f"{name} must hold an Experiment called experiment; see `rlws list`")
+    experiment = dataclasses.replace(experiment, code=sources.code_of(found))
     launch.run(parse(experiment, args.rest))

@@ -1,7 +1,7 @@
 """What a command is about, by name: a module, or a class in one, or in a file."""
 
-import importlib
 import inspect
+import os
 import pathlib
 from types import ModuleType
 from typing import Any
@@ -38,15 +38,19 @@ def agent_config(target: str, settings: list[str]) -> AgentConfig:
 
 
 def load_module(place: str) -> ModuleType:
-    """Returns a module by its name, or from its file."""
+    """Returns a module by its name, or from its file; it may lie in the current folder."""
+    sources.look_in(os.getcwd())
     if place.endswith(".py"):
         path = pathlib.Path(place)
         if not path.is_file():
             raise SettingError(f"{place}: there is no such file")
-        return sources.load(str(path))
+        try:
+            return sources.load(path.stem, path)
+        except sources.Untrusted as error:
+            raise SettingError(f"{error}; rename it") from None
     try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
+        return sources.load(place)
+    except ImportError as error:
         raise SettingError(f"{place}: {error}; name a module such as agents_zoo.ppo") from None
 
 

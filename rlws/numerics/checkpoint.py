@@ -8,12 +8,13 @@ a complete one. Every byte is covered by a check sum; a damaged checkpoint is pa
 the one before. Nothing in it is code.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 from rlws.settings import SettingError
 
 FORMAT = 1
-FILES = {"arrays.bin", "manifest.json"}
+FILES = "manifest.json", "arrays.bin"  # of a checkpoint
 KEEP = 2  # the newest, and one in case that is damaged
 
 
@@ -31,6 +32,10 @@ class CheckpointError(SettingError):
     """There is no usable checkpoint: each was looked at and says why it is none."""
 
     status = 3
+
+
+class NewerError(CheckpointError):
+    """A checkpoint is whole, but of a format that is not known here; none before it will do."""
 
 
 class StorageError(OSError):
@@ -98,7 +103,8 @@ def save(
 ) -> pathlib.Path:
     """Writes a checkpoint as `folder / name` and then removes all but the newest `keep` up to it.
 
-    One of that name which is whole stays as it is.
+    One of that name which is whole stays as it is. What else has such a name stays, too: then the
+    checkpoint gets one more 0 before it. The folder that `folder` lies in must be there.
 
     Raises:
       StorageError: no room, no permission; what was there before is untouched.
@@ -107,25 +113,29 @@ def save(
     arrays = flatten(tree)
     for path, x in arrays.items():
         _checked(path, x.dtype)
-    target = folder / name
-    while os.path.lexists(target) and not _ours(target):
-        target = folder / f"0{target.name}"  # beside what others have put there
-    temporary = folder / f".{target.name}.part"
     try:
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
             sync(folder.parent)
-        if target.exists():
-            if _whole(target):
+        while os.path.lexists(target := folder / name):
+            if not _ours(target):
+                name = f"0{name}"
+            elif _whole(target):
                 return target
-            shutil.rmtree(target)
+            else:
+                _clear(target)
         for remains in folder.glob(".*.part"):  # of a process that was killed
-            if _holds_ours(remains):
-                shutil.rmtree(remains)
-        temporary = _free(temporary)
+            if _ours(remains):
+                _clear(remains)
+        temporary = _part(target)
         temporary.mkdir()
-        _write(temporary, arrays, dict(facts))
-        os.rename(temporary, target)
+        try:
+            _write(temporary, arrays, dict(facts))
+            os.rename(temporary, target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                _clear(temporary)
+            raise
         sync(folder)
         before = [each for each in names(folder) if int(each) <= int(name)]
         # A resumed run began below these since they are damaged; later they would count as whole.
@@ -135,8 +145,7 @@ def save(
             _remove(folder / old)
         return target
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageError(error.errno, error.strerror, str(error.filename or target)) from error
+        raise StorageError(error.errno, error.strerror, str(error.filename or folder)) from error
 
 
 def sync(path: pathlib.Path) -> None:
@@ -150,21 +159,22 @@ def sync(path: pathlib.Path) -> None:
 
 def names(folder: pathlib.Path) -> list[str]:
     """Returns the names of all checkpoints, oldest first; whole or not is not looked at."""
-    if not folder.is_dir():
-        return []
-    return sorted((path.name for path in folder.iterdir() if _ours(path)), key=int)
+    return sorted((path.name for path in _numbered(folder) if _ours(path)), key=int)
+
+
+def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns all that is called like a checkpoint."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in paths if path.name.isascii() and path.name.isdigit()]
 
 
 def _ours(path: pathlib.Path) -> bool:
-    """Returns whether this may be a checkpoint, whole or not: what is none is never touched."""
-    return path.name.isdigit() and _holds_ours(path)
-
-
-def _holds_ours(path: pathlib.Path) -> bool:
+    """Returns whether there is a checkpoint, or a part of one, and not a link to one."""
     if path.is_symlink() or not path.is_dir():
         return False
-    found = {each.name for each in path.iterdir()}
-    return not found or bool(found & FILES)
+    files = [path / name for name in FILES if os.path.lexists(path / name)]
+    known = all(file.is_file() and not file.is_symlink() for file in files)
+    return known and (bool(files) or not any(path.iterdir()))
 
 
 def newest(
@@ -181,9 +191,9 @@ def newest(
       CheckpointError: there are checkpoints and none is whole.
     """
     known = names(folder)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.isdigit() and not _ours(path):
-            warn(f"{path} is no checkpoint of a run and passed over")
+    for path in _numbered(folder):
+        if not _ours(path):
+            warn(f"{path} is no checkpoint, but called like one: it is left alone")
     if at is not None:
         known = [name for name in known if int(name) <= at]
         if not known:
@@ -193,6 +203,8 @@ def newest(
     for name in reversed(known):
         try:
             return read(folder / name)
+        except NewerError:
+            raise
         except CheckpointError as error:
             reasons.append(str(error))
             warn(f"checkpoint passed over: {error}")
@@ -212,10 +224,14 @@ def read(path: pathlib.Path) -> Checkpoint:
         content = manifest["content"]
         if hashlib.sha256(_canonical(content)).hexdigest() != manifest["sha256"]:
             raise CheckpointError(f"{path / 'manifest.json'} was changed: wrong check sum")
-        if (found := content["format"]) != FORMAT:
-            newer = isinstance(found, int) and found > FORMAT
-            remedy = "; it was written by a newer rlws, which can read it" * newer
-            raise CheckpointError(f"{path}: format must be {FORMAT}, got {found}{remedy}")
+        if content["format"] != FORMAT:
+            raise NewerError(
+                f"{path} was written by a newer rlws: its format must be {FORMAT}, got "
+                f"{content['format']}; install that rlws"
+            )
+        step = content["facts"].get("step", 0)
+        if path.name.isdigit() and step and step != int(path.name):
+            raise CheckpointError(f"{path} must be of step {int(path.name)}, got {step}: renamed")
         arrays = _arrays(path / "arrays.bin", content)
         return Checkpoint(path, arrays, content["facts"])
     except CheckpointError:
@@ -315,20 +331,31 @@ def _bytes(x: np.ndarray) -> memoryview:
 def _whole(path: pathlib.Path) -> bool:
     try:
         read(path)
+    except NewerError:
+        return True
     except CheckpointError:
         return False
     return True
 
 
-def _free(path: pathlib.Path) -> pathlib.Path:
-    """Returns this path, or one like it where others have put something there."""
-    while os.path.lexists(path):
-        path = path.with_name(f".{path.name}")
-    return path
-
-
 def _remove(path: pathlib.Path) -> None:
     # Under another name first: one that is half removed must not be taken for a damaged one.
-    doomed = _free(path.with_name(f".{path.name}.part"))
+    doomed = _part(path)
     os.rename(path, doomed)
-    shutil.rmtree(doomed)
+    _clear(doomed)
+    if doomed.exists():  # as there is more in it
+        os.rename(doomed, path)
+
+
+def _clear(path: pathlib.Path) -> None:
+    """Removes a checkpoint, or a part of one, but nothing that somebody has put there."""
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    if not any(path.iterdir()):
+        path.rmdir()
+
+
+def _part(path: pathlib.Path) -> pathlib.Path:
+    """Returns a name for what becomes a checkpoint, or was one, that nothing has."""
+    options = (path.with_name(f".{path.name}{n or ''}.part") for n in itertools.count())
+    return next(option for option in options if not os.path.lexists(option))

@@ -16,6 +16,7 @@ from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
+from rlws.runs.folders import defined
 from rlws.runs.health import NonFiniteError, halted_text
 from rlws.runs.policy import made
 from rlws.settings import SettingError, describe, revive
@@ -133,7 +134,8 @@ def _bad(name: str, tree: Any) -> Iterator[str]:
 
 
 def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
-    experiment = revive(facts["experiment"], "config.json")
+    with defined(facts["experiment"]):
+        experiment = revive(facts["experiment"], "config.json")
     seed = experiment.seed
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: initial.init(agent, spec, seed, experiment.trainer.columns))

@@ -167,7 +167,9 @@ def _sync_records(directory: pathlib.Path) -> None:
 def _lock(directory: pathlib.Path) -> TextIO:
     # The kernel's lock, not the file, is what counts: it is gone when the process is.
     try:
-        file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        # Of a link, which may have come with the folder, what it leads to would be emptied.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        file = open(os.open(directory / ".lock", flags, 0o666), "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise checkpoint.StorageError(error.errno, error.strerror, error.filename) from error
     try:
@@ -186,5 +188,7 @@ def _lock(directory: pathlib.Path) -> TextIO:
     except OSError as error:  # also of file systems without locks
         with contextlib.suppress(OSError):
             file.close()
-        raise checkpoint.StorageError(error.errno, error.strerror, file.name) from error
+        raise checkpoint.StorageError(
+            error.errno, error.strerror, str(directory / ".lock")
+        ) from error
     return file

@@ -12,10 +12,13 @@ REPORTS = 200  # rows of metrics in a run of so many steps
 Budget = Annotated[int, Range(0, 10**15)]  # more, a float of a row would not hold exactly
 
 
+EPISODES = 1_000_000  # of an evaluation, which a device plays all at once
+
+
 class Evaluation(Settings):
     """Episodes of the evaluator, from initial states that are the same each time."""
 
-    episodes: NonNegativeInt = 100  # per evaluation; 0: there is none
+    episodes: Annotated[int, Range(0, EPISODES)] = 100  # per evaluation; 0: there is none
     num_envs: PositiveInt = 10  # side by side, beside those of training; on the device, all are
     period: NonNegativeInt = 0  # environment steps between evaluations; 0: at the end only
 
@@ -48,6 +51,8 @@ class Experiment(Settings):
     sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
     resume: bool = False  # go on with the run in the directory, or begin it
     checkpoint: Checkpoints = Checkpoints()
+    # The module that defines what is not installed, and its file; by default what runs this.
+    code: tuple[str, str] | None = None
 
     def sinks(self) -> tuple[Sink, ...]:
         """Returns new sinks of the kinds to track with, besides those that every run has."""

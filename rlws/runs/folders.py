@@ -7,15 +7,13 @@ import os
 import pathlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rlws import sources
-from rlws.environments.registry import registered
 from rlws.runs.differences import KEPT, differing, flat
 from rlws.settings import SettingError, describe, renewed, revive
-from rlws.tracking.files import write_json
 
 if TYPE_CHECKING:
     from rlws.numerics.checkpoint import Checkpoint
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 # What may change when a run goes on: how long, and what is kept of it.
 FREE = KEPT | {"steps", "episodes", "evaluation"}
-SCRIPTS = "scripts.json"  # files of the user's own that a run is made of
 PACKAGES = (
     *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
     *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
@@ -38,47 +35,45 @@ def experiment_of(directory: str | pathlib.Path) -> "Experiment":
     """
     from rlws.runs.experiment import Experiment  # with all of JAX
 
-    _load_scripts(pathlib.Path(directory))
-    found = revive(configuration(directory), "config.json")
+    described = configuration(directory)
+    with defined(described):
+        found = revive(described, "config.json")
     if not isinstance(found, Experiment):
         path = pathlib.Path(directory) / "config.json"
         raise SettingError(f"{path} must describe an Experiment, got {type(found).__name__}")
-    _, *module = found.environment.split(":")[:-1]
-    if module:  # gymnasium would import it
-        try:
-            sources.module(module[0])
-        except ImportError as error:
-            raise SettingError(f"environment {found.environment}: {error}") from None
     return found
 
 
-def keep_scripts(experiment: "Experiment", directory: pathlib.Path) -> None:
-    """Writes down which scripts of the user's own a run is made of, if any."""
-    types = [x for name, x in flat(describe(experiment)).items() if name.endswith("type")]
-    used = {str(x).partition(":")[0] for x in types}
-    used.add(getattr(registered().get(experiment.environment), "__module__", ""))
-    if found := {name: file for name in used if (file := sources.file_of(name))}:
-        write_json(directory / SCRIPTS, found)
-
-
-def _load_scripts(directory: pathlib.Path) -> None:
-    """Loads the scripts a run was made of, where they are not those that run.
+@contextlib.contextmanager
+def defined(described: dict[str, Any]) -> Iterator[None]:
+    """Within it, there is what the code of a described experiment defines, if it may be used.
 
     Raises:
-      SettingError: they are not trusted, or not there.
+      SettingError: something is not there, and may be in code that must not be used.
     """
-    place = directory if (directory / SCRIPTS).exists() else directory.parent
-    for name, file in (_json(place, SCRIPTS) if (place / SCRIPTS).exists() else {}).items():
-        if sources.file_of(name) == file:
-            continue
-        if not sources.trusted():
-            raise SettingError(
-                f"{directory} is a run of {file}, which is imported only if you say that you trust "
-                "it: add --trust, or in Python rlws.load(..., trust=True)"
-            )
-        if not pathlib.Path(file).is_file():
-            raise SettingError(f"{directory} is a run of {file}, which is no longer there")
-        sources.load(file, name)
+    lacking = sources.use(_code(described))
+    try:
+        yield
+        name = str(described.get("environment"))
+        prefix, _, module = name.rpartition(":")[0].partition(":")
+        if prefix == "gym" and module and not sources.allowed(module):  # which it would import
+            raise SettingError(f"environment {name} is of no installed package; add --trust")
+        if lacking and not _is_known(name):
+            raise SettingError(f"environment: unknown name {name!r}")
+    except SettingError as error:
+        raise SettingError("; ".join(filter(None, [str(error), lacking]))) from None
+
+
+def _is_known(name):
+    from rlws import environments  # with all of JAX
+
+    return name in environments.available()
+
+
+def _code(described):
+    code = described.get("code")
+    known = isinstance(code, list) and [type(part) for part in code] == [str, str]
+    return tuple(code) if known else None
 
 
 def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -122,49 +117,52 @@ def finished(
 def check_same(described: dict[str, Any], directory: pathlib.Path) -> None:
     """Raises a SettingError that lists what differs, unless the run in the folder is the same."""
     if (known := _first(directory)) is not None:
-        _compared(described, known, f"{directory} holds a run")
+        _compared(described, known, f"{directory} holds a run", "use those")
 
 
-def check_made(described: dict[str, Any], found: "Checkpoint") -> list[str]:
-    """Returns what is not as it was when a checkpoint was made: settings, versions, the machine.
+def check_settings(described: dict[str, Any], found: "Checkpoint") -> list[str]:
+    """Returns which settings are newer than a checkpoint, at their defaults, and which are gone.
 
     Raises:
-      SettingError: its settings were others, and decide what comes next.
+      SettingError: what was saved is of other settings than config.json, or whoever resumes, has.
     """
-    new = _compared(described, found.facts["experiment"], f"{found.path} is of a run")
-    return [*new, *moved(found.facts)]
+    text = f"{found.path} is of a run", "put those back into config.json"
+    return _compared(described, found.facts["experiment"], *text)
 
 
 def moved(facts: Mapping[str, Any]) -> list[str]:
     """Returns in what versions and machine are not those that a checkpoint was made with."""
     here = {"versions": versions(), "machine": machine()}
-    known = {name: facts[name] for name in here if name in facts}
-    return [*differing(known, {name: here[name] for name in known}).values()]
+    return [*differing({name: facts.get(name, {}) for name in here}, here).values()]
 
 
-def _compared(described, saved, whose):
+def _compared(described, saved, whose, remedy):
     """Returns which settings the saved ones lack, all with their defaults, or the other way."""
     saved = complete = renewed(saved)
     with contextlib.suppress(SettingError):  # of a class that is no more: compared as it is
         complete = describe(revive(saved))
-    several = described["sweep"] or described["trainer"].get("num_seeds", 1) > 1
-    # Of several, those that ended before are no longer at hand.
-    free = FREE - {"steps", "episodes"} if several else FREE
-    fixed = lambda name: not free & {name, name.partition(".")[0]}
-    if found := [text for name, text in differing(complete, described).items() if fixed(name)]:
+    several = _several(described)
+    if found := changed(complete, described):
         raise SettingError(
-            f"{whose} of other settings (saved, now): {'; '.join(found)}; use "
-            f"those, or make a variant: rlws fork{' of one of the runs in it' * bool(several)}"
+            f"{whose} of other settings (saved, now): {'; '.join(found)}; {remedy}, or make a "
+            f"variant: rlws fork{' of one of the runs in it' * bool(several)}"
         )
     old, new = flat(saved), flat(complete)
-    gone = [
-        f"{name}: {old[name]!r} was saved, and is no setting any more"
-        for name in old
-        if name not in new
-    ]
-    return gone + [
-        f"{name}: {new[name]!r}, a setting that is newer" for name in new if name not in old
-    ]
+    gone = [f"{name} was {old[name]!r} and is no more" for name in old if name not in new]
+    added = [name for name in new if name not in old and name not in FREE]
+    return gone + [f"{name} is new, and {new[name]!r}" for name in added]
+
+
+def changed(saved: dict[str, Any], described: dict[str, Any]) -> list[str]:
+    """Returns in what two configurations differ that decides what comes next."""
+    # Of several, those that ended before are no longer at hand.
+    free = FREE - {"steps", "episodes"} if _several(described) else FREE
+    fixed = lambda name: not free & {name, name.partition(".")[0]}
+    return [text for name, text in differing(saved, described).items() if fixed(name)]
+
+
+def _several(described):
+    return described["sweep"] or described["trainer"].get("num_seeds", 1) > 1
 
 
 def _first(directory):

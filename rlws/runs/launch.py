@@ -1,24 +1,27 @@
 """Runs an experiment: checks it, takes its folder, trains and evaluates."""
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import pathlib
+import sys
 from typing import Any
 
-from rlws import environments
+from rlws import environments, sources
 from rlws.environments import resolve
 from rlws.environments.repeats import repeats
 from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_made, check_same, finished, keep_scripts
+from rlws.runs.folders import check_same, check_settings, finished, moved
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.tracking.stderr import warn
+from rlws.trainers import DeviceTrainer
 from rlws.trainers.deadline import watched
 from rlws.trainers.memory import check_memory
 from rlws.trainers.trainer import limits
@@ -43,15 +46,20 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
       SettingError: something about the experiment cannot be; nothing was written or compiled.
       Interrupted: a signal; the run is saved.
     """
+    sources.begin()
+    if experiment.code is None:
+        own = sources.code_of(sys.modules["__main__"])
+        experiment = dataclasses.replace(experiment, code=own)
     exact = check(experiment)
     sinks = (*experiment.sinks(), *sinks)
     enable_cache()
     runs = sweep.members(experiment)
     directory = _claimed(experiment)
-    facts = {"experiment": describe(experiment), "exact": exact, "members": len(runs)}
+    described = describe(experiment)
+    facts = {"experiment": described, "exact": exact, "members": len(runs)}
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
         saved = checkpointer.saved
-        differs = check_made(facts["experiment"], saved) if saved else []
+        differs = [*check_settings(described, saved), *moved(saved.facts)] if saved else []
         if experiment.resume and (
             found := finished(directory, experiment.steps, experiment.episodes)
         ):
@@ -87,7 +95,6 @@ def _train(experiment, runs, checkpointer, note, sinks):
             whole.summary = sweep.summarise(experiment, runs, members, run.directory)
         tracker.finish(whole.summary)
 
-    keep_scripts(experiment, run.directory)
     with finished_by(recorders, finish):
         tracker.start(run)
         for member in members:
@@ -131,9 +138,11 @@ def check(experiment: Experiment) -> bool:
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
-        agent = experiment.agent.make(spec)
-        experiment.trainer.check_agent(agent)
-        check_memory(agent, spec, experiment.trainer.columns)
+        experiment.trainer.check_agent(experiment.agent.make(spec))
+        source, columns = experiment.environment, experiment.trainer.columns
+        on_device = isinstance(experiment.trainer, DeviceTrainer)
+        own = resolve.device(source) if on_device else None
+        check_memory(experiment.agent, spec, columns, own)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.video:
             _check_pictures(experiment, environment)

@@ -14,8 +14,8 @@ from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import experiment_of
-from rlws.settings import SettingError
+from rlws.runs.folders import check_settings, experiment_of
+from rlws.settings import SettingError, describe
 from rlws.tracking.stderr import warn
 from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
@@ -27,18 +27,19 @@ def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = Fal
     Args:
       directory: of the run, or of a member of a sweep.
       at: the newest checkpoint not beyond this step; by default the newest.
-      trust: import what the run is made of, also where that is no installed package.
+      trust: import what made the run, also where it is not installed and you never ran it here.
 
     Raises:
       SettingError: there is no run, or no whole checkpoint of it.
     """
-    if trust:
-        sources.trust()
     path = pathlib.Path(directory)
-    experiment = experiment_of(path)
+    with sources.trusting(trust):
+        experiment = experiment_of(path)
     found = checkpoint.newest(path / "checkpoints", warn, at)
     if found is None:
         raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
+    for text in check_settings(describe(experiment), found):
+        warn(f"{path}: {text}")
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
     params = checkpoint.restore(like, found.arrays, _params_path(found, path))

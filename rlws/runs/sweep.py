@@ -12,7 +12,7 @@ import numpy as np
 
 from rlws.runs.experiment import Experiment
 from rlws.runs.recorder import Recorder, returns
-from rlws.settings import SettingError, change
+from rlws.settings import Seed, SettingError, change, check
 from rlws.trainers import DeviceTrainer, Member, Progress
 
 
@@ -24,6 +24,7 @@ def members(experiment: Experiment) -> list[Member]:
     """
     choices = [_parse(text, experiment.agent) for text in experiment.sweep]
     count = getattr(experiment.trainer, "num_seeds", 1)
+    check("seed of the last", Seed, experiment.seed + count - 1)
     found = []
     for combination in itertools.product(*choices):
         settings = dict(combination)

@@ -20,6 +20,7 @@ COUNTERS = ("steps", "episodes", "updates", "seconds", "steps_per_second")
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary path that takes the place of `path` at the end, or is removed on error."""
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    temporary.unlink(missing_ok=True)  # it may be a link that came with the folder
     try:
         yield temporary
         if temporary.is_file():  # on the disk first, or a power cut might leave neither

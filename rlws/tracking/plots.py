@@ -59,7 +59,7 @@ def plot_run(columns: Columns, directory: str | os.PathLike, title: str = "") ->
     paths = []
     for name, figure in run_figures(columns, title).items():
         paths.append(pathlib.Path(directory) / "plots" / f"{name}.png")
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].parent.mkdir(exist_ok=True)
         with replacing(paths[-1]) as temporary:
             figure.savefig(temporary)
     return paths

@@ -2,11 +2,12 @@
 
 import time
 import warnings
+from typing import Annotated
 
 import jax
 
 from rlws.environments import resolve
-from rlws.settings import PositiveInt, SettingError
+from rlws.settings import PositiveInt, Range, SettingError
 from rlws.trainers.population import Population, Untraceable
 from rlws.trainers.tally import COUNTS, MAX, begin
 from rlws.trainers.trainer import (
@@ -21,6 +22,9 @@ from rlws.trainers.trainer import (
 PACE = 512  # steps of each run, at least, between two looks at `stop`
 
 
+Seeds = Annotated[int, Range(1, 100_000)]  # each has a folder
+
+
 class DeviceTrainer(Trainer):
     """Runs a JaxEnvironment, vmapped over `num_envs`, in one scanned program.
 
@@ -29,7 +33,7 @@ class DeviceTrainer(Trainer):
 
     # Environments, and with them batches, are split among devices; a replay is whole on each.
     num_devices: PositiveInt = 1
-    num_seeds: PositiveInt = 1  # runs at once: this many seeds, from the experiment's on
+    num_seeds: Seeds = 1  # runs at once: this many seeds, from the experiment's on
 
     def check(self, environment):
         resolve.device(environment)

@@ -1,13 +1,15 @@
 """`rlws resume`: a run goes on as if it had never stopped."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
 import pytest
 
 from agents_zoo import ppo
-from rlws.runs import folders
+from rlws.numerics import checkpoint
+from rlws.runs import launch
 from tests.commands.toys import TOY, arrays, rows, run_toy, steps, tree
 
 
@@ -74,29 +76,6 @@ def test_resume_with_other_settings_is_refused_with_what_differs(flags, differen
     assert tree(copy) == before
 
 
-def test_resume_asks_the_checkpoint_what_it_was_made_with(copy, refused):
-    text = (copy / "config.json").read_text()
-    (copy / "config.json").write_text(
-        text.replace('"learning_rate": 0.001', '"learning_rate": 0.5')
-    )
-    said = refused("resume", copy, "--steps", "500")
-    assert f"{copy}/checkpoints/000000000400 is of a run of other settings (saved, now): " in said
-    assert "agent.learning_rate: 0.001, 0.5; use those" in said
-
-
-@pytest.mark.slow
-def test_exact_is_said_only_where_nothing_is_another(copy, rlws, monkeypatch):
-    for changed in ({}, {"processor": "another"}, {"threads": 1}):
-        here = folders.machine() | changed
-        monkeypatch.setattr(folders, "machine", lambda here=here: here)
-        cut(copy, 100)
-        found = rlws("resume", copy, "--no-quiet")
-        assert found.status == 0
-        assert ("exact: resumed" in found.out) == (not changed)
-        assert all(f"machine.{name}: " in found.err for name in changed)
-        assert ("not exact: it may go on otherwise" in found.err) == bool(changed)
-
-
 @pytest.mark.slow
 def test_a_setting_that_is_newer_than_the_run_has_its_default_and_is_told(
     tmp_path, rlws, monkeypatch
@@ -116,7 +95,7 @@ def test_a_setting_that_is_newer_than_the_run_has_its_default_and_is_told(
     cut(run, 200)
     found = rlws("resume", run)
     assert found.status == 0
-    assert "agent.brand_new: 0.5, a setting that is newer" in found.err
+    assert "agent.brand_new is new, and 0.5" in found.err
     monkeypatch.setitem(globals(), "Config", Older)  # and one that is no more
     cut(run, 200)
     found = rlws("resume", run)
@@ -171,3 +150,62 @@ def test_resume_says_aloud_that_rows_are_missing(copy, rlws):
     steps = whole[-2].partition(",")[0]
     said = rlws("resume", copy, "--steps", "440").err
     assert f"metrics.csv must have a row at {steps} steps" in said
+
+
+def edit(run, **changes):
+    """Changes the settings of a run in its config.json, by dotted name, as one does by hand."""
+    config = json.loads((run / "config.json").read_text())
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        functools.reduce(dict.__getitem__, path, config)[last] = value
+    (run / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("verb", ["resume", "fork", "evaluate", "watch", "inspect"])
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"agent__learning_rate": 0.5}, "agent.learning_rate: 0.001, 0.5"),
+        ({"seed": 4, "steps": 600}, "seed: 0, 4"),
+        ({"trainer__num_envs": 4}, "trainer.num_envs: 2, 4"),
+        ({"environment": "jax:Memory"}, "environment: 'jax:Catch', 'jax:Memory'"),
+    ],
+)
+def test_settings_that_the_checkpoint_was_not_made_with_are_named(
+    verb, changes, differs, copy, rlws
+):
+    edit(copy, **changes)
+    before = tree(copy)
+    found = rlws(verb, copy, *["--steps", "600"] * (verb == "resume"))
+    if verb == "inspect":  # it only reads
+        assert json.loads(found.out)["differs"] == [differs]
+    else:
+        assert found.status == 2
+        assert f"is of a run of other settings (saved, now): {differs}; put those" in found.err
+    assert "exact" not in found.out + found.err or verb == "inspect"
+    assert tree(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("versions", "versions.jax: '0.1', "),
+        ("machine", "machine.threads: 99, "),
+        ("nothing", "exact: resumed, it goes on as if it had never stopped"),
+    ],
+)
+def test_exact_is_said_only_where_nothing_is_other_than_it_was(
+    what, said, toy, copy, rlws, monkeypatch
+):
+    (name,) = checkpoint.names(toy / "checkpoints")[-1:]
+    found = checkpoint.read(toy / "checkpoints" / name)
+    other = {"versions": {"jax": "0.1"}, "machine": {"threads": 99}, "nothing": {}}[what]
+    facts = {**found.facts, what: found.facts.get(what, {}) | other}
+    shutil.rmtree(copy / "checkpoints" / name)
+    checkpoint.save(copy / "checkpoints", name, found.arrays, facts, keep=9)
+    monkeypatch.setattr(launch, "train", lambda *args: None)
+    found = rlws("resume", copy, "--steps", "600", "--no-quiet")
+    assert said in found.out + found.err
+    assert ("exact: resumed" in found.out) == (what == "nothing")
+    differs = json.loads(rlws("inspect", copy).out)["differs"]
+    assert [text.startswith(said) for text in differs] == [True] * (what != "nothing")

@@ -51,7 +51,7 @@ def test_watch_plays_the_checkpoint_that_is_asked_for(copy, rlws, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message", "status"),
     [
-        (["--episodes", "0"], "--episodes must be at least 1, got 0", 2),
+        (["--episodes", "0"], "--episodes must be at least 1 and at most 1000000, got 0", 2),
         (["--output", "film"], "--output must end in .mp4, got 'film'", 2),
         (["--output", "config.json/film.mp4"], "--output must be writable, got 'config.json/fi", 2),
         (["--at", "-1"], "no checkpoint at or before step -1 in", 3),

@@ -253,7 +253,7 @@ class QuantileDQN(dqn.DQN):
         targets = trajectory.reward[:, None] + gamma[:, None] * theirs
         error = targets[:, None, :] - ours[:, :, None]
         tau = (jnp.arange(ours.shape[-1]) + 0.5) / ours.shape[-1]
-        loss = jnp.abs(tau[:, None] - (error < 0)) * optax.huber_loss(error)
+        loss = jnp.abs(tau[None, :, None] - (error < 0)) * optax.huber_loss(error)
         metrics = {"value": ours.mean(-1), "target": targets.mean(-1)}
         return loss.mean(axis=2).sum(axis=1), metrics
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.__main__ import main
-from rlws.diagnose import diagnose, show
+from rlws.diagnose import Check, Report, diagnose, show
 from rlws.settings import SettingError
 from rlws.testing import AgentConformance
 
@@ -126,6 +126,14 @@ def test_an_agent_without_values_is_not_asked_for_them():
     report = diagnose(reinforce.Config(baseline="none"), only=["P1 "], seeds=2)
     (check,) = report.checks
     assert (check.verdict, check.got) == ("skip", "no value function")
+
+
+def test_the_first_failure_is_told_and_the_others_are_folded_below_it():
+    fail = lambda name: Check(name, "", "", "", "fail", "mine.py:1 Mine.loss", f"mend {name}")
+    text = shown(Report("mine", [fail("learner: split"), fail("P3 later"), fail("P6 cut")], 1.0))
+    assert "may follow from it: P3 later, P6 cut" in text
+    assert "mend learner: split" in text
+    assert "mend P3" not in text
 
 
 FILE = """

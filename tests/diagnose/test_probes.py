@@ -33,7 +33,9 @@ def test_values_are_those_of_any_policy(name, choose):
     np.testing.assert_allclose(asked, value[: len(asked)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name, probe in PROBES.items() if probe.values])
+@pytest.mark.parametrize(
+    "name", [name for name, probe in PROBES.items() if probe.values and not probe.needs]
+)
 def test_states_whose_values_are_asked_follow_each_other_or_begin_an_episode(name):
     probe, table = PROBES[name], PROBES[name].table
     for state in range(1, len(probe.values(GAMMA))):
@@ -87,8 +89,8 @@ def test_tables_are_sound(name):
         frontier, reached = onward - reached, reached | onward
     shown = {(*table.observation[s], *table.legal[s]) for s in reached}
     assert table.legal.any(axis=1).all()
-    # But for the corridor of the memory probe, states can be told apart.
-    assert len(shown) == (4 if PROBES[name].needs == "memory" else len(reached))
+    # But for the corridor of the memory probe, and the coin, states can be told apart.
+    assert len(shown) == {"memory": 4, "quantiles": 2}.get(PROBES[name].needs, len(reached))
 
 
 def test_the_corridor_looks_the_same_whatever_the_cue():
@@ -102,3 +104,10 @@ def test_the_corridor_looks_the_same_whatever_the_cue():
         assert table.reward[state].argmax() == cue
     assert seen[0] == seen[1]
     assert len(seen[0]) == 6
+
+
+def test_a_miss_is_in_units_of_what_is_tolerated():
+    value, best = PROBES["P6 truncation"], PROBES["P4 bandit"]
+    found = np.array([[1.0] * 4, [1.0, 1.0, 1.0, 1.05], [np.nan] * 4])
+    np.testing.assert_allclose(value.miss(0.9, found, np.zeros(3)), [0, 1, np.nan], atol=1e-6)
+    np.testing.assert_allclose(best.miss(0.9, found, np.array([1.0, 0.9])), [0, 2], atol=1e-6)

@@ -155,7 +155,7 @@ def test_to_dm_env_compiles_once_for_equal_environments():
         for _ in range(3):
             env.step(np.int32(1))
     environments.to_dm_env(Counted(rows=8)).step(np.int32(1))
-    assert traces == [7, 7, 8]  # once to look at what it returns, once to be compiled
+    assert traces == [7, 7, 8]  # to be checked, and to be compiled where it steps
 
 
 def test_to_dm_env_accepts_array_settings():

@@ -61,7 +61,7 @@ def test_a_loaded_policy_names_what_it_cannot_act_on(tmp_path):
     act = rlws.load(tmp_path / "run")
     assert act(np.zeros(4, np.float32)) in (0, 1)
     for wrong in (np.zeros(3), np.zeros((2, 4)), "left"):
-        with pytest.raises(SettingError, match=r"observation must have shape \(4,\)"):
+        with pytest.raises(SettingError, match=r"an observation must be float32\[4\]"):
             act(wrong)
     with pytest.raises(SettingError, match="must be the folder of a run"):
         rlws.load(tmp_path / "nothing")

@@ -295,7 +295,7 @@ def test_save_of_what_is_no_number_leaves_nothing(tmp_path):
 def test_save_flushes_before_it_publishes_before_it_prunes(tmp_path, monkeypatch):
     write(tmp_path, 1, 2)
     seen = []
-    synced, rename, rmtree = os.fsync, os.rename, shutil.rmtree
+    synced, rename, rmdir = os.fsync, os.rename, pathlib.Path.rmdir
 
     def fsync(handle):
         path = pathlib.Path(os.readlink(f"/proc/self/fd/{handle}"))
@@ -310,9 +310,7 @@ def test_save_flushes_before_it_publishes_before_it_prunes(tmp_path, monkeypatch
         os, "rename", lambda a, b: (seen.append(f"rename {a.name} {b.name}"), rename(a, b))
     )
     monkeypatch.setattr(
-        shutil,
-        "rmtree",
-        lambda path, **kw: (seen.append(f"rmtree {path.name}"), rmtree(path, **kw)),
+        pathlib.Path, "rmdir", lambda path: (seen.append(f"rmdir {path.name}"), rmdir(path))
     )
     write(tmp_path, 3)
     assert seen == [
@@ -322,7 +320,7 @@ def test_save_flushes_before_it_publishes_before_it_prunes(tmp_path, monkeypatch
         "rename .000000000003.part 000000000003",
         f"fsync {tmp_path.name}",
         "rename 000000000001 .000000000001.part",
-        "rmtree .000000000001.part",
+        "rmdir .000000000001.part",
     ]
 
 
@@ -518,39 +516,68 @@ def test_read_refuses_any_other_manifest(tmp_path, text):
         checkpoint.read(path)
 
 
-def test_read_refuses_another_format(tmp_path):
-    path = checkpoint.save(tmp_path, "1", {}, {})
-    forge(path, format=2)
-    with pytest.raises(CheckpointError, match="format must be 1, got 2"):
-        checkpoint.read(path)
-
-
-def test_what_is_no_checkpoint_is_never_followed_nor_removed(tmp_path):
-    elsewhere, told = tmp_path / "elsewhere", []
-    write(elsewhere, 7)
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    names = "000000000002", "000000000007", "5", ".000000000003.part"
-    (folder / names[0]).write_text("mine")
-    (folder / names[1]).symlink_to(elsewhere / "000000000007")
-    (folder / names[2]).mkdir()
-    (folder / names[2] / "notes.txt").write_text("mine, too")
-    (folder / names[3]).write_text("a file")
-    assert checkpoint.newest(folder, told.append) is None
-    assert len(told) == 3
-    assert all("is no checkpoint of a run and passed over" in text for text in told)
-    for step in range(1, 10):
-        write(folder, step)
-        assert int(checkpoint.newest(folder, told.append).path.name) == step
-    assert all(os.path.lexists(folder / name) for name in names)
-    assert (folder / "5" / "notes.txt").exists()
-    assert (elsewhere / "000000000007" / "manifest.json").exists()
-    assert [int(name) for name in checkpoint.names(folder)] == [8, 9]
-
-
-def test_a_newer_format_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+def test_a_checkpoint_of_a_newer_format_is_not_passed_over(tmp_path):
+    write(tmp_path, 1, 2)
+    forge(tmp_path / f"{2:012d}", format=2)
+    with pytest.raises(CheckpointError, match=r"2 was written by a newer rlws.*format must be 1"):
+        newest(tmp_path)
+    assert same(checkpoint.newest(tmp_path, pytest.fail, at=1), 1)
+    before = files(tmp_path)
+    write(tmp_path, 2)  # nor written over, nor removed as damaged
     write(tmp_path, 1)
-    monkeypatch.undo()
-    with pytest.raises(checkpoint.CheckpointError, match="written by a newer rlws, which can read"):
-        checkpoint.read(tmp_path / "000000000001")
+    assert files(tmp_path) == before
+
+
+def test_a_renamed_checkpoint_is_damaged(tmp_path):
+    path = checkpoint.save(tmp_path, "2", {}, {"step": 2})
+    path.rename(tmp_path / "3")
+    with pytest.raises(CheckpointError, match="3 must be of step 3, got 2"):
+        checkpoint.read(tmp_path / "3")
+
+
+def link(path, elsewhere):
+    path.symlink_to(elsewhere, target_is_directory=True)
+
+
+def half(path, elsewhere):
+    """A checkpoint that lacks its manifest, in which somebody has put something."""
+    path.mkdir()
+    (path / "arrays.bin").write_bytes(b"half")
+    (path / "mine.txt").write_text("mine")
+
+
+LITTER = {
+    "a link": link,
+    "a link to nothing": lambda path, elsewhere: link(path, "nowhere"),
+    "a link to a checkpoint": lambda path, elsewhere: link(path, f"{1:012d}"),
+    "a file": lambda path, elsewhere: path.write_text("mine"),
+    "a folder": lambda path, elsewhere: (path.mkdir(), (path / "mine.txt").write_text("mine")),
+    "a link in a folder": lambda path, elsewhere: (
+        path.mkdir(),
+        link(path / "arrays.bin", elsewhere),
+    ),
+    "half a checkpoint": half,
+}
+
+
+@pytest.mark.parametrize("place", ["{0:012d}", ".{0:012d}.part", ".{2:012d}.part", "{1}"])
+@pytest.mark.parametrize("litter", LITTER)
+def test_what_is_no_checkpoint_of_ours_is_neither_followed_nor_removed(litter, place, tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "checkpoints"
+    elsewhere.mkdir()
+    for name in ("manifest.json", "arrays.bin", "mine.txt"):
+        (elsewhere / name).write_text("mine")
+    write(folder, 1)
+    path = folder / place.format(3, 2019, 1)
+    LITTER[litter](path, elsewhere)
+    kept = lambda: {p: x for p, x in files(tmp_path).items() if x == b"mine"}
+    before, linked = kept(), path.is_symlink()
+    found, said = newest(folder)
+    assert same(found, 1)
+    assert (str(path) in " ".join(said)) == (not path.name.startswith("."))
+    write(folder, 2, 3)
+    write(folder, 4, keep=1)
+    assert same(newest(folder)[0], 4)
+    assert len(checkpoint.names(folder)) == 1
+    assert kept() == before
+    assert (path.is_symlink(), os.path.lexists(path)) == (linked, True)

@@ -309,3 +309,18 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path, how):
         with pytest.raises(StorageError, match=r"removed or moved while the run .*run'"):
             found.save(2, SNAPSHOT, {})
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(StorageError, match=r"\.lock"):
+        Checkpointer(tmp_path / "run", Checkpoints(), {})
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_the_folder_of_a_member_that_is_gone_is_not_made_again(tmp_path, kept):
+    with pytest.raises(StorageError, match="member"):
+        kept().save(1, SNAPSHOT, {}, tmp_path / "member")
+    assert not (tmp_path / "member").exists()

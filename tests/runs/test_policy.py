@@ -201,7 +201,7 @@ def test_load_refuses_the_checkpoint_of_another_agent(folders, tmp_path):
     config["agent"]["backbone"]["hidden_sizes"] = [9]
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        SettingError, match=r"linear/w: saved float32\[50, 8\], now float32\[50, 9\]"
+        SettingError, match=r"\(saved, now\): agent.backbone.hidden_sizes: \[8\], \[9\]"
     ):
         rlws.load(run)
 

@@ -1,6 +1,8 @@
+import errno
 import json
 import math
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -91,10 +93,14 @@ def test_jsonl_fresh_run_starts_a_new_file(run):
     assert write(run, [{"steps": 5}]) == '{"steps": 5}\n'
 
 
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("sink", [Jsonl(), Csv()])
 @pytest.mark.parametrize("begun", [True, False])
-def test_full_disk_ends_the_sink_and_never_in_silence(run, capsys, sink, begun):
+def test_full_disk_ends_the_sink_and_never_in_silence(run, capsys, sink, begun, monkeypatch):
     tracker = Tracker([sink])
     name = f"metrics.{type(sink).__name__.lower()}"
     if begun:
@@ -102,7 +108,7 @@ def test_full_disk_ends_the_sink_and_never_in_silence(run, capsys, sink, begun):
         (run.directory / name).unlink()
         (run.directory / name).symlink_to("/dev/full")
     else:
-        (run.directory / name.replace("metrics", ".metrics.part")).symlink_to("/dev/full")
+        monkeypatch.setattr(pathlib.Path, "write_text", full)
         tracker.start(run)
     tracker.log({"steps": 1})
     tracker.log({"steps": 2})

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -155,10 +156,12 @@ def test_wandb_out_of_reach_is_a_failure_of_the_outside(run, monkeypatch, capsys
     assert tracker.failures[0].endswith("timed out while retrying")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_wandb_hears_of_a_full_disk_at_the_end(run):
+def test_wandb_hears_of_a_full_disk_at_the_end(run, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     tracker = Tracker([Wandb()])
     tracker.start(run)
-    (run.directory / "wandb" / ".id.part").symlink_to("/dev/full")
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
     tracker.finish({})
     assert "No space left on device" in tracker.failures[0]
