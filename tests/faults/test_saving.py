@@ -15,7 +15,7 @@ from rlws.numerics import checkpoint
 
 pytestmark = pytest.mark.slow
 
-CALLS = ("mkdir", "openat", "write", "fsync", "rename", "unlinkat", "rmdir")
+CALLS = ("mkdir", "openat", "write", "fsync", "rename", "unlink", "rmdir")
 # Forks at each folder it reads; the child saves there once it may, when it is being traced.
 SAVES = """
 import ctypes, os, pathlib, signal, sys
@@ -100,8 +100,8 @@ def calls(traced, tmp_path_factory):
 
 
 def test_all_is_on_the_disk_before_it_is_published_and_that_before_the_old_is_pruned(calls):
-    order = [name for name, _ in calls if name in ("fsync", "rename", "unlinkat", "rmdir")]
-    files, publish, prune = ["fsync"] * 3, ["rename", "fsync"], ["rename", "unlinkat", "unlinkat"]
+    order = [name for name, _ in calls if name in ("fsync", "rename", "unlink", "rmdir")]
+    files, publish, prune = ["fsync"] * 3, ["rename", "fsync"], ["rename", "unlink", "unlink"]
     assert order == [*files, *publish, *prune, "rmdir"]
 
 
