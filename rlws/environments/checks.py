@@ -101,7 +101,8 @@ def check_timestep(spec: EnvironmentSpec, timestep: Any, who: str) -> None:
         x = np.asarray(found := getattr(timestep, name))
         if not (x.shape == () and x.dtype.kind in "biuf") and not (first and found is None):
             raise EnvironmentFault(
-                f"{who}: {name} must be a number, None only on FIRST, got {found!r}"
+                f"{who}: {name} must be a number, None only on FIRST, got {found!r} with step_type "
+                f"{timestep.step_type!r}"
             )
     check_observations(spec, timestep.observation, who)
 

@@ -68,6 +68,7 @@ def written(folder):
 
     There is no experience in it, for which losses do not count; their gradients come to NaN still.
     """
+    folder.mkdir()
     found = experiment("Pointed", DeviceTrainer(num_envs=2), folder)
     agent, spec = made(found)
     state = jax.jit(lambda: initial.init(agent, spec, found.seed, 2))()
