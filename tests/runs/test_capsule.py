@@ -309,16 +309,17 @@ def test_checkpoints_that_are_damaged_meanwhile_hide_nothing(tmp_path):
 @pytest.mark.parametrize(
     "trainer", [DeviceTrainer(num_envs=2, num_seeds=2), HOST], ids=["device", "host"]
 )
-def test_a_member_of_a_sweep_ends_alone(trainer, tmp_path):
+def test_a_member_of_a_sweep_ends_alone(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlws.settings.FLOAT", 1e39)
     agent = dataclasses.replace(ONE, good=100)
-    made = experiment(agent, trainer, tmp_path, sweep=("agent.learning_rate=1e-3,1e9",))
+    made = experiment(agent, trainer, tmp_path, sweep=("agent.learning_rate=1e-3,1e38",))
     launch.run(made)
     with open(tmp_path / "members.csv", newline="") as file:
         members = list(csv.DictReader(file))
     for member in members:
         folder = tmp_path / member["member"]
         summary = json.loads((folder / "summary.json").read_text())
-        bad = float(member["learning_rate"]) == 1e9
+        bad = member["learning_rate"] == "1e+38"
         if not bad:
             assert "ended_by" not in summary
             assert summary["steps"] >= STEPS

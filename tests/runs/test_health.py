@@ -85,8 +85,9 @@ def test_a_continuous_policy_whose_entropy_is_negative_is_fine():
 
 
 @pytest.mark.slow
-def test_a_run_whose_parameters_become_nan_stops_with_one_line(tmp_path, capsys):
-    agent = a2c.Config(networks.MLP((8,)), learning_rate=1e9, unroll_length=32)
+def test_a_run_whose_parameters_become_nan_stops_with_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rlws.settings.FLOAT", 1e39)
+    agent = a2c.Config(networks.MLP((8,)), learning_rate=1e38, unroll_length=32)
     experiment = Experiment(
         name="nan",
         environment="jax:Catch",

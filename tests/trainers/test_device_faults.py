@@ -1,6 +1,7 @@
 """What is wrong within a compiled program is named as on a host: who, what, where and the value."""
 
 import re
+from typing import Any
 
 import dm_env
 import jax
@@ -119,7 +120,7 @@ class Reckless(Actor):
     """Chooses what is no action, where it is lucky."""
 
     actor: Actor
-    bad: float
+    bad: Any
 
     def initial_state(self):
         return self.actor.initial_state()
@@ -131,7 +132,7 @@ class Reckless(Actor):
 
 
 class RecklessPPO(ppo.Config):
-    bad: float = 7.0
+    bad: Any = 7.0
 
     def make(self, spec):
         agent = super().make(spec)

@@ -224,7 +224,7 @@ class Nested(dm_env.Environment):
 
     def step(self, action):
         assert action in (0, 1, 2)
-        assert isinstance(action, int)
+        assert isinstance(action, np.integer)
         self.t += 1
         if self.t == 4:
             return dm_env.termination(1.0, self._observation())
