@@ -57,10 +57,7 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
     component = locate(subject.agent.learner, "loss")
     targets = partial(_targets, subject.agent.learner, subject.state.learner)
     compiled = compilation.jit(targets)
-    try:
-        found = jax.eval_shape(targets, batch, jax.random.key(0))
-    except Exception:  # what `update` makes of a batch first, the loss needs
-        found = None
+    found = jax.eval_shape(targets, batch, jax.random.key(0))
     if found is None or found.shape != batch.reward.shape:
         for question in (BOOTSTRAP, REWARDS, SPLIT):
             yield question.skip("the loss tells no target of each step")
@@ -151,9 +148,7 @@ def _check_semi_gradient(subject, learned):
     def newly(batch):
         others = [batch._replace(reward=batch.reward + np.float32(x)) for x in (1, -1)]
         before = jax.tree.map(lambda *x: sum(x) > 0, *(moved(x, 0.0) for x in (batch, *others)))
-        # What is learned of what comes, even where that is worth nothing, is no target.
-        ended = moved(batch._replace(discount=np.zeros_like(batch.discount)), 1.0)
-        return jax.tree.map(lambda x, y, z: np.any(y & ~x & ~z), before, moved(batch, 1.0), ended)
+        return jax.tree.map(lambda x, y: np.any(y & ~x), before, moved(batch, 1.0))
 
     found = [x for batch in subject.batches[-4:] for x in jax.tree.leaves_with_path(newly(batch))]
     reached = dict.fromkeys(jax.tree_util.keystr(path) for path, x in found if x)

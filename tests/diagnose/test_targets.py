@@ -57,12 +57,3 @@ def test_a_fault_fails_the_check_that_is_about_it(batch, fault):
 @pytest.mark.parametrize(("discount", "verdict"), [(0.8, "fail"), (None, "skip")])
 def test_another_discount_than_is_said_is_noticed(batch, discount, verdict):
     assert checks(batch, a2c.Config(**SMALL), discount)["bootstrap"] == verdict
-
-
-def test_a_loss_that_needs_what_update_prepares_is_not_asked(batch):
-    class Prepared(a2c.A2C):
-        def loss(self, params, trajectory, key, state):
-            return trajectory.extras["advantage"], {}
-
-    found = checks(batch, dataclasses.replace(planted(a2c, Prepared), **SMALL), 0.9)
-    assert set(found.values()) == {"skip"}
