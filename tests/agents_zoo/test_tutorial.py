@@ -12,7 +12,7 @@ from rlws.diagnose import diagnose
 TUTORIAL = pathlib.Path(__file__).parents[2] / "agents_zoo" / "TUTORIAL.md"
 PYTHON = re.findall(r"^```python\n(.*?)^```", TUTORIAL.read_text(), re.DOTALL | re.MULTILINE)
 DIFF = re.findall(r"^```diff\n-(.*)\n\+(.*)\n```", TUTORIAL.read_text(), re.MULTILINE)
-FAILED = {"learner: truncation", "P6 truncation"}
+SAYS = re.findall(r"^```text\n(.*?)^```", TUTORIAL.read_text(), re.DOTALL | re.MULTILINE)[0]
 
 
 @pytest.fixture
@@ -31,10 +31,9 @@ def files(tmp_path, monkeypatch):
 def test_the_doctor_says_what_the_tutorial_says_and_the_mend_is_one(files, capsys):
     assert main(["diagnose", "broken.py"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    for line in re.findall(r"^fail (.*\n.*)\n", TUTORIAL.read_text(), re.MULTILINE):
-        assert " ".join(line.split()) in said
-    assert set(re.findall(r" fail ([\w: ]+): truncation is ", said)) == FAILED
-    assert f"{len(FAILED)} fail," in said
+    said = re.sub(r"look at \S*broken\.py", "look at awr.py", said)
+    assert " ".join(SAYS.split()) in said
+    assert "2 fail," in said  # the cause, and what the tutorial says may follow from it
     assert diagnose(agent_config(str(files[1]), []), seeds=2).healthy
 
 
