@@ -7,6 +7,7 @@ import itertools
 import os
 import pathlib
 import resource
+import signal
 from collections import Counter
 
 # Most of the time goes into compiling, and many tests compile the same. Set here, before JAX is
@@ -25,6 +26,10 @@ SOON = {
     "xla_cpu_parallel_codegen_split_count": "1",
 }
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in SOON.items()))
+
+# What a shell that runs its tests behind its back ignores would be ignored by what they start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import jax
 import pytest
