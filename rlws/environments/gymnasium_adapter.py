@@ -12,7 +12,7 @@ import numpy as np
 
 from rlws.environments import gymnasium_spaces as spaces
 from rlws.environments.checks import EnvironmentFault, closed_on_error, not_gymnasiums, number
-from rlws.environments.names import unknown
+from rlws.environments.names import check_settings, unknown
 from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
@@ -37,6 +37,7 @@ class GymEnvironment(RepeatableEnvironment):
         index: int = 0,
         render: bool = False,
         max_episode_steps: int | None = None,
+        **settings: Any,
     ):
         """Makes environment `index` of the run with `seed`.
 
@@ -44,11 +45,13 @@ class GymEnvironment(RepeatableEnvironment):
           id_or_env: "CartPole-v1", "module:Id-v0" to import `module` first, or an environment.
           render: whether `render` will be called; for an id only.
           max_episode_steps: replaces the registered limit of an id; wraps an environment in one.
+          settings: what the class behind an id takes besides, such as is_slippery of FrozenLake.
 
         Raises:
-          SettingError: an unknown id, a missing package, a space with no spec, a limit below 1.
+          SettingError: an unknown id or setting, a missing package, a space with no spec, a limit
+            below 1.
         """
-        env = _build(id_or_env, render, max_episode_steps)
+        env = _build(id_or_env, render, max_episode_steps, settings)
         registered = env.spec.max_episode_steps if env.spec else None
         with closed_on_error(env):
             _check_reset(env)
@@ -123,7 +126,9 @@ def names() -> list[str]:
     return [f"gym:{identity}" for identity in gymnasium.registry]
 
 
-def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:
+def _build(
+    id_or_env: Any, render: bool, limit: int | None, settings: dict[str, Any]
+) -> gymnasium.Env:
     if limit is not None and limit < 1:
         raise SettingError(f"max_episode_steps must be at least 1, got {limit}; None keeps it")
     if not isinstance(id_or_env, str | gymnasium.Env):
@@ -135,7 +140,7 @@ def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:
         return gymnasium.wrappers.TimeLimit(id_or_env, limit) if limit else id_or_env
     mode = {"render_mode": "rgb_array"} if render else {}
     try:
-        registered = _registered(id_or_env)
+        registered = registered_with(id_or_env, settings)
         return gymnasium.make(registered, limit, disable_env_checker=True, **mode)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         reason = " ".join(str(error).split())
@@ -144,7 +149,12 @@ def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:
         raise SettingError(f"{message} ({reason})") from error
 
 
-def _registered(identity: str) -> gymnasium.envs.registration.EnvSpec:
+def registered_with(identity: str, settings: dict[str, Any]) -> gymnasium.envs.registration.EnvSpec:
+    """Returns what gymnasium knows by an id, with settings of its class.
+
+    Raises:
+      SettingError: nothing is called so, or its class has no such setting.
+    """
     module, _, name = identity.rpartition(":")
     if module:
         importlib.import_module(module)
@@ -152,4 +162,16 @@ def _registered(identity: str) -> gymnasium.envs.registration.EnvSpec:
         remedy = "'gym:module:Id-v0' imports the module that registers an id"
         raise unknown(f"gym:{identity}", names(), remedy)
     # `GymEnvironment` never steps before a reset, so gymnasium need not check that it does not.
-    return dataclasses.replace(gymnasium.registry[name], order_enforce=False)
+    registered = dataclasses.replace(gymnasium.registry[name], order_enforce=False)
+    if not settings:
+        return registered
+    own = dict(settings)
+    if limit := own.pop("max_episode_steps", None):
+        registered = dataclasses.replace(registered, max_episode_steps=limit)
+    make: Any = registered.entry_point
+    if isinstance(make, str):
+        make = gymnasium.envs.registration.load_env_creator(make)
+    parameters = inspect.signature(make).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_settings(f"gym:{identity}", own, parameters.keys() - {"render_mode"})
+    return dataclasses.replace(registered, kwargs={**registered.kwargs, **own})

@@ -1,12 +1,67 @@
-"""Errors for environment names that nothing knows, with the names most likely meant."""
+"""Names of environments, taken apart, and what was most likely meant by one that nothing knows."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from rlws.settings import SettingError
 
 _VERSION = re.compile(r"-v(\d+)\Z")
+
+
+class Name(NamedTuple):
+    """A name taken apart, as gym:FrozenLake-v1,is_slippery=false+limit=50 is."""
+
+    base: str  # gym:FrozenLake-v1
+    settings: dict[str, Any]  # of the environment
+    wrappers: tuple[tuple[str, Any], ...]  # around it, the inmost first; None: as by default
+
+
+def parse(name: str) -> Name:
+    """Returns the parts of a name: its settings follow commas, wrappers follow plus signs.
+
+    Neither means anything to a shell. Values are JSON's or text; True, False and None will do.
+
+    Raises:
+      SettingError: a setting without a value, or given twice.
+    """
+    environment, *around = name.split("+")
+    base, *given = environment.split(",")
+    settings = dict[str, Any]()
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals) or key in settings:
+            raise SettingError(
+                f"environment {name!r}: a setting must be name=value, each once, got {text!r}; "
+                "write gym:FrozenLake-v1,is_slippery=false"
+            )
+        settings[key.replace("-", "_")] = _value(value)
+    pairs = (text.partition("=") for text in around)
+    return Name(base, settings, tuple((key, _value(x) if is_ else None) for key, is_, x in pairs))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
+    except json.JSONDecodeError:
+        return text
+
+
+_OURS = {"seed", "index", "render", "self"}
+
+
+def check_settings(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a SettingError unless the environment called so has all settings that are `given`."""
+    known = sorted(set(known) - _OURS)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            has = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+            if key == "max_episode_steps":
+                has = f"a wrapper limits it, too: {name}+limit=500, say"
+            raise SettingError(f"environment {name!r} has no setting {key!r}; {has}")
 
 
 def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:

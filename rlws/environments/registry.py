@@ -1,21 +1,25 @@
-"""Environments by name: "gym:CartPole-v1", "jax:Catch", and those a user registers."""
+"""Environments by name: "gym:CartPole-v1", "jax:Catch,rows=6+stack=4", those a user registers."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import dm_env
 
 from rlws.environments.cartpole import CartPole
 from rlws.environments.catch import Catch
+from rlws.environments.checks import closed_on_error
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
-from rlws.environments.names import unknown
-from rlws.settings import SettingError, importing
+from rlws.environments.names import Name, check_settings, parse, unknown
+from rlws.environments.wrappers import BY_NAME, Wrapper, wrap
+from rlws.settings import SettingError, choose, importing
 from rlws.types import EnvironmentSpec
 
 Environment: TypeAlias = JaxEnvironment | dm_env.Environment
@@ -44,36 +48,53 @@ def make(
     index: int = 0,
     render: bool = False,
     max_episode_steps: int | None = None,
+    **settings: Any,
 ) -> Environment:
-    """Returns the environment called `name`.
+    """Returns the environment called `name`, which may say settings and wrappers, too.
 
     A JAX environment has no state, so whoever runs it takes care of `seed` and `index`.
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), or a registered name.
+        the DeepMind Control Suite ("dm:cartpole-swingup"), or a registered name; then settings of
+        that environment after commas and wrappers after plus signs, the inmost first
+        ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see `wrappers.BY_NAME`).
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
       max_episode_steps: replaces the time limit.
+      settings: of the environment, besides those in its name.
 
     Raises:
-      SettingError: nothing is called `name`, its package is missing, or it has no time limit to
-        replace.
+      SettingError: nothing is called `name`, its package is missing, or it has no such setting.
     """
-    factory = _factory(name)
-    offered = dict(seed=seed, index=index, render=render, max_episode_steps=max_episode_steps)
-    if max_episode_steps is None:
-        del offered["max_episode_steps"]
+    base, own, around = _parsed(name)
+    factory = _factory(base)
+    offered = dict(seed=seed, index=index, render=render)
+    asked = own | settings
+    if max_episode_steps is not None:
+        asked["max_episode_steps"] = max_episode_steps
     parameters = inspect.signature(factory).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         offered = {key: value for key, value in offered.items() if key in parameters}
-    if max_episode_steps is not None and "max_episode_steps" not in offered:
-        raise SettingError(
-            f"max_episode_steps must be None, as {name!r} has no time limit to replace,"
-            f" got {max_episode_steps}"
-        )
-    return factory(**offered)
+        check_settings(base, asked, parameters)
+    environment = factory(**offered, **asked)
+    with closed_on_error(environment):
+        return wrap(environment, *map(_wrapper, around))
+
+
+def _parsed(name: str) -> Name:
+    return Name(name, {}, ()) if name in _factories else parse(name)
+
+
+def _wrapper(given: tuple[str, Any]) -> Wrapper:
+    name, value = given
+    choose("wrapper of an environment", name, BY_NAME)
+    wrapper: Any = BY_NAME[name]
+    (field,) = dataclasses.fields(wrapper)
+    if value is None and field.default is dataclasses.MISSING:
+        raise SettingError(f"wrapper {name!r} needs a {field.name}, got none; write {name}=4, say")
+    return wrapper() if value is None else wrapper(value)
 
 
 def register(name: str, factory: Callable[..., Environment]) -> None:
@@ -84,10 +105,10 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
       factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
     """
     prefix, _, rest = name.partition(":")
-    if not prefix or not rest or prefix in _ADAPTERS:
+    if not prefix or not rest or prefix in _ADAPTERS or set(name) & set(",+"):
         raise SettingError(
             f"environment name must be 'prefix:Name' with a prefix of your own, got {name!r};"
-            f" try 'mine:{rest or prefix}'"
+            f" try 'mine:{re.sub('[,+]', '_', rest or prefix)}'"
         )
     _factories[name] = factory
 
@@ -119,16 +140,22 @@ def spec(environment: Environment) -> EnvironmentSpec:
     )
 
 
-def _factory(name: str) -> Callable[..., Environment]:
-    if name in _factories:
-        return _factories[name]
-    prefix, _, identity = name.partition(":")
+def adapted(name: str) -> type[Environment] | None:
+    """Returns the class that adapts another package's environment, None for those not of one."""
+    base = _parsed(name).base
+    prefix, _, identity = base.partition(":")
+    if base in _factories:
+        return None
     if prefix not in _ADAPTERS or not identity:
-        raise unknown(name, available(), "rlws.environments.available() lists the names")
-    _, adapted, extra = _ADAPTERS[prefix]
-    with importing(f"environment {name!r}", extra):
-        adapter = _adapter(prefix)
-    return functools.partial(getattr(adapter, adapted), identity)
+        raise unknown(base, available(), "rlws.environments.available() lists the names")
+    _, cls, extra = _ADAPTERS[prefix]
+    with importing(f"environment {base!r}", extra):
+        return getattr(_adapter(prefix), cls)
+
+
+def _factory(name: str) -> Callable[..., Environment]:
+    cls: Any = adapted(name)
+    return _factories[name] if cls is None else functools.partial(cls, name.partition(":")[2])
 
 
 def _adapter(prefix: str) -> ModuleType:

@@ -10,7 +10,7 @@ import dm_env
 from rlws.environments.adapters import jitted, to_dm_env
 from rlws.environments.checks import closed_on_error
 from rlws.environments.jax_environment import JaxEnvironment
-from rlws.environments.registry import Environment, make, registered
+from rlws.environments.registry import Environment, adapted, make, registered
 from rlws.settings import SettingError
 
 Source = str | JaxEnvironment | Callable[[int, int], Environment]  # the function: of seed and index
@@ -67,9 +67,10 @@ def is_jax(source: Source) -> bool:
 
 @functools.cache
 def _is_jax(name: str, factory: Any) -> bool:
+    known = adapted(name)
+    if known is not None:
+        return issubclass(known, JaxEnvironment)
     # Once, and closed: there may be one of it at a time only.
-    if name.startswith(("gym:", "dm:")):
-        return False
     found: Any = make(name)
     if isinstance(found, JaxEnvironment):
         return True

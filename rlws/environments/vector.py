@@ -1,7 +1,6 @@
 """Many host environments stepped together: dm_env rows with a leading axis of environments."""
 
 import contextlib
-import dataclasses
 import signal
 import sys
 import time
@@ -26,7 +25,7 @@ from rlws.environments.checks import (
     not_gymnasiums,
 )
 from rlws.environments.jax_environment import JaxEnvironment
-from rlws.environments.names import unknown
+from rlws.environments.names import check_settings, parse, unknown
 from rlws.environments.registry import spec as spec_of
 from rlws.numerics import streams
 from rlws.settings import SettingError, choose, importing
@@ -71,12 +70,19 @@ def make_vector(
     seeds = [streams.host_seed(seed, *each) for each in counters]
     if not isinstance(source, str):
         return _made(_checked(source, seed, num_envs), seeds)
-    prefix, _, identity = source.partition(":")
+    base, settings, wrappers = parse(source)
+    prefix, _, identity = base.partition(":")
     if prefix != "gym":
         raise _not_gymnasium(source, resolve.is_jax(source))
+    if wrappers:
+        raise SettingError(
+            "wrappers must be around environments that are stepped one by one, got vectorization "
+            f"{vectorization!r} with {source!r}; use 'serial', or a setting, if there is one such "
+            f"as {base},max_episode_steps=500"
+        )
     if vectorization == "envpool":
-        return _envpool(identity, num_envs, seeds)
-    return _made(_gymnasium(identity, num_envs, vectorization), seeds)
+        return _envpool(identity, num_envs, seeds, settings)
+    return _made(_gymnasium(identity, num_envs, vectorization, settings), seeds)
 
 
 def _made(envs: Any, seeds: list[int]) -> "VectorEnvironment":
@@ -270,13 +276,13 @@ def _try(one: Any, name: str) -> None:
         check_timestep(spec, one.step(legal(spec.actions)), who)
 
 
-def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
+def _gymnasium(identity: str, num_envs: int, vectorization: str, settings: dict) -> Any:
     import gymnasium
 
-    from rlws.environments.gymnasium_adapter import GymEnvironment
+    from rlws.environments.gymnasium_adapter import GymEnvironment, registered_with
 
-    _try(GymEnvironment(identity), f"gym:{identity}")
-    registered = gymnasium.registry[identity.rpartition(":")[2]]
+    _try(GymEnvironment(identity, **settings), f"gym:{identity}")
+    registered = registered_with(identity, settings)
     if vectorization == "native":
         # Those of phys2d stand still whenever one of them restarts.
         if registered.vector_entry_point is None or registered.namespace == "phys2d":
@@ -285,8 +291,6 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
                 f" got 'gym:{identity}'; use 'sync' or 'async'"
             )
         return gymnasium.make_vec(registered, num_envs, "vector_entry_point")
-    # As in `GymEnvironment`, without checks that cost time.
-    registered = dataclasses.replace(registered, order_enforce=False)
     # No process is forked from this one: what JAX's threads lock would stay locked in it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     options = {"context": method} if vectorization == "async" else {}
@@ -329,7 +333,7 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironment:
+def _envpool(identity: str, num_envs: int, seeds: list[int], settings: dict) -> VectorEnvironment:
     with importing("vectorization 'envpool'", "envpool"):
         import envpool
     known = envpool.list_all_envs()
@@ -338,6 +342,9 @@ def _envpool(identity: str, num_envs: int, seeds: list[int]) -> VectorEnvironmen
         raise unknown(f"gym:{identity}", names, "envpool.list_all_envs() lists what envpool has")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gymnasium's, about bounds it rounds to float32
-        envs = envpool.make(identity, env_type="gymnasium", num_envs=num_envs, seed=seeds)
+        known = envpool.make_spec(identity).config._asdict()
+        check_settings(f"gym:{identity}", settings, known)
+        several = dict(env_type="gymnasium", num_envs=num_envs, seed=seeds)
+        envs = envpool.make(identity, **several, **settings)
         limit = envs.config["max_episode_steps"]
         return VectorEnvironment(envs, None, limit if limit < 2**31 - 1 else None)
