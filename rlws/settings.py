@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 import numbers
 import types
@@ -27,6 +28,7 @@ class SettingError(ValueError):
 
 
 INT = 2**31 - 1  # the largest of an int32
+FUNCTION = "function:"  # how the name of one begins, in descriptions
 FLOAT = 1e9  # more is no rate, cost, scale or time
 
 
@@ -150,7 +152,44 @@ def describe(value: Any) -> Any:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [describe(item) for item in value]
+    if inspect.isfunction(value):
+        return f"{FUNCTION}{sources.name_of(value.__module__)}:{value.__qualname__}"
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def shown(description: Any) -> str:
+    """Returns a description as a person would write it: Catch(rows=10, columns=5)."""
+    if isinstance(description, dict) and "type" in description:
+        kind = str(description["type"]).rpartition(":")[2]
+        fields = (f"{key}={shown(x)}" for key, x in description.items() if key != "type")
+        return f"{kind}({', '.join(fields)})"
+    return str(description)
+
+
+def function(text: str) -> Any:
+    """Returns the function that `describe` has described, or a user has named.
+
+    Raises:
+      SettingError: there is none by that name, or nothing may be imported by it.
+    """
+    module, _, qualname = text.removeprefix(FUNCTION).rpartition(":")
+    try:
+        found: Any = sources.imported(module) if module else None
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except sources.Untrusted:
+        raise SettingError(
+            f"{text!r} is of no installed package; --trust (in Python: trust=True) imports it from "
+            "the current folder, if you know who wrote it"
+        ) from None
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not callable(found):
+        raise SettingError(
+            f"there is no function {text!r} here; one that others are to find must be defined with "
+            "def, at the top of a module, and its name be 'function:module:name'"
+        )
+    return found
 
 
 def revive(description: Any, name: str = "settings") -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlws.runs import folders
 from rlws.runs.differences import labels, settings
-from rlws.settings import SettingError, choose
+from rlws.settings import SettingError, choose, shown
 from rlws.tracking.columns import series
 from rlws.tracking.files import read_metrics
 
@@ -30,7 +30,7 @@ class Result(NamedTuple):
 
     @property
     def environment(self) -> str:
-        return str(self.config.get("environment", "?"))
+        return shown(self.config.get("environment", "?"))
 
     @property
     def seed(self) -> int:

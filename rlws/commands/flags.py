@@ -36,6 +36,9 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
     for value in _take("--agent.backbone", args):
         choose("--agent.backbone", value, BACKBONES)
         experiment = change(experiment, {"agent.backbone": BACKBONES[value]()})
+    if not isinstance(experiment.environment, str):  # a name in the place of something else
+        for value in _take("--environment", args):
+            experiment = dataclasses.replace(experiment, environment=value)
     sweep = (*experiment.sweep, *_take("--sweep", args))
     track = (*experiment.track, *_take("--track", args))
     return _parse(dataclasses.replace(experiment, sweep=sweep, track=track), args)

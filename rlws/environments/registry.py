@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
 from rlws.environments.names import Name, check_settings, parse, unknown
 from rlws.environments.wrappers import BY_NAME, Wrapper, wrap
-from rlws.settings import SettingError, choose, importing
+from rlws.settings import FUNCTION, SettingError, choose, function, importing
 from rlws.types import EnvironmentSpec
 
 Environment: TypeAlias = JaxEnvironment | dm_env.Environment
@@ -56,7 +57,8 @@ def make(
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), or a registered name; then settings of
+        the DeepMind Control Suite ("dm:cartpole-swingup"), a registered name, or "function:" with
+        the name of a function of seed and index ("function:mine:maze"); then settings of
         that environment after commas and wrappers after plus signs, the inmost first
         ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see `wrappers.BY_NAME`).
       seed: of the run.
@@ -144,7 +146,7 @@ def adapted(name: str) -> type[Environment] | None:
     """Returns the class that adapts another package's environment, None for those not of one."""
     base = _parsed(name).base
     prefix, _, identity = base.partition(":")
-    if base in _factories:
+    if base in _factories or base.startswith(FUNCTION):
         return None
     if prefix not in _ADAPTERS or not identity:
         raise unknown(base, available(), "rlws.environments.available() lists the names")
@@ -155,7 +157,38 @@ def adapted(name: str) -> type[Environment] | None:
 
 def _factory(name: str) -> Callable[..., Environment]:
     cls: Any = adapted(name)
-    return _factories[name] if cls is None else functools.partial(cls, name.partition(":")[2])
+    if cls is not None:
+        return functools.partial(cls, name.partition(":")[2])
+    return functools.partial(called, function(name)) if name not in _factories else _factories[name]
+
+
+def called(source: Callable[..., Any], seed: int, index: int, render: bool) -> Any:
+    """Returns what a user's function of seed and index makes; `render` is for those that take it.
+
+    Raises:
+      SettingError: it is no function, but something that may stand for an environment by mistake.
+    """
+    if inspect.isclass(source) or not callable(source) or isinstance(source, JaxEnvironment):
+        remedy = "write def make(seed, index): return ..., and pass make"
+        if inspect.isclass(source) and issubclass(source, JaxEnvironment):
+            remedy = f"write {source.__name__}()"
+        raise SettingError(
+            "environment must be a name, a JaxEnvironment, or a function of seed and index that "
+            f"returns an environment, got {source!r}; {remedy}"
+        )
+    takes = inspect.signature(source).parameters
+    found = source(seed, index, **({"render": render} if "render" in takes else {}))
+    if isinstance(found, dm_env.Environment | JaxEnvironment):
+        return found
+    gymnasium = sys.modules.get("gymnasium")
+    if gymnasium and isinstance(found, gymnasium.Env):
+        return _adapter("gym").GymEnvironment(found, seed, index)
+    if callable(getattr(found, "close", None)):
+        found.close()
+    raise SettingError(
+        "environment must be a dm_env.Environment, a gymnasium.Env or a JaxEnvironment, got "
+        f"{found!r} from {source!r}"
+    )
 
 
 def _adapter(prefix: str) -> ModuleType:

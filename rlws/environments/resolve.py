@@ -8,9 +8,8 @@ from typing import Any
 import dm_env
 
 from rlws.environments.adapters import jitted, to_dm_env
-from rlws.environments.checks import closed_on_error
 from rlws.environments.jax_environment import JaxEnvironment
-from rlws.environments.registry import Environment, adapted, make, registered
+from rlws.environments.registry import Environment, adapted, called, make, registered
 from rlws.settings import SettingError
 
 Source = str | JaxEnvironment | Callable[[int, int], Environment]  # the function: of seed and index
@@ -29,15 +28,9 @@ def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.
     if isinstance(source, str):
         environment = make(source, seed, index, render)
     elif not isinstance(source, JaxEnvironment):
-        environment = source(seed, index)
+        environment = called(source, seed, index, render)
     if isinstance(environment, JaxEnvironment):
         return to_dm_env(environment, seed, index)
-    with closed_on_error(environment):
-        if not isinstance(environment, dm_env.Environment):
-            raise SettingError(
-                f"environment must be a dm_env.Environment or a JaxEnvironment, got {environment!r}"
-                f" from {source!r}"
-            )
     return environment
 
 

@@ -36,7 +36,8 @@ class Experiment(Settings):
     """What `rlws.run` runs; replace any field to make another."""
 
     name: str  # of the experiment, and of its folder in results/
-    environment: str  # such as gym:CartPole-v1 or jax:Catch
+    # A name, such as gym:CartPole-v1 or jax:Catch; a JaxEnvironment; a function of seed and index.
+    environment: Any
     agent: AgentConfig
     trainer: Trainer = HostTrainer()
     steps: Budget | None = 100_000  # budget in environment steps

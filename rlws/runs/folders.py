@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlws import sources
 from rlws.runs.differences import KEPT, differing, flat
-from rlws.settings import SettingError, describe, renewed, revive
+from rlws.settings import FUNCTION, SettingError, describe, renewed, revive
 
 if TYPE_CHECKING:
     from rlws.numerics.checkpoint import Checkpoint
@@ -54,7 +54,12 @@ def defined(described: dict[str, Any]) -> Iterator[None]:
     lacking = sources.use(_code(described))
     try:
         yield
-        name = str(described.get("environment"))
+        name = described.get("environment")
+        if not isinstance(name, str):  # settings, revived with the others
+            return
+        from rlws.environments.names import parse  # with all of JAX
+
+        name = parse(name).base
         prefix, _, module = name.rpartition(":")[0].partition(":")
         if prefix == "gym" and module and not sources.allowed(module):  # which it would import
             raise SettingError(f"environment {name} is of no installed package; add --trust")
@@ -67,7 +72,7 @@ def defined(described: dict[str, Any]) -> Iterator[None]:
 def _is_known(name):
     from rlws import environments  # with all of JAX
 
-    return name in environments.available()
+    return name.startswith(FUNCTION) or name in environments.available()
 
 
 def _code(described):

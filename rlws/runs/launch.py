@@ -51,6 +51,11 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
         own = sources.code_of(sys.modules["__main__"])
         experiment = dataclasses.replace(experiment, code=own)
     exact = check(experiment)
+    if "<" in str(found := describe(experiment.environment)):
+        warn(
+            f"environment: nobody else can find {found!r}, so evaluate, watch and resume cannot; "
+            "define it with def, at the top of a module"
+        )
     sinks = (*experiment.sinks(), *sinks)
     enable_cache()
     runs = sweep.members(experiment)
