@@ -11,8 +11,9 @@ averaged over the episodes of a batch. The sum over an episode is never divided 
 would weigh short episodes more, and no longer be the gradient of the expected return.
 
 Departures from the paper: returns to go instead of the episode's return, a learned value as
-baseline by default, and Adam. With the value baseline an episode cut by a time limit continues
-with V of its final observation; without it, the time limit counts as the end.
+baseline by default, fitted by several gradient steps an update, and Adam. With the value baseline
+an episode cut by a time limit continues with V of its final observation; without it, the time limit
+counts as the end.
 """
 
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class Config(AgentConfig):
     backbone: Backbone = MLP()  # of the policy, and again of the value
     learning_rate: Positive = 3e-3  # of the policy
     value_learning_rate: Positive = 1e-2  # of the value baseline
+    value_steps: PositiveInt = 5  # gradient steps on the value baseline, for one on the policy
     discount: Fraction = 0.99  # gamma, per step
     discounted_gradient: bool = False  # weigh step t by discount^t: see Reinforce
     baseline: Baseline = "value"  # what returns are compared with
@@ -73,9 +75,12 @@ class Config(AgentConfig):
 
 
 def _label(params):
+    return {name: _head(name) for name in params}
+
+
+def _head(module):
     # Haiku names modules after their heads: policy/linear, policy_backbone/linear, value/linear ...
-    head = lambda module: "value" if module.startswith("value") else "policy"
-    return {name: head(name) for name in params}
+    return "value" if module.startswith("value") else "policy"
 
 
 class Reinforce(Learner):
@@ -129,7 +134,22 @@ class Reinforce(Learner):
 
     def update(self, state, batch, key):
         updated, metrics = super().update(state, batch, key)
+        if self.config.baseline == "value" and self.config.value_steps > 1:
+            updated = self._fitted(updated, batch, key)
         # Moves after the update: a baseline that has seen the return it is compared with is biased.
         decay = jnp.where(state.updates == 0, 0.0, self.config.baseline_decay)
         extra = decay * state.extra + (1 - decay) * metrics["return_to_go"]
         return updated._replace(extra=extra), metrics
+
+    def _fitted(self, state, batch, key):
+        """Returns the state after more steps on the value; XLA leaves the policy's part out."""
+
+        def step(state, _):
+            after, _ = super(Reinforce, self).update(state, batch, key)
+            value = {k: x for k, x in after.params.items() if _head(k) == "value"}
+            inner = dict(after.opt_state.inner_states)
+            inner["policy"] = state.opt_state.inner_states["policy"]
+            opt_state = after.opt_state._replace(inner_states=inner)
+            return after._replace(params={**state.params, **value}, opt_state=opt_state), None
+
+        return jax.lax.scan(step, state, length=self.config.value_steps - 1)[0]

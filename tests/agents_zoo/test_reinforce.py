@@ -39,6 +39,7 @@ PLAIN = {
     "backbone": Table(),
     "discount": 1.0,
     "baseline": "none",
+    "value_steps": 1,
     "entropy_cost": 0.0,
     "normalise_advantages": False,
 }
@@ -431,8 +432,9 @@ OTHERS = {
     "normalise_advantages": False,
     "episodes_per_update": 7,
     "max_episode_length": 5,
+    "value_steps": 2,
 }
-SMALL = reinforce.Config(backbone=MLP((2,)))
+SMALL = reinforce.Config(backbone=MLP((2,)), value_steps=1)
 SPEC = spec_of()
 
 
@@ -537,6 +539,31 @@ def test_reinforce_policy_and_value_learn_with_adam_at_their_own_rates():
     for head, rate in [("policy", config.learning_rate), ("value", config.value_learning_rate)]:
         np.testing.assert_allclose(moved[f"{head}/linear"]["w"][:4], rate, rtol=1e-2)
         np.testing.assert_array_equal(moved[f"{head}/linear"]["w"][4], 0)  # never acted in
+
+
+def test_reinforce_fits_its_value_alone_some_more():
+    @jax.jit
+    def after():
+        once, thrice = (
+            dataclasses.replace(SMALL, value_steps=n).make(SPEC).learner for n in (1, 3)
+        )
+        state = once.init(KEY)
+        batch = jax.tree.map(jnp.asarray, batch_of([1.0, 2, -1], [4, 1, 3]))
+        by_hand, first = state, None
+        for _ in range(3):
+            by_hand, _ = once.learn(by_hand, batch, KEY)
+            first = first or by_hand
+        return thrice.learn(state, batch, KEY)[0], first, by_hand
+
+    found, first, by_hand = after()
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    for name, leaves in found.params.items():
+        # The value's gradient does not see the policy, so it may have moved on meanwhile.
+        jax.tree.map(close, leaves, (by_hand if "value" in name else first).params[name])
+    assert (found.updates, found.extra) == (1, first.extra)
+    for label, expected in (("policy", first), ("value", by_hand)):
+        inner = (x.opt_state.inner_states[label] for x in (found, expected))
+        jax.tree.map(close, *map(jax.tree.leaves, inner))
 
 
 def test_reinforce_values_and_policy_share_nothing():
