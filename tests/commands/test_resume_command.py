@@ -143,6 +143,7 @@ def test_resume_never_begins_afresh_where_checkpoints_are_gone(gone, other, copy
     assert (copy / "checkpoints").exists() is (gone == "all in it")
 
 
+@pytest.mark.slow
 def test_resume_says_aloud_that_rows_are_missing(copy, rlws):
     path = copy / "metrics.csv"
     whole = path.read_text().splitlines(keepends=True)

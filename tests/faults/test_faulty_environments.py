@@ -174,6 +174,7 @@ def test_one_of_several_that_raises_ends_the_run_with_its_error(vectorization, t
     assert not found.facts["exact"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["last", "none"])
 def test_episodes_may_end_anywhere(fault, tmp_path):
     # With discount 1, so as if truncated.

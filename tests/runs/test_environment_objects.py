@@ -33,6 +33,7 @@ def experiment(environment, directory, **changes):
     )
 
 
+@pytest.mark.slow
 def test_a_jax_environment_is_settings_and_is_found_again(tmp_path):
     environment = wrap(Catch(rows=3, columns=2), Stack(2))
     given = experiment(environment, tmp_path / "run")

@@ -131,6 +131,7 @@ class Only(gymnasium.Env):
         return np.zeros(2, np.float32), 1.0, False, self.time == 9, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_envs", "most"), [(1, 1), (3, 3)])
 def test_there_are_no_more_environments_at_once_than_are_asked_for(num_envs, most):
     Only.open = Only.most = 0
@@ -162,6 +163,7 @@ class Endless(Catch):
         return (jax.tree.map(free, inner, before), held), timestep._replace(step_type=kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "said"), [(1.0, ": 20 had"), (0.5, "episodes, and [0-9]+ had")])
 def test_what_does_not_end_has_no_return(share, said, monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_STEPS", 30)
@@ -176,6 +178,7 @@ def test_what_does_not_end_has_no_return(share, said, monkeypatch):
     assert (summary["evaluation_unfinished"] == 20) == (share == 1)
 
 
+@pytest.mark.slow
 def test_evaluation_says_how_to_do_with_fewer_environments():
     Only.open = Only.most = 0
 

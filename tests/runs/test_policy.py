@@ -105,6 +105,7 @@ def test_load_finds_what_was_trained(folders):
         np.testing.assert_array_equal(x, newest[f"run/state/learner/params/{path}"])
 
 
+@pytest.mark.slow
 def test_load_at_a_step_takes_the_newest_until_then(folders):
     steps = [int(name) for name in checkpoint.names(folders("ppo") / "checkpoints")]
     assert steps[0] == 0
