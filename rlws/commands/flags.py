@@ -7,18 +7,25 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tyro
 
-from rlws.networks import CNN, GRU, LSTM, MLP
+from rlws.networks import CNN, GRU, LSTM, MLP, Backbone, ResNet, nature
 from rlws.runs.differences import flat
 from rlws.runs.experiment import Experiment
 from rlws.settings import SettingError, change, choose, describe
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer
 
 TRAINERS = {"host": HostTrainer, "device": DeviceTrainer, "distributed": DistributedTrainer}
-BACKBONES = {"mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "nature": nature,
+    "resnet": ResNet,
+    "gru": GRU,
+    "lstm": LSTM,
+}
 
 
 def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:

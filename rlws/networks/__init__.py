@@ -6,6 +6,8 @@ from rlws.networks.backbones import LSTM as LSTM
 from rlws.networks.backbones import MLP as MLP
 from rlws.networks.backbones import Backbone as Backbone
 from rlws.networks.backbones import Recurrent as Recurrent
+from rlws.networks.backbones import ResNet as ResNet
+from rlws.networks.backbones import nature as nature
 from rlws.networks.compose import Network as Network
 from rlws.networks.compose import compose as compose
 from rlws.networks.distributions import Categorical as Categorical

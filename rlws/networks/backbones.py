@@ -41,12 +41,14 @@ class MLP(Backbone):
     activation: Literal["tanh", "relu", "gelu", "silu", "elu"] = "tanh"  # after each layer
     initializer: Literal["orthogonal", "glorot", "he"] = "orthogonal"  # of weights; biases: 0
     scale: Annotated[float, Range(0.0, low_open=True)] = math.sqrt(2.0)  # gain of the initialiser
+    layer_norm: bool = False  # before each activation
 
     def __call__(self, observation: Observation) -> Array:
         features = flatten(observation)
         for size in self.hidden_sizes:
             initializer = INITIALIZERS[self.initializer](self.scale)
-            features = ACTIVATIONS[self.activation](hk.Linear(size, w_init=initializer)(features))
+            features = normalised(hk.Linear(size, w_init=initializer)(features), self.layer_norm)
+            features = ACTIVATIONS[self.activation](features)
         return features
 
 
@@ -54,24 +56,17 @@ class CNN(Backbone):
     """A small convolutional network over one image [height, width, channels], then an MLP.
 
     Integers are taken for bytes and divided by 255. Defaults are those of Young and Tian, 2019,
-    "MinAtar", but for the activation's initialiser.
+    "MinAtar", but for the activation's initialiser; `nature()` is the one of Mnih et al., 2015.
     """
 
     channels: tuple[PositiveInt, ...] = (16,)  # of each convolution
     kernels: tuple[PositiveInt, ...] = (3,)  # side of each, in pixels
     strides: tuple[PositiveInt, ...] = (1,)  # of each, in pixels
     mlp: MLP = MLP((128,), "relu")
+    layer_norm: bool = False  # over the channels of each pixel, before each activation
 
     def __call__(self, observation: Observation) -> Array:
-        if getattr(observation, "ndim", None) != 3:
-            raise SettingError(
-                "CNN: an observation must be one image [height, width, channels], got "
-                f"{jax.tree.map(jnp.shape, observation)}; use MLP, or your own function"
-            )
-        image = observation.astype(jnp.float32)
-        if jnp.issubdtype(observation.dtype, jnp.integer):
-            image = image / 255.0
-        initializer = Orthogonal(math.sqrt(2.0))
+        image = _image(observation, "CNN")
         if not len(self.channels) == len(self.kernels) == len(self.strides):
             raise SettingError(
                 "CNN: channels, kernels and strides must be as many as there are convolutions, got "
@@ -83,8 +78,60 @@ class CNN(Backbone):
                     f"CNN: kernels must be no larger than what they see, got {settings[1]} for "
                     f"{image.shape[0]} x {image.shape[1]}; lower kernels or strides"
                 )
-            image = jax.nn.relu(hk.Conv2D(*settings, w_init=initializer, padding="VALID")(image))
+            convolved = hk.Conv2D(*settings, w_init=_INITIALIZER, padding="VALID")(image)
+            image = jax.nn.relu(normalised(convolved, self.layer_norm))
         return self.mlp(image.ravel())
+
+
+def nature() -> CNN:
+    """Returns the network of Mnih et al., 2015, "Human-level control through deep reinforcement
+    learning", for pictures of 84 x 84."""
+    return CNN((32, 64, 64), (8, 4, 3), (4, 2, 1), MLP((512,), "relu"))
+
+
+class ResNet(Backbone):
+    """Convolutions and residual blocks over one image [height, width, channels], then an MLP.
+
+    Espeholt et al., 2018, "IMPALA", figure 3, right; https://arxiv.org/abs/1802.01561. Integers are
+    taken for bytes and divided by 255.
+    """
+
+    channels: tuple[PositiveInt, ...] = (16, 32, 32)  # of each section, which halves the image
+    blocks: Annotated[int, Range(0, 100)] = 2  # residual ones in each section, of two convolutions
+    mlp: MLP = MLP((256,), "relu")
+    layer_norm: bool = False  # over the channels of each pixel, before each activation
+
+    def __call__(self, observation: Observation) -> Array:
+        image = _image(observation, "ResNet")
+        active = lambda x: jax.nn.relu(normalised(x, self.layer_norm))
+        for channels in self.channels:
+            convolve = lambda x, n=channels: hk.Conv2D(n, 3, w_init=_INITIALIZER)(x)
+            image = hk.max_pool(convolve(image), (3, 3, 1), (2, 2, 1), "SAME")
+            for _ in range(self.blocks):
+                image = image + convolve(active(convolve(active(image))))
+        return self.mlp(active(image).ravel())
+
+
+_INITIALIZER = Orthogonal(math.sqrt(2.0))
+
+
+def _image(observation: Observation, who: str) -> Array:
+    if getattr(observation, "ndim", None) != 3:
+        raise SettingError(
+            f"{who}: an observation must be one image [height, width, channels], got "
+            f"{jax.tree.map(jnp.shape, observation)}; use MLP, or your own function"
+        )
+    image = observation.astype(jnp.float32)
+    return image / 255.0 if jnp.issubdtype(observation.dtype, jnp.integer) else image
+
+
+def normalised(x: Array, whether: bool = True) -> Array:
+    """Returns features [..., n] with mean 0 and deviation 1 over n, then scaled and moved by
+    parameters: Ba et al., 2016, "Layer normalization"; as they are where not asked for."""
+    if not whether:
+        return x
+    with jax.numpy_rank_promotion("allow"):  # Haiku's scale and offset
+        return hk.LayerNorm(-1, create_scale=True, create_offset=True)(x)
 
 
 class Recurrent(Backbone):

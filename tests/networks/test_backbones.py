@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from rlws.networks import MLP, Value, compose
+from rlws.networks import CNN, MLP, ResNet, Value, compose, nature
 from rlws.networks.backbones import ACTIVATIONS
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec
@@ -64,6 +64,80 @@ def test_mlp_is_layers_by_hand(activation):
     for name in ("backbone/linear", "backbone/linear_1"):
         features = formulas[activation](features @ params[name]["w"] + params[name]["b"])
     np.testing.assert_allclose(network.apply(params, x).seen, features, atol=1e-5)
+
+
+def normal(x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
+def test_mlp_normalises_layers_by_hand():
+    network, params = build(MLP((4,), activation="relu", layer_norm=True))
+    layer, norm = params["backbone/linear"], params["backbone/layer_norm"]
+    norm["scale"] += jnp.arange(4.0)
+    norm["offset"] -= 0.3
+    x = np.linspace(-2, 2, 6).astype(np.float32)
+    features = normal(x @ layer["w"] + layer["b"]) * norm["scale"] + norm["offset"]
+    np.testing.assert_allclose(network.apply(params, x).seen, np.maximum(features, 0), atol=1e-5)
+
+
+def convolved(layer, image):
+    """3 x 3 with as much of zeros around as keeps the size, by hand."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    around = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    w = np.asarray(layer["w"]).reshape(9, image.shape[-1], -1)
+    return sum(x @ y for x, y in zip(around, w, strict=True)) + np.asarray(layer["b"])
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_resnet_is_residual_blocks_by_hand(layer_norm):
+    backbone = ResNet((3,), 1, MLP((2,), "relu"), layer_norm)
+    network, params = build(backbone, (6, 6, 2))
+    params = jax.tree.map(lambda p: p + 0.05, params)
+    image = np.random.default_rng(0).normal(size=(6, 6, 2)).astype(np.float32)
+    begun, *inner = (params[f"backbone/conv2_d{n}"] for n in ("", "_1", "_2"))
+    norms = [params.get(f"backbone/layer_norm{n}") for n in ("", "_1", "_2")]
+
+    def active(x, norm):
+        if layer_norm:
+            x = normal(x) * np.asarray(norm["scale"]) + np.asarray(norm["offset"])
+        return np.maximum(x, 0)
+
+    wide = np.pad(convolved(begun, image), ((0, 1), (0, 1), (0, 0)), constant_values=-np.inf)
+    windows = [wide[i : i + 6 : 2, j : j + 6 : 2] for i in range(3) for j in range(3)]
+    x = pooled = np.max([window[:3, :3] for window in windows], axis=0)
+    for layer, norm in zip(inner, norms, strict=False):
+        x = convolved(layer, active(x, norm))
+    last = params["backbone/linear"]
+    features = active(pooled + x, norms[2]).ravel() @ last["w"] + last["b"]
+    np.testing.assert_allclose(
+        network.apply(params, image).seen, np.maximum(features, 0), atol=2e-4
+    )
+
+
+def test_nature_has_the_published_sizes():
+    shapes = jax.eval_shape(lambda: build(nature(), (84, 84, 4))[1])
+    sizes = [sum(x.size for x in jax.tree.leaves(layer)) for layer in shapes.values()]
+    assert sizes == [
+        8 * 8 * 4 * 32 + 32,
+        16 * 32 * 64 + 64,
+        9 * 64 * 64 + 64,
+        7 * 7 * 64 * 512 + 512,
+    ]
+
+
+@pytest.mark.parametrize("backbone", [CNN(mlp=MLP((3,))), ResNet((2,), 0, MLP((3,)))], ids=repr)
+def test_bytes_are_divided_by_255(backbone):
+    network, params = build(backbone, (5, 5, 1))
+    image = np.arange(25, dtype=np.uint8).reshape(5, 5, 1)
+    seen = [network.apply(params, x).seen for x in (image, np.float32(image / 255))]
+    np.testing.assert_allclose(*seen, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", [CNN(), ResNet()], ids=repr)
+def test_pictures_alone_are_convolved(backbone):
+    with pytest.raises(SettingError, match=rf"{type(backbone).__name__}: .*must be one image"):
+        build(backbone, (6,))
 
 
 def test_mlp_refuses_images():
