@@ -104,15 +104,14 @@ def diagnose(
     reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
     why_not = lambda probe: reasons[probe.needs or ("values" if probe.values else "")]
     found: dict[str, probing.Found] = {}
-    # What shows masks is another program, as its observations are others.
-    for masked in (False, True):
-        fit = [p for p in probes if not why_not(p) and (p.needs == "mask") == masked]
-        if not fit:
-            continue
-        environment = partial(Tabular, continuous=continuous, masked=masked)
-        for probe, one in probing.train(config, fit, environment, gamma, steps, seeds):
-            progress(f"{probe.name}: {one.right.sum()} of {seeds} seeds right")
-            found[probe.name] = one
+    fit = [probe for probe in probes if not why_not(probe)]
+    # What shows masks is another program, as its observations are others; so, where one probe has
+    # to, all do, and nothing is forbidden in the others.
+    masked = any(probe.needs == "mask" for probe in fit)
+    environment = partial(Tabular, continuous=continuous, masked=masked)
+    for probe, one in probing.train(config, fit, environment, gamma, steps, seeds):
+        progress(f"{probe.name}: {one.right.sum()} of {seeds} seeds right")
+        found[probe.name] = one
     for probe in probes:
         if reason := why_not(probe):
             checks.append(Question(probe.name, probe.isolates).skip(reason))
