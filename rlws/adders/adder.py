@@ -64,6 +64,10 @@ class Adder(Settings):
         """
         raise NotImplementedError
 
+    def kept(self, num_envs: int) -> int | None:
+        """Returns how many rows back of the stream a batch may reach; None: nobody knows."""
+        return None
+
     @property
     def min_ends(self) -> float:
         """How many episodes must end between two batches, at least, where that is what counts."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.adders.adder import Adder, Schedule
+from rlws.adders.ring import write
 from rlws.settings import Fraction, PositiveInt, SettingError
 from rlws.types import Array, Key, Metrics, Row, Trajectory
 
@@ -86,11 +87,7 @@ class Replay(Adder):
         return Schedule(block_length, updates)
 
     def init(self, row: Row, num_envs: int) -> ReplayState:
-        block_length = self.schedule(num_envs).block_length or 1
-        # The last trajectories wait for their last timestep, and a block overwrites as many rows.
-        rows = -(-self.capacity // num_envs) + self._span + 1
-        rows = block_length * (-(-rows // block_length) + 1)  # a block never wraps around
-        zeros = lambda x: jnp.zeros((rows, num_envs, *x.shape), x.dtype)
+        zeros = lambda x: jnp.zeros((self.kept(num_envs), num_envs, *x.shape), x.dtype)
         zero = jnp.int32(0)
         return ReplayState(
             rows=jax.tree.map(zeros, row),
@@ -102,6 +99,12 @@ class Replay(Adder):
             age=jnp.float32(0),
         )
 
+    def kept(self, num_envs: int) -> int:
+        block_length = self.schedule(num_envs).block_length or 1
+        # The last trajectories wait for their last timestep, and a block overwrites as many rows.
+        rows = -(-self.capacity // num_envs) + self._span + 1
+        return block_length * (-(-rows // block_length) + 1)  # a block never wraps around
+
     def _num_starts(self, num_envs: int) -> int:
         return -(-self.capacity // num_envs) * num_envs
 
@@ -109,17 +112,10 @@ class Replay(Adder):
         block_length, num_envs = rows.timestep.step_type.shape
         num_rows, size = len(state.rows.timestep.step_type), len(state.starts)
         slot = state.written % num_rows
-        # Nothing to add: the ring must stay what it is, and a select of a block costs little.
         adding = jnp.asarray(length) > 0
-
-        def write(ring, block, slot):
-            old = jax.lax.dynamic_slice_in_dim(ring, slot, len(block))
-            block = jnp.where(adding, block, old)
-            return jax.lax.dynamic_update_slice_in_dim(ring, block, slot, 0)
-
-        ring = jax.tree.map(lambda r, x: write(r, x, slot), state.rows, rows)
+        ring = jax.tree.map(lambda r, x: write(r, x, slot, adding), state.rows, rows)
         following = jax.tree.map(
-            lambda r, x: write(r, x[None], (slot + block_length) % num_rows),
+            lambda r, x: write(r, x[None], (slot + block_length) % num_rows, adding),
             ring.timestep,
             timestep,
         )

@@ -33,6 +33,9 @@ class Unrolls(Adder):
     def schedule(self, num_envs: int) -> Schedule:
         return Schedule(self.length)
 
+    def kept(self, num_envs: int) -> int:
+        return self.length + 1
+
     def init(self, row: Row, num_envs: int) -> UnrollsState:
         zeros = lambda *axes: lambda x: jnp.zeros((*axes, *x.shape), x.dtype)
         return UnrollsState(

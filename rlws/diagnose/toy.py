@@ -6,6 +6,7 @@ from typing import Any
 from rlws.agent import AgentConfig
 from rlws.networks import MLP, Recurrent
 from rlws.settings import change
+from rlws.stacking import Stacked
 
 DISCOUNT = 0.9  # far enough from 1 for a discount left out to show
 
@@ -35,7 +36,9 @@ SETTINGS: dict[str, Any] = {
 
 
 def toy(config: AgentConfig) -> AgentConfig:
-    """Returns the toy version of an agent."""
+    """Returns the toy version of an agent; of one that stacks observations, of the one within."""
+    if isinstance(config, Stacked):
+        return toy(config.agent)
     names = {field.name for field in dataclasses.fields(config)}
     settings = {name: value for name, value in SETTINGS.items() if name in names}
     backbone = getattr(config, "backbone", None)

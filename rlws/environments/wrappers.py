@@ -4,7 +4,7 @@ wrap(make("jax:Catch"), Stack(4), Clip(1.0)), or by name: make("jax:Catch+stack=
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import dm_env
@@ -135,15 +135,12 @@ class Stack(Wrapper):
     def begin(self, observation: Observation, xp: Any) -> tuple[Any, Observation]:
         """Returns the first observation, as often as is stacked."""
         kept = self.count * (jax.tree.map(xp.array, observation),)  # which may be changed later
-        return kept[1:], self._joined(kept, xp)
+        return kept[1:], side_by_side(kept, xp)
 
     def follow(self, state: Any, timestep: TimeStep, xp: Any) -> tuple[Any, TimeStep]:
         """Puts the newest observation to the others and forgets the oldest."""
         kept = (*state, jax.tree.map(xp.array, timestep.observation))
-        return kept[1:], timestep._replace(observation=self._joined(kept, xp))
-
-    def _joined(self, kept, xp):
-        return _but_masks(lambda path, _, *leaves: xp.concatenate(leaves, -1), kept[-1], *kept)
+        return kept[1:], timestep._replace(observation=side_by_side(kept, xp))
 
 
 class Resize(Wrapper):
@@ -336,6 +333,11 @@ class _DmWrapped(dm_env.Environment):
     def close(self) -> None:
         """Closes the environment."""
         self._environment.close()
+
+
+def side_by_side(kept: Sequence[Observation], xp: Any) -> Observation:
+    """Returns observations laid along their last axis; of action masks, the last one's."""
+    return _but_masks(lambda path, _, *leaves: xp.concatenate(leaves, -1), kept[-1], *kept)
 
 
 def _added(before: TimeStep, after: TimeStep) -> TimeStep:

@@ -77,7 +77,7 @@ def check_memory(
     """
     need, most = _size(config, spec, num_envs, environment)
     free = free_memory()
-    # Of more than an int32 can count, there is no telling what comes.
+    # Along an axis longer than an int32 can count, there is no telling what comes.
     if need <= free and most < 2**31:
         return
     smaller = {"trainer.num_envs": _size(config, spec, max(1, num_envs // 2), environment)[0]}
@@ -88,13 +88,13 @@ def check_memory(
     best = 1.1 * min(smaller.values())
     names = " or ".join(name for name in smaller if smaller[name] <= best)
     raise SettingError(
-        f"what the agent keeps, in arrays of less than {2**31:,} numbers, must fit into the "
+        f"what the agent keeps, in arrays with axes shorter than {2**31:,}, must fit into the "
         f"{free / 1e9:,.1f} GB of memory that are free, got {need / 1e9:,.1f} GB; lower {names}"
     )
 
 
 def _size(config, spec, num_envs, environment):
-    """Returns the bytes of a state, and the numbers in its largest array."""
+    """Returns the bytes of a state, and its longest axis."""
     agent = config.make(spec)
 
     def begun(key):
@@ -107,7 +107,8 @@ def _size(config, spec, num_envs, environment):
     if environment:
         own = jax.tree.leaves(jax.eval_shape(environment.reset, initial.seed_key()))
         shapes, sizes = [*shapes, *own], [*sizes, *(num_envs * math.prod(x.shape) for x in own)]
-    return sum(n * x.dtype.itemsize for n, x in zip(sizes, shapes, strict=True)), max(sizes)
+    longest = max(itertools.chain.from_iterable(x.shape for x in shapes))
+    return sum(n * x.dtype.itemsize for n, x in zip(sizes, shapes, strict=True)), longest
 
 
 def _halved(settings: Settings, place: str = "") -> Iterator[tuple[str, Any]]:
