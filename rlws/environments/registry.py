@@ -32,6 +32,7 @@ _OURS = frozenset(_factories)
 # of what follows the prefix, and the extra they are in. Imported when asked for: they are slow, or
 # not installed.
 _ADAPTERS = {
+    "bsuite": ("bsuite_adapter", "BsuiteEnvironment", "bsuite"),
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
