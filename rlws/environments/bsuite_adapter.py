@@ -48,11 +48,12 @@ class BsuiteEnvironment(RepeatableEnvironment):
             reads, once two episodes have ended. Environments of evaluations record as well.
 
         Raises:
-          SettingError: an unknown name. Of a record, later: it is there already, by another process;
-            or the next episode is not the one after the last, as bsuite's totals are of all so far.
+          SettingError: an unknown name. Later, of a record: it is there, by another process; or the
+            next episode is not the one after the last, as bsuite's totals are of all so far.
         """
         env = _load(name)
         self._draws, self._seed, self._index = _generators(env), seed, index
+        longest = _longest(vars(getattr(env, "raw_env", env)))
         self.num_episodes = sweep.EPISODES[name]
         self._recorded = 0 if record is not None else None  # episodes begun
         if record is not None:
@@ -63,7 +64,7 @@ class BsuiteEnvironment(RepeatableEnvironment):
         own = type(env).step is base.Environment.step
         self._env_step = env._step if own else env.step
         actions = specs.DiscreteArray(env.action_spec().num_values, np.int32, "action")
-        super().__init__(env.observation_spec(), actions, None, 30.0)  # of films, there are none
+        super().__init__(env.observation_spec(), actions, longest, 30.0)  # of films, there are none
 
     # Not by `begin` and `advance`, which take timesteps apart to make others: bsuite's are right,
     # and a step of it takes a microsecond or two.
@@ -154,3 +155,16 @@ def _generators(env: Any) -> list[np.random.RandomState]:
             found.append(inside["_rng"])
         env = inside.get("_env")
     return found
+
+
+def _longest(inside: dict[str, Any]) -> int:
+    """Returns how many steps an episode can have, by what is in an environment."""
+    lengths = {"_max_steps": 0, "_chain_length": 0, "_episode_len": 0, "_size": 0}
+    lengths |= {"_memory_length": 1, "_rows": -1}
+    for name, more in lengths.items():
+        if name in inside:
+            return inside[name] + more
+    steps, time = 1, 0.0  # of a bandit
+    while "_max_time" in inside and (time := time + inside["_timescale"]) <= inside["_max_time"]:
+        steps += 1
+    return steps

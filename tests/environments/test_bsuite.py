@@ -77,12 +77,23 @@ def test_steps_are_bsuites_own(experiment):
 
 def test_time_limits_are_terminations_as_bsuite_means_them():
     env = BsuiteEnvironment("mountain_car/0")
-    assert environments.spec(env).max_episode_steps is None
     env.reset()
     *timesteps, last = [env.step(np.int32(1)) for _ in range(1000)]  # it stays in the valley
     assert not any(t.last() for t in timesteps)
     assert last[:3] == (StepType.LAST, -1.0, 0.0)
     assert last.observation[0, 2] == 1.0  # the time, which agents see
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_max_episode_steps_is_how_long_an_episode_gets(experiment):
+    env = BsuiteEnvironment(f"{experiment}/3")
+    inside = vars(getattr(env._env, "raw_env", env._env))
+    inside["_height_threshold"] = -2.0  # no pole falls
+    env.reset()
+    limit = environments.spec(env).max_episode_steps
+    # Where there are three, nothing is pushed.
+    steps = [env.step(np.int32(env.action_spec().num_values == 3)) for _ in range(limit)]
+    assert [t.last() for t in steps] == [False] * (limit - 1) + [True]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
