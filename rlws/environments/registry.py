@@ -52,7 +52,8 @@ def make(
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), or a registered name.
+        the DeepMind Control Suite ("dm:cartpole-swingup"), "bsuite:" and an id of the Behaviour
+        Suite, or a registered name.
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from absl.testing import absltest
 from dm_env import specs, test_utils
 
+import rlws
 from rlws import environments
 from rlws.environments import gymnasium_ids
 from rlws.environments.actions import legal
@@ -23,9 +25,10 @@ needs_mujoco = pytest.mark.skipif(not HAS_MUJOCO, reason="needs mujoco")
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
-    """How MuJoCo draws is kept from other tests."""
+def own_environment(monkeypatch, tmp_path):
+    """How MuJoCo draws is kept from other tests, and what it logs from where they are run."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", gymnasium_ids.names())
@@ -183,7 +186,9 @@ env.close()
 
 def draw(**environment):
     """Returns what a process of its own, as OpenGL is chosen once, says about pictures."""
-    environment = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", **environment}
+    root = str(pathlib.Path(rlws.__file__).parents[1])
+    screenless = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "PYTHONPATH": root}
+    environment = {**os.environ, **screenless, **environment}
     command = [sys.executable, "-c", PICTURES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
