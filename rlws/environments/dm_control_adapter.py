@@ -5,8 +5,6 @@ Tassa et al., 2018, "DeepMind Control Suite". https://github.com/google-deepmind
 
 import importlib.metadata
 import math
-import os
-import sys
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,7 @@ import dm_env
 import numpy as np
 from dm_env import specs
 
-from rlws.environments import rules
+from rlws.environments import opengl, rules
 from rlws.environments.checks import number
 from rlws.environments.names import unknown
 from rlws.environments.repeatable import RepeatableEnvironment
@@ -26,31 +24,14 @@ from rlws.types import Action, Observation
 _timestep = partial(tuple.__new__, dm_env.TimeStep)
 
 
-def _import() -> tuple[Any, Any, str]:
-    """Returns mujoco, dm_control's suite, and why there are no pictures if so.
+def _import() -> tuple[Any, Any]:
+    import mujoco
+    from dm_control import suite
 
-    Both choose how to draw when they are imported. If not told how, it is with GLFW, which without
-    a screen fails at the first picture; if told how in vain, they cannot even be imported, so that
-    nothing could be trained.
-    """
-    if sys.platform == "linux" and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
-        os.environ.setdefault("MUJOCO_GL", "egl")
-    told, reason = os.getenv("MUJOCO_GL"), ""
-    try:
-        import mujoco
-        from dm_control import suite
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # OpenGL's loaders raise what they like
-        if told is None:
-            raise
-        os.environ["MUJOCO_GL"], reason = "disabled", f"MUJOCO_GL={told}: {error}"
-        import mujoco
-        from dm_control import suite
-    return mujoco, suite, reason
+    return mujoco, suite
 
 
-_mujoco, _suite, _no_pictures = _import()
+_mujoco, _suite = opengl.imported(_import)
 
 
 class DmControlEnvironment(RepeatableEnvironment):
@@ -116,12 +97,8 @@ class DmControlEnvironment(RepeatableEnvironment):
         """
         try:
             picture = self._env.physics.render(480, 640, camera_id=0)
-        except Exception as error:  # whatever OpenGL lacks
-            reason = " ".join((_no_pictures or f"{error}").split())
-            raise SettingError(
-                f"a picture needs OpenGL, which does not work here ({reason}); without a screen,"
-                " set MUJOCO_GL to egl, or to osmesa if its library is installed"
-            ) from error
+        except Exception as error:
+            raise opengl.no_picture(error) from error
         return np.ascontiguousarray(picture)  # they are drawn upside down
 
     def close(self) -> None:

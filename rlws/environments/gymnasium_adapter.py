@@ -1,8 +1,7 @@
 """Any gymnasium environment as a dm_env one."""
 
-import dataclasses
-import importlib
 import inspect
+import sys
 from functools import partial
 from typing import Any
 
@@ -11,12 +10,15 @@ import gymnasium
 import numpy as np
 
 from rlws.environments import gymnasium_spaces as spaces
+from rlws.environments import opengl
 from rlws.environments.checks import EnvironmentFault, closed_on_error, not_gymnasiums, number
-from rlws.environments.names import check_settings, unknown
+from rlws.environments.gymnasium_ids import missing, names, registered
 from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
+
+__all__ = ["GymEnvironment", "names"]
 
 _FIRST, _MID, _LAST = dm_env.StepType
 # Skips the argument handling of TimeStep.__new__, a third of the cost of making one.
@@ -52,13 +54,13 @@ class GymEnvironment(RepeatableEnvironment):
             below 1.
         """
         env = _build(id_or_env, render, max_episode_steps, settings)
-        registered = env.spec.max_episode_steps if env.spec else None
+        known = env.spec.max_episode_steps if env.spec else None
         with closed_on_error(env):
             _check_reset(env)
             super().__init__(
                 spaces.to_spec(env.observation_space, "observation"),
                 spaces.to_spec(env.action_space, "action"),
-                max_episode_steps or registered,
+                max_episode_steps or known,
                 env.metadata.get("render_fps") or 30,
             )
         self._env, self._env_step, self._env_reset = env, env.step, env.reset
@@ -89,13 +91,18 @@ class GymEnvironment(RepeatableEnvironment):
         """Returns a picture of the environment, uint8 [height, width, 3].
 
         Raises:
-          SettingError: the environment was not made to draw pictures.
+          SettingError: the environment was not made to draw pictures, or MuJoCo has no OpenGL.
         """
         mode = self._env.render_mode
-        picture = self._env.render() if mode == "rgb_array" else None
+        try:
+            picture = self._env.render() if mode == "rgb_array" else None
+        except Exception as error:
+            if _is_mujoco(self._env):
+                raise opengl.no_picture(error) from error
+            raise
         if picture is None:
             raise SettingError(f"render mode must be 'rgb_array', got {mode!r}; pass render=True")
-        return np.asarray(picture)
+        return np.ascontiguousarray(picture)  # some are drawn upside down
 
     def close(self) -> None:
         """Frees what the environment holds, such as its window."""
@@ -121,9 +128,9 @@ def _check_reset(env: Any) -> None:
         env = getattr(env, "env", None)
 
 
-def names() -> list[str]:
-    """Returns the names `rlws.environments.make` knows gymnasium's registered ids by."""
-    return [f"gym:{identity}" for identity in gymnasium.registry]
+def _is_mujoco(env: gymnasium.Env) -> bool:
+    module = sys.modules.get("gymnasium.envs.mujoco")
+    return module is not None and isinstance(env.unwrapped, module.MujocoEnv)
 
 
 def _build(
@@ -140,38 +147,7 @@ def _build(
         return gymnasium.wrappers.TimeLimit(id_or_env, limit) if limit else id_or_env
     mode = {"render_mode": "rgb_array"} if render else {}
     try:
-        registered = registered_with(id_or_env, settings)
-        return gymnasium.make(registered, limit, disable_env_checker=True, **mode)
+        known = registered(id_or_env, settings)
+        return gymnasium.make(known, limit, disable_env_checker=True, **mode)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        reason = " ".join(str(error).split())
-        remedy = "pip install 'rlws[envs]'" if "box2d" in reason.lower() else "install it"
-        message = f"environment 'gym:{id_or_env}' needs a package that is missing: {remedy}"
-        raise SettingError(f"{message} ({reason})") from error
-
-
-def registered_with(identity: str, settings: dict[str, Any]) -> gymnasium.envs.registration.EnvSpec:
-    """Returns what gymnasium knows by an id, with settings of its class.
-
-    Raises:
-      SettingError: nothing is called so, or its class has no such setting.
-    """
-    module, _, name = identity.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    if name not in gymnasium.registry:
-        remedy = "'gym:module:Id-v0' imports the module that registers an id"
-        raise unknown(f"gym:{identity}", names(), remedy)
-    # `GymEnvironment` never steps before a reset, so gymnasium need not check that it does not.
-    registered = dataclasses.replace(gymnasium.registry[name], order_enforce=False)
-    if not settings:
-        return registered
-    own = dict(settings)
-    if limit := own.pop("max_episode_steps", None):
-        registered = dataclasses.replace(registered, max_episode_steps=limit)
-    make: Any = registered.entry_point
-    if isinstance(make, str):
-        make = gymnasium.envs.registration.load_env_creator(make)
-    parameters = inspect.signature(make).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        check_settings(f"gym:{identity}", own, parameters.keys() - {"render_mode"})
-    return dataclasses.replace(registered, kwargs={**registered.kwargs, **own})
+        raise missing(id_or_env, error) from error

@@ -49,7 +49,7 @@ def _value(text: str) -> Any:
         return text
 
 
-_OURS = {"seed", "index", "render", "self"}
+_OURS = {"seed", "index", "render", "training", "self"}
 
 
 def check_settings(name: str, given: Iterable[str], known: Iterable[str]) -> None:

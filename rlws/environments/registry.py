@@ -37,6 +37,7 @@ _OURS = frozenset(_factories)
 # of what follows the prefix, and the extra they are in. Imported when asked for: they are slow, or
 # not installed.
 _ADAPTERS = {
+    "bsuite": ("bsuite_adapter", "BsuiteEnvironment", "bsuite"),
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
@@ -49,6 +50,7 @@ def make(
     index: int = 0,
     render: bool = False,
     max_episode_steps: int | None = None,
+    training: bool = True,
     **settings: Any,
 ) -> Environment:
     """Returns the environment called `name`, which may say settings and wrappers, too.
@@ -57,14 +59,16 @@ def make(
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), a registered name, or "function:" with
-        the name of a function of seed and index ("function:mine:maze"); then settings of
-        that environment after commas and wrappers after plus signs, the inmost first
-        ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see `wrappers.BY_NAME`).
+        the DeepMind Control Suite ("dm:cartpole-swingup"), "bsuite:" and an id of the Behaviour
+        Suite, a registered name, or "function:" with the name of a function of seed and index
+        ("function:mine:maze"); then settings of that environment after commas and wrappers after
+        plus signs, the inmost first ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see
+        `wrappers.BY_NAME`).
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
       max_episode_steps: replaces the time limit.
+      training: whether an agent will learn in it, for what records that.
       settings: of the environment, besides those in its name.
 
     Raises:
@@ -72,14 +76,17 @@ def make(
     """
     base, own, around = _parsed(name)
     factory = _factory(base)
-    offered = dict(seed=seed, index=index, render=render)
+    offered = dict(seed=seed, index=index, render=render, training=training)
     asked = own | settings
     if max_episode_steps is not None:
         asked["max_episode_steps"] = max_episode_steps
     parameters = inspect.signature(factory).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        offered = {key: value for key, value in offered.items() if key in parameters}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):  # which are settings
+        unnamed = {"seed", "index", "render"}
+    else:
+        unnamed = set()
         check_settings(base, asked, parameters)
+    offered = {k: x for k, x in offered.items() if k in parameters or k in unnamed}
     environment = factory(**offered, **asked)
     with closed_on_error(environment):
         return wrap(environment, *map(_wrapper, around))

@@ -15,8 +15,13 @@ from rlws.settings import SettingError
 Source = str | JaxEnvironment | Callable[[int, int], Environment]  # the function: of seed and index
 
 
-def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.Environment:
+def host(
+    source: Source, seed: int, index: int, render: bool = False, training: bool = False
+) -> dm_env.Environment:
     """Returns environment `index` of the run with this seed, stepped from Python.
+
+    Args:
+      training: whether an agent will learn in it.
 
     Raises:
       SettingError: no such environment, or the function returned something else.
@@ -26,7 +31,7 @@ def host(source: Source, seed: int, index: int, render: bool = False) -> dm_env.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if isinstance(source, str):
-        environment = make(source, seed, index, render)
+        environment = make(source, seed, index, render, training=training)
     elif not isinstance(source, JaxEnvironment):
         environment = called(source, seed, index, render)
     if isinstance(environment, JaxEnvironment):

@@ -279,32 +279,33 @@ def _try(one: Any, name: str) -> None:
 def _gymnasium(identity: str, num_envs: int, vectorization: str, settings: dict) -> Any:
     import gymnasium
 
-    from rlws.environments.gymnasium_adapter import GymEnvironment, registered_with
+    from rlws.environments.gymnasium_adapter import GymEnvironment
+    from rlws.environments.gymnasium_ids import registered
 
     _try(GymEnvironment(identity, **settings), f"gym:{identity}")
-    registered = registered_with(identity, settings)
+    known = registered(identity, settings)
     if vectorization == "native":
         # Those of phys2d stand still whenever one of them restarts.
-        if registered.vector_entry_point is None or registered.namespace == "phys2d":
+        if known.vector_entry_point is None or known.namespace == "phys2d":
             raise SettingError(
                 "vectorization 'native' needs an environment with a (working) vector_entry_point,"
                 f" got 'gym:{identity}'; use 'sync' or 'async'"
             )
-        return gymnasium.make_vec(registered, num_envs, "vector_entry_point")
+        return gymnasium.make_vec(known, num_envs, "vector_entry_point")
     # No process is forked from this one: what JAX's threads lock would stay locked in it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     options = {"context": method} if vectorization == "async" else {}
     try:
         with _no_main_module(), _blocked_signals():
             return gymnasium.make_vec(
-                registered, num_envs, vectorization, options, disable_env_checker=True
+                known, num_envs, vectorization, options, disable_env_checker=True
             )
     except Exception as error:
         if "pickle" not in f"{type(error).__name__} {error}":
             raise
         raise SettingError(
             f"what makes 'gym:{identity}' must be such that it can be sent to other processes, got "
-            f"{registered.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
+            f"{known.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
         ) from error
 
 

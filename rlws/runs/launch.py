@@ -138,7 +138,7 @@ def check(experiment: Experiment) -> bool:
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
         environment = resolve.host(
-            experiment.environment, experiment.seed, 0, render=experiment.video
+            experiment.environment, experiment.seed, 0, experiment.video, training=True
         )
         stack.callback(environment.close)
         spec = environments.spec(environment)

@@ -31,7 +31,7 @@ def make_environments(
             envs: list[dm_env.Environment] = []
             for index in range(first, first + num_envs):
                 with named(f"environment {index - first}, when it is made"):
-                    envs.append(resolve.host(environment, seed, index))
+                    envs.append(resolve.host(environment, seed, index, training=True))
                 stack.enter_context(closed_on_error(envs[-1]))
             return Serial(envs)
     from rlws.environments.vector import make_vector  # slow to import
