@@ -108,7 +108,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
         # As its viewers do in mode "rgb_array", which each environment's class would choose anew.
         viewer.figure_size, viewer._display = (4.8, 4.8), viewer._display_rgb_array
         viewer._get_fig_ax = functools.partial(type(viewer)._get_fig_ax, viewer, show=False)
-        return viewer.render(state.inner)[..., :3].copy()
+        return viewer.render(jax.tree.map(jnp.asarray, state.inner))[..., :3].copy()
 
     def _observe(self, observation: Any) -> dict[str, Any]:
         found = _strong(self._chosen(_to_dict(observation)))
