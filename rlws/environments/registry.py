@@ -41,6 +41,8 @@ _ADAPTERS = {
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
+    "jumanji": ("jumanji_adapter", "JumanjiEnvironment", "jumanji"),
+    "pgx": ("pgx_adapter", "PgxEnvironment", "pgx"),
 }
 
 
