@@ -33,8 +33,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _import() -> tuple[Any, str]:
-    """Returns `brax.envs`, and why there are no pictures if so.
+def _import() -> tuple[Any, Any, str]:
+    """Returns MuJoCo, `brax.envs`, and why there are no pictures if so.
 
     MuJoCo, which draws, chooses OpenGL when it is imported: GLFW, unless it is told to do without a
     screen; told in vain, it may not even be imported, so that nothing could be trained.
@@ -44,6 +44,7 @@ def _import() -> tuple[Any, str]:
     told, reason = os.getenv("MUJOCO_GL"), ""
     with _quiet():
         try:
+            import mujoco
             from brax import envs
         except ModuleNotFoundError:
             raise
@@ -51,11 +52,12 @@ def _import() -> tuple[Any, str]:
             if told is None:
                 raise
             os.environ["MUJOCO_GL"], reason = "disabled", f"MUJOCO_GL={told}: {error}"
+            import mujoco
             from brax import envs
-    return envs, reason
+    return mujoco, envs, reason
 
 
-_envs, _no_pictures = _import()
+_mujoco, _envs, _no_pictures = _import()
 
 
 class State(NamedTuple):
@@ -145,15 +147,19 @@ def _made(name: str, backend: str) -> _Made:
     """Returns brax's environment and the spec of its observations; the same in every trace."""
     if name not in _known():
         raise unknown(f"brax:{name}", names(), "rlws.environments.available() lists the names")
-    with jax.ensure_compile_time_eval(), _quiet():  # it computes its bodies with JAX
-        try:
+    _mujoco.set_mju_user_warning(lambda text: None)  # it writes a file where one works
+    try:
+        with jax.ensure_compile_time_eval(), _quiet():  # it computes its bodies with JAX
             env = _envs.get_environment(name, backend=backend)
-        except ValueError as error:
-            raise SettingError(
-                f"environment 'brax:{name}': brax does not have it with backend={backend!r}"
-                f" ({error}); try 'generalized'"
-            ) from error
-    shapes = jax.eval_shape(env.reset, jax.random.key(0)).obs
+    except ValueError as error:
+        raise SettingError(
+            f"environment 'brax:{name}': brax does not have it with backend={backend!r}"
+            f" ({error}); try 'generalized'"
+        ) from error
+    finally:
+        _mujoco.set_mju_user_warning(None)
+    with _quiet():
+        shapes = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = jax.tree.map(lambda x: specs.Array(x.shape, np.float32, "observation"), shapes)
     return _Made(env, spec)
 
