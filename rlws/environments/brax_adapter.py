@@ -70,6 +70,7 @@ class State(NamedTuple):
 class _Made(NamedTuple):
     env: Any  # brax's environment
     spec: Any  # of an observation
+    frames_per_second: float
 
 
 class BraxEnvironment(jax_environment.JaxEnvironment):
@@ -88,13 +89,12 @@ class BraxEnvironment(jax_environment.JaxEnvironment):
 
     def __post_init__(self):
         super().__post_init__()
-        env = _made(self.name, self.backend).env
-        rate = round(1 / float(env.dt), 3)  # dt is float32
-        object.__setattr__(self, "frames_per_second", rate)
+        made = _made(self.name, self.backend)
+        object.__setattr__(self, "frames_per_second", made.frames_per_second)
 
     def spec(self) -> EnvironmentSpec:
         """Returns the specs of what brax observes and of its actuators."""
-        env, observations = _made(self.name, self.backend)
+        env, observations, _ = _made(self.name, self.backend)
         actions = specs.BoundedArray((env.action_size,), np.float32, -1.0, 1.0, "action")
         return EnvironmentSpec(observations, actions, max_episode_steps=self.max_episode_steps)
 
@@ -151,6 +151,7 @@ def _made(name: str, backend: str) -> _Made:
     try:
         with jax.ensure_compile_time_eval(), _quiet():  # it computes its bodies with JAX
             env = _envs.get_environment(name, backend=backend)
+            rate = round(1 / float(env.dt), 3)  # dt is float32
     except ValueError as error:
         raise SettingError(
             f"environment 'brax:{name}': brax does not have it with backend={backend!r}"
@@ -161,7 +162,7 @@ def _made(name: str, backend: str) -> _Made:
     with _quiet():
         shapes = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = jax.tree.map(lambda x: specs.Array(x.shape, np.float32, "observation"), shapes)
-    return _Made(env, spec)
+    return _Made(env, spec, rate)
 
 
 def _strong(tree: Any) -> Any:
