@@ -33,6 +33,7 @@ _OURS = frozenset(_factories)
 # not installed.
 _ADAPTERS = {
     "brax": ("brax_adapter", "BraxEnvironment", "brax"),
+    "craftax": ("craftax_adapter", "CraftaxEnvironment", "craftax"),
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
@@ -52,8 +53,8 @@ def make(
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), "brax:" and a brax name, or a
-        registered name.
+        the DeepMind Control Suite ("dm:cartpole-swingup"), "brax:" or "craftax:" and a
+        name of theirs, or a registered name.
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
