@@ -76,10 +76,10 @@ class CraftaxEnvironment(jax_environment.JaxEnvironment):
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step of Craftax without a limit, so that what ends by itself is known."""
         env, params = _made(self.name)
-        # As data, as it becomes part of Craftax's state.
-        key = jax.random.key_data(streams.draw(state.key, 0, state.inner.timestep))
         endless = params.replace(max_timesteps=INT)  # it decides nothing but the end
-        observation, inner, reward, terminated, _ = env.step_env(key, state.inner, action, endless)
+        observation, inner, reward, terminated, _ = env.step_env(
+            _step_key(state), state.inner, action, endless
+        )
         truncated = inner.timestep >= self._limit()
         timestep = jax_environment.following(observation, reward, terminated, truncated)
         return State(_strong(inner), state.key), timestep
@@ -121,6 +121,11 @@ def _drawing(name: str) -> Callable[[Any], Any]:
         )
         draw = renderer.make_craftax_pixel_renderer(constants.BLOCK_PIXEL_SIZE_IMG)
     return jax.jit(lambda state: draw(state).clip(0, 255).astype(jnp.uint8))
+
+
+def _step_key(state: State) -> Key:
+    """Returns the key of the next step; as data, as it becomes part of Craftax's state."""
+    return jax.random.key_data(streams.draw(state.key, 0, state.inner.timestep))
 
 
 def _strong(tree: Any) -> Any:
