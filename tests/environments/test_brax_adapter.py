@@ -304,8 +304,9 @@ def test_render_without_opengl_says_what_to_set(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "backend"),
     [
-        *((name, "generalized") for name in NAMES),
-        *(("ant", backend) for backend in ("spring", "positional", "mjx")),
+        *((name, "spring") for name in NAMES if name != "swimmer"),  # soonest compiled
+        *((name, "generalized") for name in ("ant", "swimmer")),
+        *(("ant", backend) for backend in ("positional", "mjx")),
     ],
 )
 def test_rollouts_scan_and_conform(name, backend):
