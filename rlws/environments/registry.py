@@ -38,6 +38,8 @@ _OURS = frozenset(_factories)
 # not installed.
 _ADAPTERS = {
     "bsuite": ("bsuite_adapter", "BsuiteEnvironment", "bsuite"),
+    "brax": ("brax_adapter", "BraxEnvironment", "brax"),
+    "craftax": ("craftax_adapter", "CraftaxEnvironment", "craftax"),
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
@@ -66,6 +68,8 @@ def make(
         ("function:mine:maze"); then settings of that environment after commas and wrappers after
         plus signs, the inmost first ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see
         `wrappers.BY_NAME`).
+        the DeepMind Control Suite ("dm:cartpole-swingup"), "brax:" or "craftax:" and a
+        name of theirs, or a registered name.
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
