@@ -7,8 +7,6 @@ https://github.com/google/brax
 import contextlib
 import functools
 import io
-import os
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -19,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
-from rlws.environments import jax_environment
+from rlws.environments import jax_environment, opengl
 from rlws.environments.names import unknown
 from rlws.settings import PositiveInt, SettingError
 from rlws.types import Action, Array, EnvironmentSpec, Key
@@ -33,31 +31,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _import() -> tuple[Any, Any, str]:
-    """Returns MuJoCo, `brax.envs`, and why there are no pictures if so.
-
-    MuJoCo, which draws, chooses OpenGL when it is imported: GLFW, unless it is told to do without a
-    screen; told in vain, it may not even be imported, so that nothing could be trained.
-    """
-    if sys.platform == "linux" and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
-        os.environ.setdefault("MUJOCO_GL", "egl")
-    told, reason = os.getenv("MUJOCO_GL"), ""
+def _import() -> tuple[Any, Any]:
     with _quiet():
-        try:
-            import mujoco
-            from brax import envs
-        except ModuleNotFoundError:
-            raise
-        except Exception as error:  # OpenGL's loaders raise what they like
-            if told is None:
-                raise
-            os.environ["MUJOCO_GL"], reason = "disabled", f"MUJOCO_GL={told}: {error}"
-            import mujoco
-            from brax import envs
-    return mujoco, envs, reason
+        import mujoco
+        from brax import envs
+
+    return mujoco, envs
 
 
-_mujoco, _envs, _no_pictures = _import()
+_mujoco, _envs = opengl.imported(_import)
 
 
 class State(NamedTuple):
@@ -100,14 +82,14 @@ class BraxEnvironment(jax_environment.JaxEnvironment):
 
     def reset(self, key: Key) -> tuple[State, dm_env.TimeStep]:
         """Begins an episode."""
-        inner = _strong(_made(self.name, self.backend).env.reset(key))
+        inner = jax_environment.strong(_made(self.name, self.backend).env.reset(key))
         return State(inner, jnp.int32(0)), jax_environment.first(inner.obs)
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step of brax's environment itself, without the wrapper that restarts it."""
         env, time = _made(self.name, self.backend).env, state.time + 1
         # A new tree, as brax writes into the dictionaries of the state that it is given.
-        inner = _strong(env.step(_strong(state.inner), action))
+        inner = jax_environment.strong(env.step(jax_environment.strong(state.inner), action))
         truncated = time >= self.max_episode_steps
         timestep = jax_environment.following(inner.obs, inner.reward, inner.done > 0, truncated)
         return State(inner, time), timestep
@@ -123,12 +105,8 @@ class BraxEnvironment(jax_environment.JaxEnvironment):
         camera = model.camera(0).name if model.ncam else None
         try:
             [picture] = env.render([state.inner.pipeline_state], 480, 640, camera)
-        except Exception as error:  # whatever OpenGL lacks
-            reason = " ".join((_no_pictures or f"{error}").split())
-            raise SettingError(
-                f"a picture needs OpenGL, which does not work here ({reason}); without a screen,"
-                " set MUJOCO_GL to egl, or to osmesa if its library is installed"
-            ) from error
+        except Exception as error:
+            raise opengl.no_picture(error) from error
         return picture
 
 
@@ -163,8 +141,3 @@ def _made(name: str, backend: str) -> _Made:
         shapes = jax.eval_shape(env.reset, jax.random.key(0)).obs
     spec = jax.tree.map(lambda x: specs.Array(x.shape, np.float32, "observation"), shapes)
     return _Made(env, spec, rate)
-
-
-def _strong(tree: Any) -> Any:
-    """Returns the tree with strong types; weak ones would have every program compiled twice."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -70,7 +70,7 @@ class CraftaxEnvironment(jax_environment.JaxEnvironment):
         env, params = _made(self.name)
         reset_key, step_key = jax.random.key_data(jax.random.split(key))
         observation, inner = env.reset_env(reset_key, params)
-        state = State(_strong(inner), step_key)
+        state = State(jax_environment.strong(inner), step_key)
         return state, jax_environment.first(observation)
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
@@ -82,7 +82,7 @@ class CraftaxEnvironment(jax_environment.JaxEnvironment):
         )
         truncated = inner.timestep >= self._limit()
         timestep = jax_environment.following(observation, reward, terminated, truncated)
-        return State(_strong(inner), state.key), timestep
+        return State(jax_environment.strong(inner), state.key), timestep
 
     def render(self, state: State) -> np.ndarray:
         """Returns what the player sees, uint8 [208, 176, 3], or [144, 144, 3] in Classic."""
@@ -126,8 +126,3 @@ def _drawing(name: str) -> Callable[[Any], Any]:
 def _step_key(state: State) -> Key:
     """Returns the key of the next step; as data, as it becomes part of Craftax's state."""
     return jax.random.key_data(streams.draw(state.key, 0, state.inner.timestep))
-
-
-def _strong(tree: Any) -> Any:
-    """Returns the tree with strong types; weak ones would have every program compiled twice."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -61,7 +61,7 @@ class GymnaxEnvironment(jax_environment.JaxEnvironment):
         env, params = _made(self.name, self.max_episode_steps)
         reset_key, step_key = jax.random.split(key)
         observation, inner = env.reset_env(reset_key, params)
-        state = State(_strong(inner), jax.random.key_data(step_key), jnp.int32(0))
+        state = State(jax_environment.strong(inner), jax.random.key_data(step_key), jnp.int32(0))
         return state, jax_environment.first(self._observe(observation))
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
@@ -74,7 +74,7 @@ class GymnaxEnvironment(jax_environment.JaxEnvironment):
         timestep = jax_environment.following(
             self._observe(observation), reward, terminated, truncated
         )
-        return State(_strong(inner), state.key, state.time + 1), timestep
+        return State(jax_environment.strong(inner), state.key, state.time + 1), timestep
 
     def _observe(self, observation: Any) -> Observation:
         x, dtype = jnp.asarray(observation), self.spec().observations.dtype
@@ -109,8 +109,3 @@ def _to_spec(space: spaces.Space, name: str) -> specs.Array:
         low, high = np.where(low <= -largest, -np.inf, low), np.where(high >= largest, np.inf, high)
         return specs.BoundedArray(space.shape, np.float32, low, high, name)
     raise SettingError(f"{name} space must be Box or Discrete, got {space}")
-
-
-def _strong(tree: Any) -> Any:
-    """Returns the tree with strong types; weak ones would have every program compiled twice."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

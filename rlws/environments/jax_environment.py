@@ -3,6 +3,7 @@
 from typing import Any
 
 import dm_env
+import jax
 import jax.numpy as jnp
 
 from rlws.settings import Settings
@@ -56,3 +57,8 @@ def following(
     if reward is not None:  # which is for `check_device` to name
         reward = jnp.asarray(reward, jnp.float32)
     return dm_env.TimeStep(step_type.astype(jnp.int32), reward, discount, observation)
+
+
+def strong(tree: Any) -> Any:
+    """Returns the tree with strong types; weak ones would have every program compiled twice."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -86,7 +86,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
         """Begins an episode."""
         inner, timestep = self._made().reset(jax.random.key_data(key))
         first = jax_environment.first(self._observe(timestep.observation))
-        return State(_strong(inner), jnp.int32(0)), first
+        return State(jax_environment.strong(inner), jnp.int32(0)), first
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step of jumanji's."""
@@ -99,7 +99,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
             ended |= time >= self.max_episode_steps
         observation = self._observe(timestep.observation)
         following = jax_environment.following(observation, timestep.reward, terminated, ended)
-        return State(_strong(inner), time), following
+        return State(jax_environment.strong(inner), time), following
 
     def render(self, state: State) -> np.ndarray:
         """Returns jumanji's picture, uint8 [480, 480, 3]."""
@@ -111,7 +111,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
         return viewer.render(jax.tree.map(jnp.asarray, state.inner))[..., :3].copy()
 
     def _observe(self, observation: Any) -> dict[str, Any]:
-        found = _strong(self._chosen(_to_dict(observation)))
+        found = jax_environment.strong(self._chosen(_to_dict(observation)))
         if _MASK in found:
             found[_MASK] = found[_MASK].ravel()
         return found
@@ -176,8 +176,3 @@ def _to_dict(nest: Any) -> Any:
     elif dataclasses.is_dataclass(nest):
         nest = {field.name: getattr(nest, field.name) for field in dataclasses.fields(nest)}
     return {key: _to_dict(x) for key, x in nest.items()} if isinstance(nest, dict) else nest
-
-
-def _strong(tree: Any) -> Any:
-    """Returns the tree with strong types; weak ones would have every program compiled twice."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
