@@ -32,6 +32,7 @@ _OURS = frozenset(_factories)
 # of what follows the prefix, and the extra they are in. Imported when asked for: they are slow, or
 # not installed.
 _ADAPTERS = {
+    "atari": ("atari_adapter", "AtariEnvironment", "atari"),
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
@@ -51,7 +52,8 @@ def make(
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), or a registered name.
+        the DeepMind Control Suite ("dm:cartpole-swingup"), "atari:" and a game of ALE's, or a
+        registered name.
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
@@ -80,7 +82,7 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
     """Makes `make(name)` call `factory` with those of its settings that `factory` accepts by name.
 
     Args:
-      name: "prefix:Name", with a prefix that no package here has, so not "gym", "gymnax" or "dm".
+      name: "prefix:Name", with a prefix that no package here has, so not "gym" or "dm".
       factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
     """
     prefix, _, rest = name.partition(":")

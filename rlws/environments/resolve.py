@@ -68,7 +68,7 @@ def is_jax(source: Source) -> bool:
 @functools.cache
 def _is_jax(name: str, factory: Any) -> bool:
     # Once, and closed: there may be one of it at a time only.
-    if name.startswith(("gym:", "dm:")):
+    if name.startswith(("atari:", "gym:", "dm:")):
         return False
     found: Any = make(name)
     if isinstance(found, JaxEnvironment):
