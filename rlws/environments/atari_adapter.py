@@ -107,10 +107,10 @@ class _Cheap(gymnasium.Wrapper):
     when it is switched on is in the copy, as that may depend on episodes before.
     """
 
-    def __init__(self, env: gymnasium.Env):
+    def __init__(self, env: Any):
         super().__init__(env)
+        self._console = env.unwrapped
         env.reset(seed=0)
-        self._console: Any = env.unwrapped
         self._copy = self._console.clone_state(include_rng=True)
 
     def reset(

@@ -119,8 +119,13 @@ def _check_reset(env: Any) -> None:
 
 
 def names() -> list[str]:
-    """Returns the names `rlws.environments.make` knows gymnasium's registered ids by."""
-    return [f"gym:{identity}" for identity in gymnasium.registry]
+    """Returns the names `rlws.environments.make` knows gymnasium's registered ids by.
+
+    Without ALE's, which are there only once it is imported, and have names of their own.
+    """
+    registered = gymnasium.registry.items()
+    ours = [identity for identity, spec in registered if "ale_py" not in str(spec.entry_point)]
+    return [f"gym:{identity}" for identity in ours]
 
 
 def _build(id_or_env: Any, render: bool, limit: int | None) -> gymnasium.Env:

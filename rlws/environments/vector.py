@@ -50,9 +50,9 @@ def make_vector(
     its own generator. "native" environments share one, with the seed of environment 0.
 
     Args:
-      source: "gym:" and an id; or a function of `seed` and `num_envs` that returns a
-        `gymnasium.vector.VectorEnv`, whatever `vectorization` says. Observations are its arrays:
-        new ones at every step, unless it was made with copy=False.
+      source: "gym:" and an id; "atari:" and a game, for "sync" and "async"; or a function of `seed`
+        and `num_envs` that returns a `gymnasium.vector.VectorEnv`, whatever `vectorization` says.
+        Observations are its arrays: new ones at every step, unless it was made with copy=False.
       num_envs: B.
       seed: of the run.
       begin: another number gives other episodes of the same run; see `HostTrainer.train`.
@@ -72,6 +72,8 @@ def make_vector(
     if not isinstance(source, str):
         return _made(_checked(source, seed, num_envs), seeds)
     prefix, _, identity = source.partition(":")
+    if prefix == "atari" and vectorization in ("sync", "async"):
+        return _atari(identity, num_envs, vectorization, seeds)
     if prefix != "gym":
         raise _not_gymnasium(source, resolve.is_jax(source))
     if vectorization == "envpool":
@@ -287,6 +289,28 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
         return gymnasium.make_vec(registered, num_envs, "vector_entry_point")
     # As in `GymEnvironment`, without checks that cost time.
     registered = dataclasses.replace(registered, order_enforce=False)
+    return _several(registered, f"gym:{identity}", num_envs, vectorization)
+
+
+def _atari(identity: str, num_envs: int, vectorization: str, seeds: list[int]) -> VectorEnvironment:
+    with importing(f"environment 'atari:{identity}'", "atari"):
+        from rlws.environments import atari_adapter
+    from gymnasium.envs.registration import WrapperSpec
+
+    name, limit = f"atari:{identity}", atari_adapter.FRAMES // 4
+    _try(atari_adapter.AtariEnvironment(identity), name)
+    # The limit is of the steps with skipped frames, so it comes after the wrapper that skips.
+    last = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": limit})
+    found = atari_adapter.spec(identity)
+    found = dataclasses.replace(found, additional_wrappers=(*found.additional_wrappers, last))
+    envs = _several(found, name, num_envs, vectorization)
+    with closed_on_error(envs):
+        return VectorEnvironment(envs, seeds, limit)
+
+
+def _several(registered: Any, name: str, num_envs: int, vectorization: str) -> Any:
+    import gymnasium
+
     # No process is forked from this one: what JAX's threads lock would stay locked in it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     options = {"context": method} if vectorization == "async" else {}
@@ -299,7 +323,7 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str) -> Any:
         if "pickle" not in f"{type(error).__name__} {error}":
             raise
         raise SettingError(
-            f"what makes 'gym:{identity}' must be such that it can be sent to other processes, got "
+            f"what makes {name!r} must be such that it can be sent to other processes, got "
             f"{registered.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
         ) from error
 
