@@ -59,7 +59,8 @@ class AtariEnvironment(GymEnvironment):
         Args:
           game: such as "Pong"; `names` lists them.
           sticky: probability that a frame repeats the action of the frame before, in [0, 1).
-          full_actions: whether there are 18 actions in all games, or those that do something.
+          full_actions: whether there are all actions, 18 (in Skiing and LostLuggage 9), or those
+            that do something.
           noops: largest number of frames played without action before an episode; 0 for none.
           life_loss: whether the discount is 0 where a life is lost.
           frame_skip: frames an action is held for.
@@ -110,7 +111,8 @@ class _Cheap(gymnasium.Wrapper):
     def __init__(self, env: Any):
         super().__init__(env)
         self._console = env.unwrapped
-        env.reset(seed=0)
+        self._console.seed_game(0)
+        self._console.load_game()
         self._copy = self._console.clone_state(include_rng=True)
 
     def reset(

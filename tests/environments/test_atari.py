@@ -73,6 +73,18 @@ def test_game_is_ales_to_its_end():
     assert env.step(actions[0]).first()
 
 
+def test_later_episodes_begin_as_the_first_after_loading():
+    # In Assault, what the console draws when it is switched on is seen.
+    env, actions = AtariEnvironment("Assault", sticky=0.0), choose(20)
+    for _ in range(3):
+        play(env, actions)
+    env.reset()
+    for action, (points, _, picture) in zip(actions, by_hand("assault", actions), strict=True):
+        timestep = env.step(action)
+        assert timestep.reward == points
+        np.testing.assert_array_equal(timestep.observation, picture)
+
+
 def test_limit_truncates():
     env = AtariEnvironment("Breakout", max_episode_steps=7)
     assert environments.spec(env).max_episode_steps == 7
