@@ -24,7 +24,8 @@ _REMEDIES = {
 def names() -> list[str]:
     """Returns the names `rlws.environments.make` knows gymnasium's registered ids by.
 
-    Some need a package that is missing: making them says which.
+    Some need a package that is missing: making them says which. ALE's, which are there only once it
+    is imported, have names of their own.
     """
     return [f"gym:{identity}" for identity, spec in gymnasium.registry.items() if _is_there(spec)]
 
@@ -77,7 +78,8 @@ def _is_there(spec: EnvSpec) -> bool:
     # Of what has moved, such as MuJoCo's v2 and v3 that need mujoco_py, gymnasium keeps the ids,
     # with functions that say so; before 1.2, with what cannot be imported.
     moved = getattr(spec.entry_point, "__module__", None) == "gymnasium.envs"
-    return not moved and not (_folder(spec) == "mujoco" and (spec.version or 0) < 4)
+    ale = "ale_py" in str(spec.entry_point)
+    return not moved and not ale and not (_folder(spec) == "mujoco" and (spec.version or 0) < 4)
 
 
 def _folder(spec: EnvSpec | None) -> str:

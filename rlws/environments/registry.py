@@ -40,6 +40,7 @@ _ADAPTERS = {
     "bsuite": ("bsuite_adapter", "BsuiteEnvironment", "bsuite"),
     "brax": ("brax_adapter", "BraxEnvironment", "brax"),
     "craftax": ("craftax_adapter", "CraftaxEnvironment", "craftax"),
+    "atari": ("atari_adapter", "AtariEnvironment", "atari"),
     "dm": ("dm_control_adapter", "DmControlEnvironment", "dm_control"),
     "gym": ("gymnasium_adapter", "GymEnvironment", "envs"),
     "gymnax": ("gymnax_adapter", "GymnaxEnvironment", "envs"),
@@ -63,13 +64,11 @@ def make(
 
     Args:
       name: "gym:" and a gymnasium id, "gymnax:" and a gymnax one, "dm:" with a domain and a task of
-        the DeepMind Control Suite ("dm:cartpole-swingup"), "bsuite:" and an id of the Behaviour
-        Suite, a registered name, or "function:" with the name of a function of seed and index
-        ("function:mine:maze"); then settings of that environment after commas and wrappers after
-        plus signs, the inmost first ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see
-        `wrappers.BY_NAME`).
-        the DeepMind Control Suite ("dm:cartpole-swingup"), "brax:" or "craftax:" and a
-        name of theirs, or a registered name.
+        the DeepMind Control Suite ("dm:cartpole-swingup"), "atari:" and a game, "bsuite:" and an
+        id, "brax:", "craftax:", "jumanji:" or "pgx:" and a name of theirs, a registered name, or
+        "function:" with the name of a function of seed and index ("function:mine:maze"); then
+        settings of that environment after commas and wrappers after plus signs, the inmost first
+        ("gym:FrozenLake-v1,is_slippery=false+limit=50"; see `wrappers.BY_NAME`).
       seed: of the run.
       index: of this environment among those of the run, from 0.
       render: whether `render` will be called.
@@ -116,7 +115,7 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
     """Makes `make(name)` call `factory` with those of its settings that `factory` accepts by name.
 
     Args:
-      name: "prefix:Name", with a prefix that no package here has, so not "gym", "gymnax" or "dm".
+      name: "prefix:Name", with a prefix that no package here has, so not "gym" or "dm".
       factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
     """
     prefix, _, rest = name.partition(":")

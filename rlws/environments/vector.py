@@ -1,6 +1,8 @@
 """Many host environments stepped together: dm_env rows with a leading axis of environments."""
 
 import contextlib
+import dataclasses
+import inspect
 import signal
 import sys
 import time
@@ -49,9 +51,9 @@ def make_vector(
     its own generator. "native" environments share one, with the seed of environment 0.
 
     Args:
-      source: "gym:" and an id; or a function of `seed` and `num_envs` that returns a
-        `gymnasium.vector.VectorEnv`, whatever `vectorization` says. Observations are its arrays:
-        new ones at every step, unless it was made with copy=False.
+      source: "gym:" and an id; "atari:" and a game, for "sync" and "async"; or a function of `seed`
+        and `num_envs` that returns a `gymnasium.vector.VectorEnv`, whatever `vectorization` says.
+        Observations are its arrays: new ones at every step, unless it was made with copy=False.
       num_envs: B.
       seed: of the run.
       begin: another number gives other episodes of the same run; see `HostTrainer.train`.
@@ -72,7 +74,8 @@ def make_vector(
         return _made(_checked(source, seed, num_envs), seeds)
     base, settings, wrappers = parse(source)
     prefix, _, identity = base.partition(":")
-    if prefix != "gym":
+    atari = prefix == "atari" and vectorization in ("sync", "async")
+    if not atari and prefix != "gym":
         raise _not_gymnasium(source, resolve.is_jax(source))
     if wrappers:
         raise SettingError(
@@ -80,6 +83,8 @@ def make_vector(
             f"{vectorization!r} with {source!r}; use 'serial', or a setting, if there is one such "
             f"as {base},max_episode_steps=500"
         )
+    if atari:
+        return _atari(base, settings, num_envs, vectorization, seeds)
     if vectorization == "envpool":
         return _envpool(identity, num_envs, seeds, settings)
     return _made(_gymnasium(identity, num_envs, vectorization, settings), seeds)
@@ -292,20 +297,52 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str, settings: dict)
                 f" got 'gym:{identity}'; use 'sync' or 'async'"
             )
         return gymnasium.make_vec(known, num_envs, "vector_entry_point")
+    return _several(known, f"gym:{identity}", num_envs, vectorization)
+
+
+def _atari(
+    name: str, settings: dict, num_envs: int, vectorization: str, seeds: list[int]
+) -> VectorEnvironment:
+    with importing(f"environment {name!r}", "atari"):
+        from rlws.environments import atari_adapter
+    from gymnasium.envs.registration import WrapperSpec
+
+    game, own = name.partition(":")[2], dict(settings)
+    limit = own.pop("max_episode_steps", None)
+    check_settings(
+        f"{name}, stepped together,",
+        own,
+        inspect.signature(atari_adapter.spec).parameters.keys() - {"game"},
+    )
+    _try(atari_adapter.AtariEnvironment(game, **settings), name)
+    found = atari_adapter.spec(game, **own)
+    if limit is None:
+        limit = atari_adapter.FRAMES // own.get("frame_skip", 4)
+    # The limit is of the steps with skipped frames, so it comes after the wrapper that skips.
+    last = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": limit})
+    found = dataclasses.replace(found, additional_wrappers=(*found.additional_wrappers, last))
+    envs = _several(found, name, num_envs, vectorization)
+    with closed_on_error(envs):
+        return VectorEnvironment(envs, seeds, limit)
+
+
+def _several(registered: Any, name: str, num_envs: int, vectorization: str) -> Any:
+    import gymnasium
+
     # No process is forked from this one: what JAX's threads lock would stay locked in it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     options = {"context": method} if vectorization == "async" else {}
     try:
         with _no_main_module(), _blocked_signals():
             return gymnasium.make_vec(
-                known, num_envs, vectorization, options, disable_env_checker=True
+                registered, num_envs, vectorization, options, disable_env_checker=True
             )
     except Exception as error:
         if "pickle" not in f"{type(error).__name__} {error}":
             raise
         raise SettingError(
-            f"what makes 'gym:{identity}' must be such that it can be sent to other processes, got "
-            f"{known.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
+            f"what makes {name!r} must be such that it can be sent to other processes, got "
+            f"{registered.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
         ) from error
 
 

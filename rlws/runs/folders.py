@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FREE = KEPT | {"steps", "episodes", "evaluation"}
 PACKAGES = (
     *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
-    *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco"),
+    *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco", "ale-py", "opencv-python-headless"),
 )
 
 

@@ -15,6 +15,7 @@ from absl.testing import absltest
 from dm_env import StepType, test_utils
 
 from rlws import environments
+from rlws.environments import jax_environment
 from rlws.environments.checks import check_device
 from rlws.settings import SettingError
 
@@ -73,7 +74,7 @@ def roll_brax(env, key, actions):
     state = env.reset(jax.random.split(key)[0])
 
     def body(state, action):
-        after = brax_adapter._strong(env.step(state, action))
+        after = jax_environment.strong(env.step(state, action))
         return after, (after.obs, after.reward, after.done, after.info["truncation"])
 
     return state.obs, jax.lax.scan(body, state, actions)[1]

@@ -315,11 +315,14 @@ def test_what_is_made_in_vain_is_closed():
         def close(self):
             closed.append(self)
 
+    class Else:
+        close = Closing.close
+
     several = lambda seed, count: SyncVectorEnv([lambda: Closing(UINT8, None)] * count)
     trainer = HostTrainer(vectorization="sync")
     for call, kind in (
         (lambda: GymEnvironment(Closing(spaces.Text(3), "abc")), SettingError),
-        (lambda: resolve.host(lambda seed, index: Closing(UINT8, X), 0, 0), SettingError),
+        (lambda: resolve.host(lambda seed, index: Else(), 0, 0), SettingError),
         (lambda: list(trainer.train(PPO, several, steps=9)), ValueError),
     ):
         closed.clear()

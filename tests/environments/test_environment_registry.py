@@ -47,7 +47,7 @@ def test_make_overrides_time_limits():
         ("jax:CartPole-v0", "did you mean 'jax:CartPole-v1'?"),
         ("jax:Catch\n", "did you mean 'jax:Catch'?"),
         ("xyzzy", "rlws.environments.available() lists the names"),
-        ("gym:ALE/Pong-v5", "'gym:module:Id-v0' imports the module that registers an id"),
+        ("gym:Elsewhere/Xyzzy-v5", "'gym:module:Id-v0' imports the module that registers an id"),
     ],
 )
 def test_unknown_name_says_what_was_meant(name, remedy):
