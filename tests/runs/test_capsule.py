@@ -28,8 +28,6 @@ from rlws.settings import SettingError
 from rlws.tracking.interrupts import Interrupted
 from rlws.trainers import DeviceTrainer, HostTrainer, Member, Progress, Snapshot, initial
 
-pytestmark = pytest.mark.exact
-
 SMALL = MLP((4,))
 
 
@@ -167,7 +165,10 @@ FAST = "a2c, the very first"
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in CASES],
+    params=[
+        pytest.param(name, marks=pytest.mark.exact if name == FAST else pytest.mark.slow)
+        for name in CASES
+    ],
 )
 def case(request, tmp_path_factory):
     """A run that came to NaN, what it said, and the states that were seen."""

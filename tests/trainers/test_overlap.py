@@ -17,8 +17,6 @@ from rlws.learner import Learner
 from rlws.networks import Network
 from rlws.trainers import HostTrainer
 
-pytestmark = pytest.mark.exact
-
 LENGTH = 4
 CONFIGS = {
     "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=2, minibatches=2),
@@ -65,6 +63,7 @@ class Endless(dm_env.Environment):
         return specs.DiscreteArray(3)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_parameters_are_one_update_old_with_overlap_and_never_older(overlap, num_envs):

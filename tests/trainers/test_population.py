@@ -20,8 +20,6 @@ from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
 from rlws.trainers.population import Population, Untraceable
 
-pytestmark = pytest.mark.exact
-
 SMALL = MLP((8,))
 # REINFORCE gathers whole episodes, so its members are ready at different times.
 CONFIGS = {
@@ -60,12 +58,9 @@ def same(ours, alone):
 @pytest.mark.parametrize(
     ("name", "num_envs"),
     [
-        ("dqn", 3),
-        *(
-            pytest.param(name, 1, marks=pytest.mark.slow)
-            for name in ("a2c", "ppo", "dqn", "reinforce")
-        ),
-        *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("a2c", "ppo", "reinforce")),
+        *((name, 1) for name in ("a2c", "ppo", "dqn", "reinforce")),
+        *((name, 3) for name in ("a2c", "reinforce")),
+        *(pytest.param(name, 3, marks=pytest.mark.exact) for name in ("ppo", "dqn")),
     ],
 )
 def test_each_seed_of_a_population_is_its_run_alone(name, num_envs):
@@ -229,6 +224,7 @@ def test_devices_must_be_there():
 
 
 @pytest.mark.slow
+@pytest.mark.exact
 def test_two_devices_learn_what_one_does():
     """In a process of its own, since devices are made when JAX starts."""
     program = """

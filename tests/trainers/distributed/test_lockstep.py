@@ -17,8 +17,6 @@ from rlws import networks
 from rlws.numerics import checkpoint
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer, Snapshot
 
-pytestmark = pytest.mark.exact
-
 MLP = networks.MLP((8,))
 STEPS = 400
 CASES = {
@@ -76,12 +74,10 @@ def assert_same(one, other, exact=True):
             np.testing.assert_allclose(x, other[0][name], rtol=1e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, marks=pytest.mark.slow)
-        for case in ("ppo", "gru", "reinforce", "dqn", "row by row")
-    ],
+    ["gru", "reinforce", "dqn", "row by row", pytest.param("ppo", marks=pytest.mark.exact)],
 )
 def test_one_actor_is_bitwise_the_host_trainer(case):
     host = played(HostTrainer(num_envs=2), case)
