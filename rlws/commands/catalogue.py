@@ -20,7 +20,7 @@ def modules(package: str) -> Names:
 
 
 def environments() -> Names:
-    """Returns the known environments, of each the newest version."""
+    """Returns the known environments, of each the newest version, of bsuite's ids the first."""
     from rlws.environments import available  # asks the packages that are installed
     from rlws.environments.names import newest_versions
 
@@ -44,6 +44,7 @@ def environments() -> Names:
     return {
         name: first_sentence(found.get(name) or found.get(re.sub(r"-v\d+$", "", name)))
         for name in newest_versions(available())
+        if not re.search(r"/[1-9]\d*$", name)
     }
 
 

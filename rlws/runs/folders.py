@@ -24,6 +24,7 @@ FREE = KEPT | {"steps", "episodes", "evaluation"}
 PACKAGES = (
     *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
     *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco", "ale-py", "opencv-python-headless"),
+    *("bsuite", "pgx", "jumanji", "brax", "craftax"),
 )
 
 
