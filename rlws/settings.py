@@ -172,18 +172,7 @@ def function(text: str) -> Any:
     Raises:
       SettingError: there is none by that name, or nothing may be imported by it.
     """
-    module, _, qualname = text.removeprefix(FUNCTION).rpartition(":")
-    try:
-        found: Any = sources.imported(module) if module else None
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except sources.Untrusted:
-        raise SettingError(
-            f"{text!r} is of no installed package; --trust (in Python: trust=True) imports it from "
-            "the current folder, if you know who wrote it"
-        ) from None
-    except (ImportError, AttributeError, ValueError):
-        found = None
+    found = _imported(text.removeprefix(FUNCTION), f"there is no function {text!r} here")
     if not callable(found):
         raise SettingError(
             f"there is no function {text!r} here; one that others are to find must be defined with "
@@ -252,25 +241,31 @@ def renewed(description: Any) -> Any:
 
 
 def _named(text: str, name: str) -> Any:
-    module, _, qualname = str(text).partition(":")
-    found: Any = None
+    missing = f"{name}: there is no class of settings {text!r} here"
+    found = _imported(str(text), missing)
+    if not (isinstance(found, type) and issubclass(found, Settings)):
+        raise SettingError(f"{missing}; install the package it is of, in the version of that time")
+    return found
+
+
+def _imported(text: str, missing: str) -> Any:
+    """Returns what "module:name" names, None if that is not there.
+
+    Raises:
+      SettingError: nothing may be imported by that name; it begins with `missing`.
+    """
+    module, _, qualname = text.partition(":")
     try:
-        found = sources.imported(module)
+        found: Any = sources.imported(module)
         for part in qualname.split("."):
             found = getattr(found, part)
     except sources.Untrusted:
         raise SettingError(
-            f"{name}: there is no class of settings {text!r} here, of an installed package; "
-            "--trust (in Python: trust=True) imports it from the current folder, if you know who "
-            "wrote it"
+            f"{missing}, of an installed package; --trust (in Python: trust=True) imports it from "
+            "the current folder, if you know who wrote it"
         ) from None
     except (ImportError, AttributeError, ValueError, TypeError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Settings)):
-        raise SettingError(
-            f"{name}: there is no class of settings {text!r} here; install the package it is of, "
-            "in the version of that time"
-        )
+        return None
     return found
 
 

@@ -18,7 +18,7 @@ from rlws.adders import Adder
 from rlws.adders.ring import write
 from rlws.agent import Agent, AgentConfig
 from rlws.environments.wrappers import Stack, side_by_side
-from rlws.settings import Range, SettingError
+from rlws.settings import PositiveInt, Range, SettingError
 from rlws.types import Array, EnvironmentSpec, Observation
 
 
@@ -57,7 +57,7 @@ class StackedActor(Actor):
 
     actor: Actor
     spec: EnvironmentSpec
-    count: int
+    count: PositiveInt
 
     def initial_state(self):
         return (self.count - 1) * (self.spec.zero_observation(),), self.actor.initial_state()
@@ -85,7 +85,7 @@ class StackedAdder(Adder):
     """Gives an adder places for observations, and its batches the observations, side by side."""
 
     adder: Adder
-    count: int
+    count: PositiveInt
 
     def init(self, row, num_envs):
         block = self.schedule(num_envs).block_length or 1
