@@ -17,6 +17,8 @@ DISTRIBUTIONS = {
     "dm_env": "dm-env",
     "tree": "dm-tree",
     "imageio_ffmpeg": "imageio-ffmpeg",
+    "ale_py": "ale-py",
+    "cv2": "opencv-python-headless",
     "mlflow": "mlflow-skinny",
 }
 TOOLS = ("sh", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "readlink", "rm", "sed", "tr")

@@ -92,7 +92,7 @@ def make(
         unnamed = set()
         check_settings(base, asked, parameters)
     offered = {k: x for k, x in offered.items() if k in parameters or k in unnamed}
-    environment = factory(**offered, **asked)
+    environment = made(factory(**offered, **asked), name, seed, index)
     with closed_on_error(environment):
         return wrap(environment, *map(_wrapper, around))
 
@@ -116,7 +116,7 @@ def register(name: str, factory: Callable[..., Environment]) -> None:
 
     Args:
       name: "prefix:Name", with a prefix that no package here has, so not "gym" or "dm".
-      factory: returns a `JaxEnvironment` (its class will do) or a dm_env environment.
+      factory: returns a `JaxEnvironment` (its class will do), or a dm_env or gymnasium environment.
     """
     prefix, _, rest = name.partition(":")
     if not prefix or not rest or prefix in _ADAPTERS or set(name) & set(",+"):
@@ -190,6 +190,15 @@ def called(source: Callable[..., Any], seed: int, index: int, render: bool) -> A
         )
     takes = inspect.signature(source).parameters
     found = source(seed, index, **({"render": render} if "render" in takes else {}))
+    return made(found, source, seed, index)
+
+
+def made(found: Any, source: Any, seed: int, index: int) -> Any:
+    """Returns what a user's function has made; of gymnasium's environments, dm_env ones.
+
+    Raises:
+      SettingError: it is none.
+    """
     if isinstance(found, dm_env.Environment | JaxEnvironment):
         return found
     gymnasium = sys.modules.get("gymnasium")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import dm_env
+import gymnasium
 import numpy as np
 import pytest
 
@@ -72,11 +73,15 @@ def test_register_makes_a_name_known(monkeypatch):
     environments.register(
         "mine:Gym", lambda seed, index: GymEnvironment("CartPole-v1", seed, index)
     )
-    environments.register("mine:Any", lambda **settings: settings)
+    asked = {}
+    environments.register("mine:Any", lambda **settings: asked.update(settings) or Mine())
     assert environments.make("mine:Catch", seed=4) == Mine()
     assert environments.make("mine:Gym").max_episode_steps == 500
     expected = dict(seed=4, index=2, render=True, max_episode_steps=9)
-    assert environments.make("mine:Any", **expected) == expected
+    assert environments.make("mine:Any", **expected) == Mine()
+    assert asked == expected
+    environments.register("mine:Bare", lambda: gymnasium.make("CartPole-v1"))
+    assert isinstance(environments.make("mine:Bare"), GymEnvironment)
     assert "mine:Gym" in environments.available()
     with pytest.raises(SettingError, match="unknown name 'mine:Gymn'; did you mean 'mine:Gym'"):
         environments.make("mine:Gymn")
