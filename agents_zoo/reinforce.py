@@ -133,9 +133,10 @@ class Reinforce(Learner):
         return loss, metrics
 
     def update(self, state, batch, key):
+        key, more_key = jax.random.split(key)
         updated, metrics = super().update(state, batch, key)
         if self.config.baseline == "value" and self.config.value_steps > 1:
-            updated = self._fitted(updated, batch, key)
+            updated = self._fitted(updated, batch, more_key)
         # Moves after the update: a baseline that has seen the return it is compared with is biased.
         decay = jnp.where(state.updates == 0, 0.0, self.config.baseline_decay)
         extra = decay * state.extra + (1 - decay) * metrics["return_to_go"]
@@ -144,7 +145,7 @@ class Reinforce(Learner):
     def _fitted(self, state, batch, key):
         """Returns the state after more steps on the value; XLA leaves the policy's part out."""
 
-        def step(state, _):
+        def step(state, key):
             after, _ = super(Reinforce, self).update(state, batch, key)
             value = {k: x for k, x in after.params.items() if _head(k) == "value"}
             inner = dict(after.opt_state.inner_states)
@@ -152,4 +153,5 @@ class Reinforce(Learner):
             opt_state = after.opt_state._replace(inner_states=inner)
             return after._replace(params={**state.params, **value}, opt_state=opt_state), None
 
-        return jax.lax.scan(step, state, length=self.config.value_steps - 1)[0]
+        keys = jax.random.split(key, self.config.value_steps - 1)
+        return jax.lax.scan(step, state, keys)[0]
