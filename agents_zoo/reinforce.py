@@ -145,13 +145,14 @@ class Reinforce(Learner):
     def _fitted(self, state, batch, key):
         """Returns the state after more steps on the value; XLA leaves the policy's part out."""
 
+        def own(path, new, old):
+            return new if any(_head(str(getattr(x, "key", ""))) == "value" for x in path) else old
+
         def step(state, key):
             after, _ = super(Reinforce, self).update(state, batch, key)
-            value = {k: x for k, x in after.params.items() if _head(k) == "value"}
-            inner = dict(after.opt_state.inner_states)
-            inner["policy"] = state.opt_state.inner_states["policy"]
-            opt_state = after.opt_state._replace(inner_states=inner)
-            return after._replace(params={**state.params, **value}, opt_state=opt_state), None
+            fit = lambda new, old: jax.tree.map_with_path(own, new, old)
+            params, opt_state = map(fit, (after.params, after.opt_state), state[:2])
+            return after._replace(params=params, opt_state=opt_state), None
 
         keys = jax.random.split(key, self.config.value_steps - 1)
         return jax.lax.scan(step, state, keys)[0]
