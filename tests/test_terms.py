@@ -295,7 +295,7 @@ PLAIN = {"normalise_observations": False, "scale_rewards": False}
 REPLAY = {"min_size": 30, "capacity": 100, "batch_size": 12, "period": 48}
 OFF_POLICY = {"backbone": networks.MLP((8,)), **REPLAY}
 AGENTS = {
-    "reinforce": reinforce.Config(value_steps=1, networks.MLP((8,)), episodes_per_update=4),
+    "reinforce": reinforce.Config(networks.MLP((8,)), value_steps=1, episodes_per_update=4),
     "a2c": a2c.Config(networks.MLP((8,)), unroll_length=16),
     "impala": impala.Config(networks.MLP((8,)), unroll_length=16, **PLAIN),
     "ppo": ppo.Config(networks.MLP((8,)), unroll_length=16, epochs=1, minibatches=1, **PLAIN),
