@@ -566,6 +566,20 @@ def test_reinforce_fits_its_value_alone_some_more():
         jax.tree.map(close, *map(jax.tree.leaves, inner))
 
 
+def test_reinforce_reports_the_value_of_each_step_beside_its_return():
+    learner = make(baseline="value")
+    state, batch = state_of(learner, V), batch_of([1.0, 2, -1], [4, 1, 3])
+    one = jax.tree.map(lambda x: jnp.asarray(x[0]), batch)
+    metrics, values = jax.jit(
+        lambda: (
+            learner.loss(state.params, one, KEY, state)[1],
+            learner.network.unroll(state.params, one).value,
+        )
+    )()
+    assert len(set(values.tolist())) > 1
+    np.testing.assert_array_equal(metrics["value"], values[:-1])
+
+
 def test_reinforce_values_and_policy_share_nothing():
     names = {name.split("/")[0] for name in shapes_of(SMALL.make(SPEC))}
     assert names == {"policy_backbone", "policy", "value_backbone", "value"}

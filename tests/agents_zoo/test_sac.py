@@ -129,16 +129,32 @@ def test_sac_losses_reach_their_own_parameters_only():
     assert part("policy_loss") == {"policy"}
 
 
+def constant(critics, *values):
+    """Returns critics that say these values: zero weights, those biases in the last layer."""
+    zeros = jax.tree.map(np.zeros_like, critics)
+    return {
+        name: {**module, "value/linear": {**module["value/linear"], "b": np.float32([value])}}
+        for (name, module), value in zip(zeros.items(), values, strict=True)
+    }
+
+
+def test_sac_policy_follows_the_smaller_value_and_its_entropy():
+    state = initial()
+    for temperature in (1e-9, 2.0):
+        critic = constant(state.extra, 5.0, 3.0)
+        log_temperature = np.log(np.float32(temperature))
+        params = {**state.params, "critic": critic, "log_temperature": log_temperature}
+        metrics = metrics_of()(params, one_of(), state)
+        expected = -3.0 - temperature * metrics["entropy"]
+        np.testing.assert_allclose(metrics["policy_loss"], expected, rtol=1e-5)
+    assert np.abs(metrics["entropy"]).min() > 0.01
+
+
 def test_sac_target_is_the_smaller_target_value_and_stops_at_termination():
     state = initial()
     zeros = jax.tree.map(np.zeros_like, state.extra)
-    # Target critics of constant 5 and 3: zero weights, those biases in the last layer.
-    biased = {
-        name: {**module, "value/linear": {**module["value/linear"], "b": np.float32([value])}}
-        for (name, module), value in zip(zeros.items(), (5.0, 3.0), strict=True)
-    }
     params = {**state.params, "critic": zeros, "log_temperature": np.float32(-1e9)}
-    state = state._replace(extra=biased, params=params)
+    state = state._replace(extra=constant(zeros, 5.0, 3.0), params=params)
     for discount, target in ((1.0, 1 + 0.99 * 3), (0.0, 1.0)):
         metrics = metrics_of()(params, one_of(discount=discount), state)
         np.testing.assert_allclose(metrics["critic_loss"], target**2, rtol=1e-5)  # two of half

@@ -12,7 +12,7 @@ from dm_env import specs
 from agents_zoo import ddpg, td3
 from rlws.networks import MLP
 from rlws.types import EnvironmentSpec
-from tests.agents_zoo.test_sac import batch_of, one_of
+from tests.agents_zoo.test_sac import batch_of, constant, one_of
 
 KEY = jax.random.key(0)
 ACTIONS = specs.BoundedArray((2,), np.float32, [-2, 0], [2, 1])
@@ -103,6 +103,12 @@ def test_td3_target_is_the_smaller_target_value_and_stops_at_termination():
     for discount, target in ((1.0, 1 + 0.99 * 3), (0.0, 1.0)):
         metrics = metrics_of()(params, one_of(discount=discount), state)
         np.testing.assert_allclose(metrics["critic_loss"], target**2, rtol=1e-5)
+
+
+def test_td3_values_are_those_of_the_smaller_critic():
+    params = initial().params
+    params = {**params, "critic": constant(params["critic"], 5.0, 3.0)}
+    np.testing.assert_allclose(jax.jit(LEARNER.value)(params, one_of()), [3.0, 3.0])
 
 
 def test_td3_losses_reach_their_own_parameters_only():
