@@ -13,6 +13,7 @@ from rlws.environments import gymnasium_spaces as spaces
 from rlws.environments import opengl
 from rlws.environments.checks import EnvironmentFault, closed_on_error, not_gymnasiums, number
 from rlws.environments.gymnasium_ids import missing, names, registered
+from rlws.environments.names import takes_any
 from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
@@ -119,7 +120,7 @@ def _flag(name: str, found: Any) -> bool:
 def _check_reset(env: Any) -> None:
     while env is not None:
         takes = inspect.signature(env.reset).parameters
-        if "seed" not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        if "seed" not in takes and not takes_any(takes):
             raise EnvironmentFault(
                 f"reset of {type(env).__name__} must take seed and options, as gymnasium's do, got "
                 f"reset{inspect.signature(env.reset)}; mend it: reset(self, *, seed=None, "

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlws.environments import opengl
-from rlws.environments.names import check_settings, unknown
+from rlws.environments.names import check_settings, takes_any, unknown
 from rlws.settings import SettingError
 
 # Of the folders of gymnasium's environments, those that need more than gymnasium.
@@ -58,7 +58,7 @@ def registered(identity: str, settings: dict[str, Any] | None = None) -> EnvSpec
     if isinstance(make, str):
         make = load_env_creator(make)
     parameters = inspect.signature(make).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    if not takes_any(parameters):
         check_settings(f"gym:{identity}", own, parameters.keys() - {"render_mode"})
     return dataclasses.replace(spec, kwargs={**spec.kwargs, **own})
 

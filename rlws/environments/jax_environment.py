@@ -62,3 +62,16 @@ def following(
 def strong(tree: Any) -> Any:
     """Returns the tree with strong types; weak ones would have every program compiled twice."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
+
+
+def spec(environment: JaxEnvironment | dm_env.Environment) -> EnvironmentSpec:
+    """Returns all an agent may know of `environment`, of either kind."""
+    if isinstance(environment, JaxEnvironment):
+        return environment.spec()
+    return EnvironmentSpec(
+        observations=environment.observation_spec(),
+        actions=environment.action_spec(),
+        rewards=environment.reward_spec(),
+        discounts=environment.discount_spec(),
+        max_episode_steps=getattr(environment, "max_episode_steps", None),
+    )

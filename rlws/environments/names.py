@@ -1,9 +1,10 @@
 """Names of environments, taken apart, and what was most likely meant by one that nothing knows."""
 
 import difflib
+import inspect
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rlws.settings import SettingError
@@ -50,6 +51,11 @@ def _value(text: str) -> Any:
 
 
 _OURS = {"seed", "index", "render", "training", "self"}
+
+
+def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Returns whether what has these parameters takes others by name, too."""
+    return any(x.kind is x.VAR_KEYWORD for x in parameters.values())
 
 
 def check_settings(name: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -18,10 +18,9 @@ from rlws.environments.catch import Catch
 from rlws.environments.checks import closed_on_error
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
-from rlws.environments.names import Name, check_settings, parse, unknown
+from rlws.environments.names import Name, check_settings, parse, takes_any, unknown
 from rlws.environments.wrappers import BY_NAME, Wrapper, wrap
 from rlws.settings import FUNCTION, SettingError, choose, function, importing
-from rlws.types import EnvironmentSpec
 
 Environment: TypeAlias = JaxEnvironment | dm_env.Environment
 
@@ -86,7 +85,7 @@ def make(
     if max_episode_steps is not None:
         asked["max_episode_steps"] = max_episode_steps
     parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):  # which are settings
+    if takes_any(parameters):  # which are settings
         unnamed = {"seed", "index", "render"}
     else:
         unnamed = set()
@@ -139,19 +138,6 @@ def available() -> list[str]:
         with contextlib.suppress(ImportError):
             names += _adapter(prefix).names()
     return sorted(names)
-
-
-def spec(environment: Environment) -> EnvironmentSpec:
-    """Returns all an agent may know of `environment`, of either kind."""
-    if isinstance(environment, JaxEnvironment):
-        return environment.spec()
-    return EnvironmentSpec(
-        observations=environment.observation_spec(),
-        actions=environment.action_spec(),
-        rewards=environment.reward_spec(),
-        discounts=environment.discount_spec(),
-        max_episode_steps=getattr(environment, "max_episode_steps", None),
-    )
 
 
 def adapted(name: str) -> type[Environment] | None:

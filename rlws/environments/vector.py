@@ -27,8 +27,8 @@ from rlws.environments.checks import (
     not_gymnasiums,
 )
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.jax_environment import spec as spec_of
 from rlws.environments.names import check_settings, parse, unknown
-from rlws.environments.registry import spec as spec_of
 from rlws.numerics import streams
 from rlws.settings import SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec

@@ -3,6 +3,7 @@
 wrap(make("jax:Catch"), Stack(4), Clip(1.0)), or by name: make("jax:Catch+stack=4+clip=1")
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -14,10 +15,11 @@ import numpy as np
 from dm_env import TimeStep, specs
 
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.jax_environment import spec as spec_of
+from rlws.environments.rules import LAST
 from rlws.settings import Positive, PositiveInt, Range, SettingError, Settings
 from rlws.types import Action, EnvironmentSpec, Key, Observation
 
-FIRST, LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 MASK = "action_mask"  # of an observation; it says what is legal now, and is left alone
 
 
@@ -263,14 +265,7 @@ class _DmWrapped(dm_env.Environment):
 
     def __init__(self, environment: Any, wrapper: Wrapper):
         self._environment, self._wrapper, self._restart = environment, wrapper, True
-        whole = EnvironmentSpec(
-            observations=environment.observation_spec(),
-            actions=environment.action_spec(),
-            rewards=environment.reward_spec(),
-            discounts=environment.discount_spec(),
-            max_episode_steps=getattr(environment, "max_episode_steps", None),
-        )
-        self._spec = wrapper.spec(whole)
+        self._spec = wrapper.spec(spec_of(environment))
         self.max_episode_steps = self._spec.max_episode_steps
 
     def __getattr__(self, name: str) -> Any:
@@ -356,6 +351,7 @@ def _but_masks(change: Callable, nest: Any, *others: Any) -> Any:
     return jax.tree.map_with_path(leaf, nest, *others)
 
 
+@functools.cache
 def _cover(old: int, new: int) -> np.ndarray:
     """Returns how much of a new pixel each old one covers, float32 [new, old]; rows sum to 1."""
     edges = np.arange(new + 1) * old / new
