@@ -1,7 +1,6 @@
 """Many host environments stepped together: dm_env rows with a leading axis of environments."""
 
 import contextlib
-import dataclasses
 import inspect
 import signal
 import sys
@@ -305,22 +304,12 @@ def _atari(
 ) -> VectorEnvironment:
     with importing(f"environment {name!r}", "atari"):
         from rlws.environments import atari_adapter
-    from gymnasium.envs.registration import WrapperSpec
 
-    game, own = name.partition(":")[2], dict(settings)
-    limit = own.pop("max_episode_steps", None)
-    check_settings(
-        f"{name}, stepped together,",
-        own,
-        inspect.signature(atari_adapter.spec).parameters.keys() - {"game"},
-    )
+    game = name.partition(":")[2]
+    known = inspect.signature(atari_adapter.limited).parameters.keys() - {"game"}
+    check_settings(f"{name}, stepped together,", settings, known)
     _try(atari_adapter.AtariEnvironment(game, **settings), name)
-    found = atari_adapter.spec(game, **own)
-    if limit is None:
-        limit = atari_adapter.FRAMES // own.get("frame_skip", 4)
-    # The limit is of the steps with skipped frames, so it comes after the wrapper that skips.
-    last = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": limit})
-    found = dataclasses.replace(found, additional_wrappers=(*found.additional_wrappers, last))
+    found, limit = atari_adapter.limited(game, **settings)
     envs = _several(found, name, num_envs, vectorization)
     with closed_on_error(envs):
         return VectorEnvironment(envs, seeds, limit)
