@@ -24,6 +24,8 @@ Observation = Any  # an array or a nest of arrays
 Action = Any
 Metrics = dict[str, Array]  # scalars
 
+ACTION_MASK = "action_mask"  # entry of an observation: which discrete actions are legal now
+
 
 class EnvironmentSpec(NamedTuple):
     """What an agent may know of its environment; specs may be nested."""

@@ -20,9 +20,8 @@ from jumanji.viewer import MatplotlibViewer
 from rlws.environments import jax_environment
 from rlws.environments.names import unknown
 from rlws.settings import PositiveInt, SettingError, choose
-from rlws.types import Action, Array, EnvironmentSpec, Key
+from rlws.types import ACTION_MASK, Action, Array, EnvironmentSpec, Key
 
-_MASK = "action_mask"
 _SEVERAL = (
     *("Cleaner", "Connector", "LevelBasedForaging", "MMST", "MultiCVRP", "RobotWarehouse"),
     "SearchAndRescue",
@@ -63,7 +62,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
     def __post_init__(self):
         super().__post_init__()
         if self.observe:
-            entries = self._made().observation_spec._specs.keys() - {_MASK}
+            entries = self._made().observation_spec._specs.keys() - {ACTION_MASK}
             for entry in self.observe:
                 choose(f"{self.name}: observe", entry, sorted(entries))
         self.spec()
@@ -73,9 +72,9 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
         env = self._made()
         observations = self._chosen(_to_spec(env.observation_spec, "observation"))
         limit = getattr(env, "time_limit", None)
-        if _MASK in observations:
-            count = math.prod(observations[_MASK].shape)
-            observations[_MASK] = specs.BoundedArray((count,), bool, False, True, _MASK)
+        if ACTION_MASK in observations:
+            count = math.prod(observations[ACTION_MASK].shape)
+            observations[ACTION_MASK] = specs.BoundedArray((count,), bool, False, True, ACTION_MASK)
         return EnvironmentSpec(
             observations=observations,
             actions=specs.DiscreteArray(math.prod(_counts(env)), np.int32, "action"),
@@ -112,12 +111,12 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
 
     def _observe(self, observation: Any) -> dict[str, Any]:
         found = jax_environment.strong(self._chosen(_to_dict(observation)))
-        if _MASK in found:
-            found[_MASK] = found[_MASK].ravel()
+        if ACTION_MASK in found:
+            found[ACTION_MASK] = found[ACTION_MASK].ravel()
         return found
 
     def _chosen(self, entries: dict[str, Any]) -> dict[str, Any]:
-        wanted = {_MASK, *(self.observe or entries)}
+        wanted = {ACTION_MASK, *(self.observe or entries)}
         return {name: x for name, x in entries.items() if name in wanted}
 
     def _made(self) -> Any:

@@ -18,9 +18,7 @@ from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.jax_environment import spec as spec_of
 from rlws.environments.rules import LAST
 from rlws.settings import Positive, PositiveInt, Range, SettingError, Settings
-from rlws.types import Action, EnvironmentSpec, Key, Observation
-
-MASK = "action_mask"  # of an observation; it says what is legal now, and is left alone
+from rlws.types import ACTION_MASK, Action, EnvironmentSpec, Key, Observation
 
 
 class Wrapper(Settings):
@@ -345,7 +343,7 @@ def _but_masks(change: Callable, nest: Any, *others: Any) -> Any:
     """Returns the nest with `change(path, leaf, ...)` for its leaves but the action mask."""
 
     def leaf(path, *leaves):
-        mask = path and getattr(path[-1], "key", None) == MASK
+        mask = path and getattr(path[-1], "key", None) == ACTION_MASK
         return leaves[0] if mask else change(path, *leaves)
 
     return jax.tree.map_with_path(leaf, nest, *others)

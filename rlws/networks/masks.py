@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from rlws.settings import SettingError
-from rlws.types import Array, EnvironmentSpec, Key, Observation
+from rlws.types import ACTION_MASK, Array, EnvironmentSpec, Key, Observation
 
-KEY = "action_mask"
+KEY = ACTION_MASK
 # Of a logit, or a value. Its exponential is 0, and what losses make of it in padding stays finite:
 # so it does not become NaN when multiplied with a weight of 0.
 ILLEGAL = -1e9
