@@ -9,13 +9,17 @@ Minimises, with n-step targets G = r_1 + ... + gamma^(n-1) r_n + gamma^n v(s_n),
 
 where Q' is the target network and w is 1, or the importance weight of prioritised replay. Settings
 choose among its improvements: `double` (van Hasselt et al., 2016; without, v(s) = max_a Q'(s, a)),
-`duelling` (Wang et al., 2016), `n_step` (Sutton, 1988), `prioritised` (Schaul et al., 2016). With a
+`duelling` (Wang et al., 2016), `n_step` (Sutton, 1988), `prioritised` (Schaul et al., 2016),
+`noise` (Fortunato et al., 2018), `temperature` and `munchausen` (Vieillard et al., 2020). With a
 recurrent backbone it learns from sequences (Kapturowski et al., 2019: stored state and burn-in).
+What is said of a return, and how that is learned, is the critic's: with `critics.Quantiles()`
+this is QR-DQN, with `critics.Categorical()` C51, G being a distribution then.
 
 Departures from the paper: Adam, squared errors unless `huber`, no reward clipping; an episode cut
 by a time limit is bootstrapped from its last observation.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -26,11 +30,18 @@ from rlws import networks
 from rlws.actor import Actor, count_steps, linear
 from rlws.adders import PrioritisedReplay, Replay
 from rlws.agent import Agent, AgentConfig
+from rlws.critics import Critic, Returns, Scalar, returns
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone, Network
 from rlws.numerics.optimizers import clipped_adam
-from rlws.numerics.returns import n_step_returns
-from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
+from rlws.settings import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    SettingError,
+)
 
 
 class Config(AgentConfig):
@@ -42,12 +53,17 @@ class Config(AgentConfig):
     double: bool = True  # the network chooses the action whose target value is taken
     duelling: bool = False
     n_step: PositiveInt = 1
-    loss: Literal["squared", "huber"] = "squared"
+    critic: Critic = Scalar()  # what is said of the return of an action
+    loss: Literal["squared", "huber"] = "squared"  # of a critic that says one number
+    # Of the policy that targets follow, softmax(Q / temperature); 0: the best action.
+    temperature: NonNegative = 0.0
+    munchausen: Fraction = 0.0  # share of its log-probability, in nats, added to rewards
     max_gradient_norm: Positive = 10.0
     target_period: PositiveInt = 50  # updates between copies to the target network
     epsilon_start: Fraction = 1.0  # probability of a random action, at first
     epsilon_end: Fraction = 0.05
     epsilon_steps: PositiveInt = 10_000  # environment steps from one to the other
+    noise: NonNegative = 0.0  # of the last layer's weights, at first; 0.5 is the paper's
     capacity: PositiveInt = 50_000  # steps of the replay
     min_size: PositiveInt = 1_000  # steps before the first update
     batch_size: PositiveInt = 128
@@ -61,8 +77,9 @@ class Config(AgentConfig):
     burn_in: NonNegativeInt = 0  # steps before those, only to warm up the core
 
     def make(self, spec) -> Agent:
-        head = networks.DuellingActionValues if self.duelling else networks.ActionValues
-        network = networks.compose(spec, self.backbone, q=head.of(spec))
+        num_actions = networks.ActionValues.of(spec).num_actions
+        head = networks.ActionReturns(num_actions, self.chosen_critic(), self.duelling, self.noise)
+        network = networks.compose(spec, self.backbone, q=head)
         if network.recurrent != (self.sequence_length > 1):
             raise SettingError(
                 f"DQN: sequence_length must be above 1 for a recurrent backbone and 1 for another, "
@@ -74,8 +91,24 @@ class Config(AgentConfig):
             actor=EpsilonGreedy(network, *schedule),
             learner=DQN(network, optimizer, self),
             adder=self._replay(),
-            evaluator=EpsilonGreedy(network, 0.0, 0.0, 1),
+            evaluator=EpsilonGreedy(network, 0.0, 0.0, 1, greedy=True),
         )
+
+    def chosen_critic(self) -> Critic:
+        """Returns the critic, with the loss that was chosen for it."""
+        if self.munchausen and not self.temperature:
+            raise SettingError(
+                f"DQN: munchausen needs a temperature above 0, got {self.munchausen} and 0; 0.03 "
+                "is the paper's"
+            )
+        if self.loss == "squared":
+            return self.critic
+        if not isinstance(self.critic, Scalar):
+            raise SettingError(
+                f"DQN: loss is of critics.Scalar, got {self.loss!r} with "
+                f"{type(self.critic).__name__}, whose loss is its own; leave loss out"
+            )
+        return dataclasses.replace(self.critic, error=self.loss)
 
     def _replay(self):
         settings: dict[str, Any] = dict(
@@ -106,6 +139,7 @@ class EpsilonGreedy(Actor):
     start: Fraction
     end: Fraction
     steps: PositiveInt
+    greedy: bool = False  # without what networks draw
 
     def initial_state(self):
         return self.network.initial_state(), jnp.int32(0)
@@ -113,8 +147,11 @@ class EpsilonGreedy(Actor):
     def select_action(self, params, timestep, state, key):
         core, count = state
         count, now = count_steps(count, timestep)
-        outputs, next_core = self.network.step(params, timestep.observation, timestep.first(), core)
         explore_key, action_key = jax.random.split(key)
+        noise_key = None if self.greedy else jax.random.fold_in(key, 2)
+        outputs, next_core = self.network.step(
+            params, timestep.observation, timestep.first(), core, noise_key
+        )
         explore = jax.random.uniform(explore_key) < linear(self.start, self.end, self.steps, now)
         anything = networks.random_action(timestep.observation, outputs.q.shape[-1], action_key)
         action = jnp.where(explore, anything, jnp.argmax(outputs.q).astype(jnp.int32))
@@ -147,30 +184,47 @@ class DQN(Learner):
         config, network = self.config, self.network
         ours = network.warm_up(params, trajectory, config.burn_in)
         theirs = network.warm_up(state.extra, trajectory, config.burn_in)
-        q_tm1 = network.unroll(params, ours.without_final()).q
-        q_t = network.unroll_following(state.extra, theirs).q
+        keys = jax.random.split(key, 3)
+        outputs = network.unroll(params, ours.without_final(), keys[0])
+        said = returns(outputs, "q", config.chosen_critic()).take(ours.action)
+        following = network.unroll_following(state.extra, theirs, keys[1])
         constant = jax.lax.stop_gradient(params)
-        selector = network.unroll_following(constant, ours).q if config.double else q_t
-        best = jnp.argmax(selector, axis=-1)
-        take = lambda q, a: jnp.take_along_axis(q, a[:, None], axis=-1)[:, 0]
-        targets = n_step_returns(
-            ours.reward,
+        selector = network.unroll_following(constant, ours, keys[2]) if config.double else following
+        reward, q_t = ours.reward, returns(following, "q")
+        if config.temperature:
+            v_t, bonus = self.soft(q_t, selector.q, network.unroll(state.extra, theirs).q, ours)
+            reward = reward + bonus
+        else:
+            v_t = q_t.take(jnp.argmax(selector.q, axis=-1))
+        targets = v_t.after(
+            reward,
             config.discount * ours.discount,
-            take(q_t, best),
             min(config.n_step, len(ours.reward)),  # a single transition holds its n steps
             ours.trace(),
         )
-        value = take(q_tm1, ours.action)
-        error = jax.lax.stop_gradient(targets) - value
-        loss = optax.huber_loss(error) if config.loss == "huber" else optax.l2_loss(error)
-        error_size = jnp.abs(error) * (ours.weight > 0)
+        value, target = said.mean(), targets.mean()
+        error_size = jnp.abs(target - value) * (ours.weight > 0)
         metrics = {
             "q": value.mean(),
             "td_error": error_size.mean(),
             "value": value,
-            "target": targets,
+            "target": target,
         }
         if config.prioritised:
             # Of a sequence, between its largest and its mean error (Kapturowski et al., 2019).
             metrics["priority"] = 0.9 * error_size.max() + 0.1 * error_size.mean()
-        return jnp.pad(loss, (config.burn_in, 0)), metrics
+        return jnp.pad(said.loss(targets), (config.burn_in, 0)), metrics
+
+    def soft(self, q_t, selector, q, trajectory):
+        """Returns what is returned by softmax(Q / temperature), and what it adds to rewards, [T].
+
+        Vieillard, Pietquin and Geist, 2020, "Munchausen reinforcement learning", equation 1;
+        https://arxiv.org/abs/2007.14430. As there, what is added is at least -1 times its share.
+        """
+        config, tau = self.config, self.config.temperature
+        log_policy = jax.nn.log_softmax(selector / tau)
+        policy = jnp.exp(log_policy)
+        entropy = -jnp.sum(policy * log_policy, axis=-1)
+        taken = Returns(jax.nn.log_softmax(q[:-1] / tau)[..., None]).take(trajectory.action)
+        bonus = jnp.clip(tau * taken.mean(), -1.0, 0.0)
+        return q_t.mixed(policy).moved(tau * entropy), config.munchausen * bonus

@@ -15,6 +15,7 @@ from rlws.networks.distributions import Normal as Normal
 from rlws.networks.distributions import TanhNormal as TanhNormal
 from rlws.networks.ensemble import critics as critics
 from rlws.networks.ensemble import ensemble as ensemble
+from rlws.networks.heads import ActionReturns as ActionReturns
 from rlws.networks.heads import ActionValues as ActionValues
 from rlws.networks.heads import CategoricalPolicy as CategoricalPolicy
 from rlws.networks.heads import DuellingActionValues as DuellingActionValues
@@ -22,5 +23,6 @@ from rlws.networks.heads import NormalPolicy as NormalPolicy
 from rlws.networks.heads import TanhNormalPolicy as TanhNormalPolicy
 from rlws.networks.heads import TanhPolicy as TanhPolicy
 from rlws.networks.heads import Value as Value
+from rlws.networks.heads import ValueReturns as ValueReturns
 from rlws.networks.heads import policy as policy
 from rlws.networks.masks import random_action as random_action

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from rlws.networks.initializers import Orthogonal
-from rlws.settings import PositiveInt, Range, SettingError, Settings
+from rlws.networks.noise import dropout, linear
+from rlws.settings import NonNegative, PositiveInt, Range, SettingError, Settings
 from rlws.types import Array, Observation
 
 ACTIVATIONS = {
@@ -42,13 +43,15 @@ class MLP(Backbone):
     initializer: Literal["orthogonal", "glorot", "he"] = "orthogonal"  # of weights; biases: 0
     scale: Annotated[float, Range(0.0, low_open=True)] = math.sqrt(2.0)  # gain of the initialiser
     layer_norm: bool = False  # before each activation
+    noise: NonNegative = 0.0  # of weights, at first; 0.5 in Fortunato et al., 2018
+    dropout: Annotated[float, Range(0.0, 0.99)] = 0.0  # share of a layer's outputs left out
 
     def __call__(self, observation: Observation) -> Array:
         features = flatten(observation)
         for size in self.hidden_sizes:
             initializer = INITIALIZERS[self.initializer](self.scale)
-            features = normalised(hk.Linear(size, w_init=initializer)(features), self.layer_norm)
-            features = ACTIVATIONS[self.activation](features)
+            features = dropout(linear(size, initializer, self.noise)(features), self.dropout)
+            features = ACTIVATIONS[self.activation](normalised(features, self.layer_norm))
         return features
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from dm_env import specs
 
+from rlws.critics import Returns
 from rlws.networks import masks
 from rlws.networks.backbones import Recurrent
 from rlws.networks.heads import ActionValues
@@ -22,12 +23,14 @@ from rlws.types import Array, EnvironmentSpec, Key, Observation, Params, Traject
 class Network(NamedTuple):
     """Pure functions of parameters. Outputs are a named tuple with a field for each head.
 
-    A network without a recurrent core carries the empty state `()`.
+    A network without a recurrent core carries the empty state `()`. Where parts of it draw (noise,
+    dropout, quantiles), it does so by the key it is given, and without one is deterministic.
     """
 
     init: Callable[[Key], Params]
-    apply: Callable[[Params, Observation], Any]  # for any leading axes; without a core only
+    apply: Callable[..., Any]  # params, observation, key; any leading axes; without a core only
     core: Any = None  # a `Core`, or None
+    random: bool = False  # whether outputs depend on the key
 
     @property
     def recurrent(self) -> bool:
@@ -39,30 +42,47 @@ class Network(NamedTuple):
         return () if self.core is None else self.core.initial_state
 
     def step(
-        self, params: Params, observation: Observation, first: Array, state: Any
+        self,
+        params: Params,
+        observation: Observation,
+        first: Array,
+        state: Any,
+        key: Key | None = None,
     ) -> tuple[Any, Any]:
         """Returns the outputs for one observation and the next core state."""
         if self.core is None:
-            return self.apply(params, observation), state
-        features = self.core.encode(params, observation)
+            return self.apply(params, observation, *self._keys(key)), state
+        before, after = self._keys(key, 2)
+        features = self.core.encode(params, observation, *before)
         features, state = self._recur(params, features, first, state)
-        return self.core.decode(params, features), state
+        return self.core.decode(params, features, *after), state
 
-    def unroll(self, params: Params, trajectory: Trajectory) -> Any:
+    def _keys(self, key, parts=1):
+        """Returns the last arguments of what may draw, or of each of several `parts`."""
+        if parts == 1:
+            return (key,) if self.random and key is not None else ()
+        keys = (None,) * parts if key is None else jax.random.split(key, parts)
+        return [self._keys(key) for key in keys]
+
+    def unroll(self, params: Params, trajectory: Trajectory, key: Key | None = None) -> Any:
         """Returns the outputs for all observations of a trajectory, leaves [T + 1, ...].
 
         A core starts from the state the actor recorded with the first step, and anew wherever an
         episode begins.
         """
         if self.core is None:
-            return self.apply(params, trajectory.observation)
-        return self.core.decode(params, self._features(params, trajectory)[0])
+            return self.apply(params, trajectory.observation, *self._keys(key))
+        before, after = self._keys(key, 2)
+        return self.core.decode(params, self._features(params, trajectory, *before)[0], *after)
 
-    def unroll_following(self, params: Params, trajectory: Trajectory) -> Any:
+    def unroll_following(
+        self, params: Params, trajectory: Trajectory, key: Key | None = None
+    ) -> Any:
         """Returns the outputs for all observations but the first, leaves [T, ...]."""
+        later = lambda tree: jax.tree.map(lambda x: x[1:], tree)
         if self.core is None:
-            return self.apply(params, jax.tree.map(lambda x: x[1:], trajectory.observation))
-        return jax.tree.map(lambda x: x[1:], self.unroll(params, trajectory))
+            return self.apply(params, later(trajectory.observation), *self._keys(key))
+        return later(self.unroll(params, trajectory, key))
 
     def warm_up(self, params: Params, trajectory: Trajectory, steps: int) -> Trajectory:
         """Returns the trajectory without its first `steps` steps, which only bring the core to the
@@ -82,9 +102,9 @@ class Network(NamedTuple):
         core = jax.tree.map(cut, rest.extras["core"], before)
         return rest._replace(extras={**rest.extras, "core": core})
 
-    def _features(self, params, trajectory):
+    def _features(self, params, trajectory, *key):
         """Returns what heads stand on and the core state after each observation, [T + 1, ...]."""
-        features = self.core.encode(params, trajectory.observation)
+        features = self.core.encode(params, trajectory.observation, *key)
         start = jax.tree.map(lambda x: x[0], trajectory.extras["core"])
 
         def step(state, inputs):
@@ -102,9 +122,9 @@ class Network(NamedTuple):
 class Core(NamedTuple):
     """The parts of a recurrent network; `encode` and `decode` take any leading axes."""
 
-    encode: Callable[[Params, Observation], Any]
-    step: Callable[[Params, Any, Any], tuple[Any, Any]]  # features, state -> features, state
-    decode: Callable[[Params, Any], Any]
+    encode: Callable[..., Any]  # params, observation, key
+    step: Callable[..., tuple[Any, Any]]  # params, features, state -> features, state
+    decode: Callable[..., Any]  # params, features, key
     initial_state: Any
 
 
@@ -121,9 +141,13 @@ def compose(
     `backbone` and `heads` are written for one observation and run inside `hk.transform`. Discrete
     observations arrive one-hot, and without an `action_mask`, which policies and action values
     (the head `q`, or any `ActionValues`) obey. A `Recurrent` backbone makes the network recurrent.
+    What a head says of a return (`Returns`) becomes two outputs: its mean, by the head's name, and
+    with `_returns` behind that name all of it. What draws asks `hk.maybe_next_rng_key()`, which is
+    None where nothing is to be drawn.
 
     Raises:
       SettingError: a head or a mask does not fit the environment's actions; both shapes are named.
+        Or a part keeps a state, or draws without asking.
     """
     masks.check(spec)
     sizes = [math.prod(x.shape) for x in jax.tree.leaves(spec.observations)]
@@ -132,7 +156,6 @@ def compose(
             f"an observation, and each part of it, must hold a number at least, got "
             f"{spec.observations}; leave out what is empty, or show the agent a constant"
         )
-    Outputs = collections.namedtuple("Outputs", list(heads))  # type: ignore[misc]
     branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}
     scopes = tuple(dict.fromkeys(branches.values()))
     core_settings: Any = backbone
@@ -154,10 +177,13 @@ def compose(
         found = {
             name: _scoped(name, head, features[branches[name]]) for name, head in heads.items()
         }
+        said = {n: x for n, x in found.items() if isinstance(x, Returns)}
+        found |= {n: x.mean() for n, x in said.items()}
         if mask is not None:
             valued = {n for n, head in heads.items() if n == "q" or isinstance(head, ActionValues)}
             found = {n: masks.only_legal(n, x, n in valued, mask, spec) for n, x in found.items()}
-        return Outputs(**found)
+        found |= {f"{n}_returns": x for n, x in said.items()}
+        return outputs_type(tuple(found))(**found)
 
     def build():
         def whole(observation):
@@ -167,31 +193,48 @@ def compose(
         return whole, (whole, encode, recur, decode)
 
     start = {scope: core_settings.initial_state() for scope in scopes} if recurrent else ()
-    transformed = hk.without_apply_rng(hk.multi_transform(build))
+    transformed = hk.multi_transform(build)
     whole, *parts = transformed.apply
     example = spec.zero_observation()
     leading = functools.partial(_leading_shape, spec.observations)
     of_features = lambda features: next(iter(features.values())).shape[:-1]
     core = None
     if recurrent:
-        core = Core(_batched(parts[0], leading), parts[1], _batched(parts[2], of_features), start)
+        advance = lambda params, *inputs: parts[1](params, None, *inputs)
+        core = Core(_batched(parts[0], leading), advance, _batched(parts[2], of_features), start)
     network = Network(lambda key: transformed.init(key, example), _batched(whole, leading), core)
-    _check_heads(spec, jax.eval_shape(lambda: whole(network.init(jax.random.key(0)), example)))
-    return network
+    key = jax.random.key(0)
+    params = jax.eval_shape(network.init, key)
+    outputs = jax.eval_shape(lambda params: whole(params, None, example), params)
+    _check_heads(spec, outputs)
+    return network._replace(random=_draws(lambda key, params: whole(params, key, example), params))
+
+
+@functools.cache
+def outputs_type(names: tuple[str, ...]) -> Any:
+    """Returns the named tuple of what heads with these names say."""
+    return collections.namedtuple("Outputs", names)
+
+
+def _draws(function: Callable, *args: Any) -> bool:
+    """Returns whether a function uses the key that is its first argument."""
+    jaxpr = jax.make_jaxpr(function)(jax.random.key(0), *args).jaxpr
+    return any(jaxpr.invars[0] in equation.invars for equation in jaxpr.eqns)
 
 
 def _batched(apply: Callable, leading_shape: Callable[[Any], tuple[int, ...]]) -> Callable:
     """Returns `apply`, written for one observation or its features, for any leading axes."""
 
-    def batched(params, inputs):
+    def batched(params, inputs, key=None):
         leading = leading_shape(inputs)
         if not leading:
-            return apply(params, inputs)
+            return apply(params, key, inputs)
         # One flat batch axis: vmap over each leading axis in turn gives slower matrix products.
         merge = lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[len(leading) :]))
         split = lambda x: jnp.reshape(x, (*leading, *x.shape[1:]))
-        flat = jax.tree.map(merge, inputs)
-        return jax.tree.map(split, jax.vmap(apply, in_axes=(None, 0))(params, flat))
+        keys = None if key is None else jax.random.split(key, math.prod(leading))
+        each = jax.vmap(apply, in_axes=(None, None if key is None else 0, 0))
+        return jax.tree.map(split, each(params, keys, jax.tree.map(merge, inputs)))
 
     return batched
 

@@ -5,29 +5,45 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from rlws.critics import Critic, Returns, Scalar
 from rlws.networks.compose import Network, compose
-from rlws.networks.heads import Value, bounds
+from rlws.networks.heads import ValueReturns, bounds
 from rlws.types import Array, EnvironmentSpec, Observation
+
+SCALAR = Scalar()
 
 
 def ensemble(network: Network, size: int) -> Network:
     """Returns `size` independent copies of a feed-forward network as one.
 
-    Their outputs are stacked along the last axis: a value of shape [...] becomes [..., size].
+    Their outputs are stacked along the last axis: a value of shape [...] becomes [..., size]. What
+    they say of returns is stacked before the atoms, [..., size, N].
     """
 
     def init(key):
         return {str(i): network.init(k) for i, k in enumerate(jax.random.split(key, size))}
 
-    def apply(params, x):
-        outputs = [network.apply(params[str(i)], x) for i in range(size)]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=-1), *outputs)
+    def stack(*outputs):
+        axis = -2 if isinstance(outputs[0], Returns) else -1
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *outputs)
 
-    return Network(init, apply)
+    def apply(params, x, key=None):
+        keys = [()] * size if key is None else [(k,) for k in jax.random.split(key, size)]
+        outputs = [network.apply(params[str(i)], x, *keys[i]) for i in range(size)]
+        return jax.tree.map(stack, *outputs, is_leaf=lambda x: isinstance(x, Returns))
+
+    return Network(init, apply, random=network.random)
 
 
-def critics(spec: EnvironmentSpec, backbone: Callable[[Observation], Array], size: int) -> Network:
-    """Returns `size` critics as one network: values [..., size] of pairs (observation, action).
+def critics(
+    spec: EnvironmentSpec,
+    backbone: Callable[[Observation], Array],
+    size: int,
+    critic: Critic = SCALAR,
+) -> Network:
+    """Returns `size` critics as one network.
+
+    Its outputs, for pairs (observation, action), are `value` [..., size] and `value_returns`.
 
     They see actions in [-1, 1], where those of the environment have bounds.
     """
@@ -38,4 +54,4 @@ def critics(spec: EnvironmentSpec, backbone: Callable[[Observation], Array], siz
         return backbone((observation, (action - centre) / half_range))
 
     pairs = spec._replace(observations=(spec.observations, spec.actions))
-    return ensemble(compose(pairs, seen, value=Value()), size)
+    return ensemble(compose(pairs, seen, value=ValueReturns(critic)), size)

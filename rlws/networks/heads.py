@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import specs
 
+from rlws.critics import Critic, Returns, Scalar
 from rlws.networks.distributions import Categorical, Normal, TanhNormal
 from rlws.networks.initializers import Orthogonal
+from rlws.networks.noise import linear
 from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
 from rlws.types import Array, EnvironmentSpec, Key
 
@@ -124,6 +126,42 @@ def uniform(actions: specs.BoundedArray, key: Key) -> Array:
     """Returns a random action anywhere within its bounds, [n]."""
     centre, half_range = bounds(actions, finite=True)
     return centre + half_range * jax.random.uniform(key, centre.shape, minval=-1.0)
+
+
+class ActionReturns(Settings):
+    """What a critic says of the return of each of n discrete actions, [n].
+
+    Wang et al., 2016, "Dueling network architectures for deep reinforcement learning", equation 9,
+    where it is `duelling`: what is said of the state plus advantages, whose mean is 0.
+    """
+
+    num_actions: PositiveInt
+    critic: Critic = Scalar()
+    duelling: bool = False
+    noise: NonNegative = 0.0  # of weights, at first; see `NoisyLinear`
+
+    def __call__(self, features: Array) -> Returns:
+        return self.critic(features, self._layer)
+
+    def _layer(self, features, size):
+        init = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
+        said = linear(self.num_actions * size, init, self.noise)(features)
+        said = said.reshape(*features.shape[:-1], self.num_actions, size)
+        if not self.duelling:
+            return said
+        state = linear(size, Orthogonal(1.0), self.noise)(features)[..., None, :]
+        return state + said - said.mean(axis=-2, keepdims=True)
+
+
+class ValueReturns(Settings):
+    """What a critic says of the return from a state."""
+
+    critic: Critic = Scalar()
+    scale: NonNegative = 1.0
+
+    def __call__(self, features: Array) -> Returns:
+        init = Orthogonal(self.scale)
+        return self.critic(features, lambda features, size: hk.Linear(size, w_init=init)(features))
 
 
 class ActionValues(Settings):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import dm_env
 import jax
@@ -25,8 +26,8 @@ ONLINE = np.float32([[1, 2], [5, 3], [0, 4], [7, 6]])
 TARGET = np.float32([[0, 0], [10, 20], [30, 40], [50, 60]])
 
 
-class Outputs(dict):
-    __getattr__ = dict.__getitem__
+class Outputs(NamedTuple):
+    q: jax.Array
 
 
 TABLE = Network(
