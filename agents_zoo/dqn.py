@@ -147,8 +147,8 @@ class EpsilonGreedy(Actor):
     def select_action(self, params, timestep, state, key):
         core, count = state
         count, now = count_steps(count, timestep)
-        explore_key, action_key = jax.random.split(key)
-        noise_key = None if self.greedy else jax.random.fold_in(key, 2)
+        explore_key, action_key, noise_key = jax.random.split(key, 3)
+        noise_key = None if self.greedy else noise_key
         outputs, next_core = self.network.step(
             params, timestep.observation, timestep.first(), core, noise_key
         )

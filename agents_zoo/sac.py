@@ -14,6 +14,11 @@ Q' the target critics and alpha the temperature, the sum of
 three are minimised in one step, so the policy learns from the critics of the step before; the loss
 of the temperature is in log(alpha), as in the authors' code. An episode cut by a time limit is
 bootstrapped from its last observation.
+
+What a critic says of a return is a part (`critic`), as is how many there are and what is made of
+them: `critics`, of which a `subset` is looked at (REDQ: Chen et al., 2021), or from whose quantiles
+the highest are dropped (TQC: Kuznetsov et al., 2020, `drop`). In either case the policy learns from
+the mean of all, as theirs do.
 """
 
 import math
@@ -27,9 +32,10 @@ from rlws import networks
 from rlws.actor import Actor, count_steps
 from rlws.adders import Replay
 from rlws.agent import Agent, AgentConfig
+from rlws.critics import Critic, ImplicitQuantiles, Quantiles, Scalar, returns
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone, Network, heads
-from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt
+from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
 
 
 class Config(AgentConfig):
@@ -38,6 +44,10 @@ class Config(AgentConfig):
     backbone: Backbone = MLP((256, 256), "relu")  # of the policy and of each critic
     learning_rate: Positive = 3e-4  # of policy and temperature
     critic_learning_rate: Positive = 1e-3
+    critic: Critic = Scalar()  # what is said of the return of an action
+    critics: PositiveInt = 2
+    subset: PositiveInt | None = None  # critics whose lowest is the target, drawn; None: all
+    drop: NonNegativeInt = 0  # highest quantiles of each critic that targets leave out
     discount: Fraction = 0.99  # gamma, per step
     target_rate: Fraction = 0.005  # how far target critics move towards the critics, per update
     temperature: Positive = 1.0  # at first
@@ -55,7 +65,17 @@ class Config(AgentConfig):
         policy = networks.compose(
             spec, self.backbone, policy=networks.TanhNormalPolicy(spec.actions)
         )
-        critics = networks.critics(spec, self.backbone, 2)
+        if self.subset is not None and (self.subset > self.critics or self.drop):
+            raise SettingError(
+                f"SAC: subset must be at most critics={self.critics} and go without drop, got "
+                f"{self.subset} and drop={self.drop}"
+            )
+        if self.drop and self.drop >= self._quantiles():
+            raise SettingError(
+                f"SAC: drop must leave quantiles, got {self.drop} of the {self._quantiles()} that "
+                f"{type(self.critic).__name__} says; take critics.Quantiles of more, or lower it"
+            )
+        critics = networks.critics(spec, self.backbone, self.critics, self.critic)
         rates = {
             "policy": self.learning_rate,
             "log_temperature": self.learning_rate,
@@ -77,6 +97,10 @@ class Config(AgentConfig):
             adder=replay,
             evaluator=SACActor(policy, spec.actions, 0, greedy=True),
         )
+
+    def _quantiles(self) -> int:
+        critic = self.critic
+        return critic.size if isinstance(critic, Quantiles | ImplicitQuantiles) else 0
 
 
 def _labels(params):
@@ -133,42 +157,57 @@ class SAC(Learner):
     def value(self, params, trajectory):
         policy = self.network.apply(params["policy"], trajectory.observation).policy
         pair = trajectory.observation, policy.mode()
-        return self.critic.apply(params["critic"], pair).value.min(axis=-1)
+        value = self.critic.apply(params["critic"], pair).value
+        return value.mean(axis=-1) if self.averages() else value.min(axis=-1)
 
     def loss(self, params, trajectory, key, state):
         constant = jax.lax.stop_gradient(params)
         temperature = jnp.exp(constant["log_temperature"])
         observation = trajectory.without_final().observation
-        key, next_key = jax.random.split(key)
+        key, next_key, *keys = jax.random.split(key, 6)
 
         following = self.network.unroll_following(constant["policy"], trajectory).policy
         next_action, next_log_prob = _drawn(following, next_key)
         next_pair = jax.tree.map(lambda x: x[1:], trajectory.observation), next_action
-        next_q = self.critic.apply(state.extra, next_pair).value.min(axis=-1)
-        targets = trajectory.reward + self.config.discount * trajectory.discount * (
-            next_q - temperature * next_log_prob
-        )
-        q = self.critic.apply(params["critic"], (observation, trajectory.action)).value
-        critic_loss = optax.l2_loss(q - jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
+        next_returns = returns(self.critic(state.extra, next_pair, keys[0]), "value")
+        v_t = self.cautious(next_returns, keys[1]).moved(-temperature * next_log_prob)
+        targets = v_t.moved(trajectory.reward, self.config.discount * trajectory.discount)
+        outputs = self.critic(params["critic"], (observation, trajectory.action), keys[2])
+        critic_loss = returns(outputs, "value").loss(targets.for_each()).sum(axis=-1)
 
         policy = self.network.apply(params["policy"], observation).policy
         action, log_prob = _drawn(policy, key)
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.
-        policy_q = self.critic.apply(constant["critic"], (observation, action)).value.min(axis=-1)
+        policy_q = self.critic(constant["critic"], (observation, action), keys[3]).value
+        policy_q = policy_q.mean(axis=-1) if self.averages() else policy_q.min(axis=-1)
         policy_loss = temperature * log_prob - policy_q
 
         excess = jax.lax.stop_gradient(log_prob) + self._target_entropy(action)
         temperature_loss = -params["log_temperature"] * excess
+        q = outputs.value.mean(axis=-1)
         metrics = {
-            "q": q.mean(axis=-1),
+            "q": q,
             "critic_loss": critic_loss,
             "policy_loss": policy_loss,
             "entropy": -log_prob,
             "temperature": temperature,
-            "value": q.mean(axis=-1),
-            "target": targets,
+            "value": q,
+            "target": targets.mean(),
         }
         return critic_loss + policy_loss + temperature_loss, metrics
+
+    def cautious(self, said, key):
+        """Returns what targets are made of, [T], of what all critics say, [T, critics]."""
+        config = self.config
+        if config.drop:
+            return said.without_top(config.drop)
+        if config.subset is not None:
+            said = said.among(jax.random.permutation(key, config.critics)[: config.subset])
+        return said.lowest()
+
+    def averages(self) -> bool:
+        """Returns whether the policy learns from the mean of all critics, not from the lowest."""
+        return bool(self.config.drop) or self.config.subset is not None
 
     def _target_entropy(self, action) -> float:
         target = self.config.target_entropy

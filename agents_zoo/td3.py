@@ -10,7 +10,8 @@ Minimises, for transitions (s, a, r, s') of a replay, with targets marked ',
 
 (algorithm 1), each with respect to its own parameters. Departure from the paper: both are minimised
 in one step, so the policy learns from the critics of the step before. An episode cut by a time
-limit is bootstrapped from its last observation.
+limit is bootstrapped from its last observation. What a critic says of a return is a part
+(`critic`); of several, targets are made of what the one of lowest mean says.
 """
 
 import jax
@@ -22,6 +23,7 @@ from rlws import networks
 from rlws.actor import Actor, count_steps
 from rlws.adders import Replay
 from rlws.agent import Agent, AgentConfig
+from rlws.critics import Critic, Scalar, returns
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone, Network, heads
 from rlws.settings import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
@@ -33,6 +35,7 @@ class Config(AgentConfig):
     backbone: Backbone = MLP((256, 256), "relu")  # of the policy and of each critic
     learning_rate: Positive = 3e-4  # of the policy
     critic_learning_rate: Positive = 3e-4
+    critic: Critic = Scalar()  # what is said of the return of an action
     discount: Fraction = 0.99  # gamma, per step
     target_rate: Fraction = 0.005  # how far targets move towards the networks, per policy update
     exploration_noise: NonNegative = 0.1  # deviation, of actions taken
@@ -50,7 +53,7 @@ class Config(AgentConfig):
 
     def make(self, spec) -> Agent:
         policy = networks.compose(spec, self.backbone, action=networks.TanhPolicy(spec.actions))
-        critics = networks.critics(spec, self.backbone, self.critics)
+        critics = networks.critics(spec, self.backbone, self.critics, self.critic)
         rates = {"policy": self.learning_rate, "other": self.critic_learning_rate}
         optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
         replay = Replay(
@@ -149,25 +152,28 @@ class TD3(Learner):
     def loss(self, params, trajectory, key, state):
         config, constant = self.config, jax.lax.stop_gradient(params)
         observation = trajectory.without_final().observation
+        key, *keys = jax.random.split(key, 4)
 
         next_action = self.network.unroll_following(state.extra["policy"], trajectory).action
         noise = config.target_noise * jax.random.normal(key, next_action.shape)
         noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
         next_observation = jax.tree.map(lambda x: x[1:], trajectory.observation)
         next_pair = next_observation, self.actor.moved(next_action, noise)
-        next_q = self.critic.apply(state.extra["critic"], next_pair).value.min(axis=-1)
-        targets = trajectory.reward + config.discount * trajectory.discount * next_q
-        q = self.critic.apply(params["critic"], (observation, trajectory.action)).value
-        critic_loss = optax.l2_loss(q - jax.lax.stop_gradient(targets)[:, None]).sum(axis=-1)
+        next_returns = returns(self.critic(state.extra["critic"], next_pair, keys[0]), "value")
+        discount = config.discount * trajectory.discount
+        targets = next_returns.lowest().moved(trajectory.reward, discount)
+        outputs = self.critic(params["critic"], (observation, trajectory.action), keys[1])
+        critic_loss = returns(outputs, "value").loss(targets.for_each()).sum(axis=-1)
 
         action = self.network.apply(params["policy"], observation).action
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.
-        policy_loss = -self.critic.apply(constant["critic"], (observation, action)).value[..., 0]
+        policy_loss = -self.critic(constant["critic"], (observation, action), keys[2]).value[..., 0]
+        q = outputs.value.mean(axis=-1)
         return critic_loss + policy_loss, {
-            "q": q.mean(axis=-1),
+            "q": q,
             "critic_loss": critic_loss,
             "policy_loss": policy_loss,
             "action": self.actor.unit(action),
-            "value": q.mean(axis=-1),
-            "target": targets,
+            "value": q,
+            "target": targets.mean(),
         }

@@ -71,9 +71,18 @@ class Returns:
         """Returns those of lowest mean among n: [..., n] to [...]."""
         return self.take(jnp.argmin(self.mean(), axis=-1))
 
+    def among(self, index: Array) -> Self:
+        """Returns those of m of n, [..., n] by indices [m] to [..., m]."""
+        return jax.tree.map(lambda x: x[..., index, :], self)
+
+    def for_each(self) -> Self:
+        """Returns the same for each of n others, [...] to [..., 1]."""
+        return jax.tree.map(lambda x: x[..., None, :], self)
+
     def moved(self, shift: Array, scale: Array | float = 1.0) -> Self:
         """Returns the distributions of shift + scale * return; both are [...], or one for all."""
-        shift, scale = (jnp.asarray(x)[..., None] for x in (shift, scale))
+        each = self.atoms.shape[:-1]
+        shift, scale = (jnp.broadcast_to(x, each)[..., None] for x in (shift, scale))
         return self._of(shift + scale * self.atoms, self.logits)
 
     def mixed(self, weights: Array) -> Self:

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # that it imports, which all stand below it. Its README says the same.
 ROOMS = {
     "__main__": "commands tracking sources",
-    "commands": "analysis runs diagnose trainers agent networks tracking environments numerics "
+    "commands": "analysis runs diagnose trainers agent networks critics tracking environments numerics "
     "settings sources",
     "analysis": "runs trainers tracking settings",
     "runs": "trainers normalise agent learner tracking environments numerics settings sources "
@@ -29,7 +29,8 @@ ROOMS = {
     "actor": "networks settings types",
     "adders": "settings types",
     "terms": "networks settings types",
-    "networks": "numerics settings types",
+    "networks": "critics numerics settings types",
+    "critics": "numerics settings types",
     "tracking": "settings",
     "environments": "numerics settings types",
     "numerics": "settings types",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import tyro
 
+from rlws.critics import Categorical, Critic, ImplicitQuantiles, Quantiles, Scalar
 from rlws.networks import CNN, GRU, LSTM, MLP, Backbone, ResNet, nature
 from rlws.runs.differences import flat
 from rlws.runs.experiment import Experiment
@@ -26,6 +27,13 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "gru": GRU,
     "lstm": LSTM,
 }
+CRITICS: dict[str, Callable[[], Critic]] = {
+    "scalar": Scalar,
+    "categorical": Categorical,
+    "quantiles": Quantiles,
+    "implicit": ImplicitQuantiles,
+}
+PARTS: dict[str, dict] = {"agent.backbone": BACKBONES, "agent.critic": CRITICS}
 
 
 def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
@@ -40,9 +48,10 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
         if TRAINERS[value] is not type(experiment.trainer):
             trainer = TRAINERS[value](num_envs=experiment.trainer.num_envs)
             experiment = change(experiment, {"trainer": trainer})
-    for value in _take("--agent.backbone", args):
-        choose("--agent.backbone", value, BACKBONES)
-        experiment = change(experiment, {"agent.backbone": BACKBONES[value]()})
+    for name, kinds in PARTS.items():
+        for value in _take(f"--{name}", args):
+            choose(f"--{name}", value, kinds)
+            experiment = change(experiment, {name: kinds[value]()})
     if not isinstance(experiment.environment, str):  # a name in the place of something else
         for value in _take("--environment", args):
             experiment = dataclasses.replace(experiment, environment=value)
@@ -75,8 +84,9 @@ def _parse(experiment, args):
                 type(experiment),
                 prog=f"python -m {spec.name}" if spec else f"python {sys.argv[0]}",
                 description=f"{program.__doc__ or ''}\n\n"
-                f"--trainer {{{','.join(TRAINERS)}}} and --agent.backbone "
-                f"{{{','.join(BACKBONES)}}} choose the kind; their options are below.",
+                f"--trainer {{{','.join(TRAINERS)}}}, --agent.backbone {{{','.join(BACKBONES)}}} "
+                f"and --agent.critic {{{','.join(CRITICS)}}}, where an agent has one, choose the "
+                "kind; their options are below.",
                 default=experiment,
                 args=args,
             )

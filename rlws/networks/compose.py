@@ -41,6 +41,10 @@ class Network(NamedTuple):
         """Returns the core state at the start of an episode."""
         return () if self.core is None else self.core.initial_state
 
+    def __call__(self, params: Params, observation: Observation, key: Key | None = None) -> Any:
+        """Returns what `apply` does, where the network does not draw also of a key."""
+        return self.apply(params, observation, *self._keys(key))
+
     def step(
         self,
         params: Params,
@@ -51,7 +55,7 @@ class Network(NamedTuple):
     ) -> tuple[Any, Any]:
         """Returns the outputs for one observation and the next core state."""
         if self.core is None:
-            return self.apply(params, observation, *self._keys(key)), state
+            return self(params, observation, key), state
         before, after = self._keys(key, 2)
         features = self.core.encode(params, observation, *before)
         features, state = self._recur(params, features, first, state)
@@ -71,7 +75,7 @@ class Network(NamedTuple):
         episode begins.
         """
         if self.core is None:
-            return self.apply(params, trajectory.observation, *self._keys(key))
+            return self(params, trajectory.observation, key)
         before, after = self._keys(key, 2)
         return self.core.decode(params, self._features(params, trajectory, *before)[0], *after)
 
@@ -81,7 +85,7 @@ class Network(NamedTuple):
         """Returns the outputs for all observations but the first, leaves [T, ...]."""
         later = lambda tree: jax.tree.map(lambda x: x[1:], tree)
         if self.core is None:
-            return self.apply(params, later(trajectory.observation), *self._keys(key))
+            return self(params, later(trajectory.observation), key)
         return later(self.unroll(params, trajectory, key))
 
     def warm_up(self, params: Params, trajectory: Trajectory, steps: int) -> Trajectory:
