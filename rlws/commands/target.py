@@ -8,7 +8,7 @@ from typing import Any
 
 from rlws import sources
 from rlws.agent import AgentConfig
-from rlws.commands.flags import BACKBONES
+from rlws.commands.flags import PARTS
 from rlws.runs.sweep import parse_value
 from rlws.settings import SettingError, change, choose
 
@@ -73,6 +73,6 @@ def _pair(config: AgentConfig, text: str) -> tuple[str, Any]:
     if not equals:
         raise SettingError(f"--set must be name=value, got {text!r}")
     name = name.replace("-", "_")
-    if name == "backbone" and value in BACKBONES:
-        return name, BACKBONES[value]()
+    if value in (kinds := PARTS.get(f"agent.{name}", {})):
+        return name, kinds[value]()
     return name, parse_value(value, getattr(config, name.partition(".")[0], None))
