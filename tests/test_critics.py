@@ -189,8 +189,9 @@ def test_a_network_says_the_mean_and_all_of_it():
     heads = [ActionReturns(4, critic, duelling) for critic in CRITICS for duelling in (False, True)]
     for head in heads:
         network = compose(spec, MLP((8,)), q=head)
-        outputs = jax.eval_shape(lambda x, n=network: n.apply(n.init(KEY), x), drawn(2, 5, 3))
-        assert outputs.q.shape == outputs.q_returns.mean().shape == (2, 5, 4)
+        say = lambda x, n=network: n.apply(n.init(KEY), x)
+        outputs = jax.eval_shape(say, drawn(2, 5, 3))
+        assert outputs.q.shape == outputs.q_returns.atoms.shape[:-1] == (2, 5, 4)
         assert network.random == isinstance(head.critic, ImplicitQuantiles)
 
 

@@ -283,8 +283,8 @@ BUGS = [
     Bug(
         "dqn_double_selects_with_the_target",
         DQN,
-        "selector = network.unroll_following(constant, ours, keys[2]) if config.double else following",
-        "selector = following",
+        "network.unroll_following(constant, ours, keys[2]) if config.double else following",
+        "following",
         "agents_zoo.dqn",
         (),
         "tests/agents_zoo/test_dqn.py::test_dqn_targets",
