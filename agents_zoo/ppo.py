@@ -58,23 +58,26 @@ class Config(AgentConfig):
     scale_rewards: bool = True  # by the running deviation of discounted returns
 
     def make(self, spec) -> Agent:
-        network = networks.compose(
-            spec,
-            self.backbone,
-            shared=self.shared,
-            policy=networks.policy(spec),
-            value=networks.Value(),
-        )
+        network = self.network(spec)
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm, eps=1e-5)
         agent = Agent(
             actor=PolicyActor(network, log_prob=True),
-            learner=PPO(network, optimizer, self),
+            learner=self.learner(network, optimizer),
             adder=Unrolls(self.unroll_length),
             evaluator=PolicyActor(network, greedy=True),
         )
         if self.normalise_observations:
             agent = normalise_observations(agent, spec)
         return scale_rewards(agent, self.discount) if self.scale_rewards else agent
+
+    def network(self, spec):
+        """Returns the network of policy and value."""
+        heads = dict(policy=networks.policy(spec), value=networks.Value())
+        return networks.compose(spec, self.backbone, shared=self.shared, **heads)
+
+    def learner(self, network, optimizer):
+        """Returns what learns them."""
+        return PPO(network, optimizer, self)
 
 
 class PPO(Learner):

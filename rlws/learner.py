@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import ChainMap
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -14,6 +15,10 @@ from rlws.numerics.flat import flat_products
 from rlws.settings import SettingError, Settings
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory
+
+# Of parameters, one trajectory, a key and the state: what to minimise, and metrics.
+Loss = Callable[[Params, Trajectory, Key, "LearnerState"], tuple[Array, Metrics]]
+MEMBERS = "members"  # the axis trainers vmap runs over that are one program
 
 
 class LearnerState(NamedTuple):
@@ -53,6 +58,14 @@ class Learner(Settings):
     def init_params(self, key: Key) -> dict[str, Any]:
         """Returns the initial parameters, by default the network's."""
         return self.network.init(key)
+
+    def begin(self, state: LearnerState, batch: Trajectory) -> LearnerState:
+        """Returns the state of `init` with what depends on the shapes of batches.
+
+        Called once, with a batch of zeros as `update` will see them (leaves [B, T, ...]), for
+        learners that keep data of their own in `extra`. By default there is nothing to add.
+        """
+        return state
 
     def loss(
         self, params: Params, trajectory: Trajectory, key: Key, state: LearnerState
@@ -110,8 +123,14 @@ class Learner(Settings):
         self, state: LearnerState, batch: Trajectory, key: Key
     ) -> tuple[LearnerState, Metrics]:
         """Takes one gradient step on a batch of trajectories (leaves [B, T, ...])."""
+        return self.step(state, batch, key, self.loss)
+
+    def step(
+        self, state: LearnerState, batch: Trajectory, key: Key, loss: Loss
+    ) -> tuple[LearnerState, Metrics]:
+        """Takes one gradient step on a batch by a loss, whose arguments are those of `loss`."""
         gradient = jax.grad(self.batch_loss, has_aux=True)
-        grads, metrics = gradient(state.params, batch, key, state)
+        grads, metrics = gradient(state.params, batch, key, state, loss)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= {"gradient_norm": means.norm(grads), "update_norm": means.norm(updates)}
@@ -120,20 +139,25 @@ class Learner(Settings):
         ), metrics
 
     def batch_loss(
-        self, params: Params, batch: Trajectory, key: Key, state: LearnerState
+        self,
+        params: Params,
+        batch: Trajectory,
+        key: Key,
+        state: LearnerState,
+        loss: Loss | None = None,
     ) -> tuple[Array, Metrics]:
-        """Returns the mean loss of a batch, terms included, and metrics.
+        """Returns the mean loss of a batch, by default `loss`, terms included, and metrics.
 
         Padding (weight 0) changes neither, as `learn` has blanked it.
         """
-        count = len(batch.reward)
+        count, of_one = len(batch.reward), loss or self.loss
         # Terms draw apart from the loss, which must not change because of them.
         own_key, term_key = jax.random.split(key)
         keys = jax.random.split(own_key, count), jax.random.split(term_key, count)
 
         def losses(params, trajectory, keys, state):
             own_key, term_key = keys
-            yield "loss", *self.loss(params, trajectory, own_key, state)
+            yield "loss", *of_one(params, trajectory, own_key, state)
             for i, term in enumerate(self.terms):
                 if type(term).loss is Term.loss:  # it only changes batches
                     continue
@@ -162,3 +186,20 @@ class Learner(Settings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise SettingError(f"with_terms: names must differ, got {', '.join(twice)} twice")
         return dataclasses.replace(self, terms=terms)
+
+
+def now_and_then(turn: Array, change: Callable[[Any], Any], state: Any) -> Any:
+    """Returns `change(state)` where it is its turn (bool scalar), else `state`.
+
+    As `jax.lax.cond`, but it computes nothing in between also where several runs are one program,
+    whose turns it mostly is at once: there, a condition would be a choice between both.
+    """
+    try:
+        anyone = jax.lax.pmax(jnp.int32(turn), MEMBERS) > 0
+    except NameError:  # there is no such axis
+        return jax.lax.cond(turn, change, lambda state: state, state)
+
+    def chosen(state):
+        return jax.tree.map(lambda new, old: jnp.where(turn, new, old), change(state), state)
+
+    return jax.lax.cond(anyone, chosen, lambda state: state, state)

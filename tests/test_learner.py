@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from rlws.learner import Learner
+from rlws.learner import MEMBERS, Learner, now_and_then
 from rlws.networks import Network
 from rlws.numerics.means import standardise
 from rlws.settings import SettingError
@@ -279,3 +279,17 @@ def test_batch_loss_of_another_shape_is_named(shape):
         SettingError, match=r"loss of one trajectory must have shape \(\) or \(4,\)"
     ):
         wrong.update(state, make(batch=3, steps=4), jax.random.key(0))
+
+
+@pytest.mark.parametrize("turns", [[False, False], [True, False], [True, True]])
+def test_what_comes_now_and_then_is_a_condition_also_for_several_runs(turns):
+    change = lambda x: jnp.sin(x)
+    run = lambda turn, x: now_and_then(turn, change, x)
+    several = jax.vmap(run, axis_name=MEMBERS)
+    args = jnp.array(turns), jnp.float32([1, 2])
+    found = jax.jit(several)(*args)
+    alone = [jax.jit(run)(turn, x) for turn, x in zip(*args, strict=True)]
+    np.testing.assert_array_equal(found, alone)
+    np.testing.assert_allclose(found, np.where(turns, np.sin([1, 2]), [1, 2]), rtol=1e-6)
+    assert "cond[" in str(jax.make_jaxpr(several)(*args))
+    assert "cond[" not in str(jax.make_jaxpr(jax.vmap(run))(*args))  # without the name of the axis

@@ -12,9 +12,9 @@ from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import Table, Tabular, make_table
+from rlws.learner import MEMBERS
 from rlws.trainers import evaluation, initial
 from rlws.trainers.device_run import Budget
-from rlws.trainers.population import AXIS
 from rlws.trainers.program import Program
 from rlws.types import EnvironmentSpec
 
@@ -58,7 +58,7 @@ def train(
       seeds: 0 to this.
     """
     agent = config.make(environment(make_table()).spec())
-    program = lambda table: Program(agent, environment(table), NUM_ENVS, AXIS)
+    program = lambda table: Program(agent, environment(table), NUM_ENVS, MEMBERS)
 
     def ask(run, table):
         play = evaluation.device_play(agent.evaluator, environment(table), EPISODES)
@@ -70,7 +70,7 @@ def train(
         unknown = jnp.full(ASKED, jnp.nan)
         return returned, unknown if value is None else value, unknown if halves is None else halves
 
-    vmap = partial(jax.vmap, axis_name=AXIS)
+    vmap = partial(jax.vmap, axis_name=MEMBERS)
     # A core takes far longer to run than the rest: compiling it well is worth it.
     jit = jax.jit if agent.learner.network.recurrent else compilation.jit
     jit_advance = jax.jit if _is_heavy(agent, environment(make_table()).spec()) else jit

@@ -137,10 +137,12 @@ def compose(
     spec: EnvironmentSpec,
     backbone: Callable[[Observation], Array],
     *,
-    shared: bool = True,
+    shared: bool | tuple[tuple[str, ...], ...] = True,
     **heads: Callable[[Array], Any],
 ) -> Network:
     """Returns the network whose heads stand on one backbone, or on one copy each if not `shared`.
+
+    Or `shared` says which share one: (("policy", "advice"), ("value",)).
 
     `backbone` and `heads` are written for one observation and run inside `hk.transform`. Discrete
     observations arrive one-hot, and without an `action_mask`, which policies and action values
@@ -160,7 +162,12 @@ def compose(
             f"an observation, and each part of it, must hold a number at least, got "
             f"{spec.observations}; leave out what is empty, or show the agent a constant"
         )
-    branches = {name: "backbone" if shared else f"{name}_backbone" for name in heads}
+    groups = tuple((name,) for name in heads) if shared is False else shared
+    branches = dict.fromkeys(heads, "backbone")
+    if groups is not True:
+        branches = {name: f"{group[0]}_backbone" for group in groups for name in group}
+    if branches.keys() != heads.keys():
+        raise SettingError(f"shared must name each of {', '.join(heads)}, got {shared}")
     scopes = tuple(dict.fromkeys(branches.values()))
     core_settings: Any = backbone
     recurrent = isinstance(backbone, Recurrent)

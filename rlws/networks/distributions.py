@@ -39,6 +39,11 @@ class Categorical(NamedTuple):
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
+    def kl(self, other: "Categorical") -> Array:
+        """Returns the divergence of `other` from this, sum p log(p / q), [...]."""
+        log, others = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
+        return jnp.sum(jnp.exp(log) * (log - others), axis=-1)
+
     def masked(self, legal: Array) -> "Categorical":
         """Returns the distribution over the legal actions, bool [..., n], alone."""
         return Categorical(jnp.where(legal, self.logits, ILLEGAL))
@@ -79,6 +84,12 @@ class Normal(NamedTuple):
 
     def entropy(self) -> Array:
         return jnp.sum(self.log_std + 0.5 * (1.0 + LOG_2_PI), axis=-1)
+
+    def kl(self, other: "Normal") -> Array:
+        """Returns the divergence of `other` from this, [...], in closed form."""
+        apart = jnp.square((self.mean - other.mean) * jnp.exp(-other.log_std))
+        log_ratio = self.log_std - other.log_std
+        return 0.5 * jnp.sum(apart + jnp.expm1(2.0 * log_ratio) - 2.0 * log_ratio, axis=-1)
 
     def check_actions(self, name: str, spec: Any) -> None:
         """Raises a SettingError unless these are distributions over the actions of `spec`."""

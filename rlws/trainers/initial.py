@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rlws.actor import Actor
 from rlws.agent import Agent
 from rlws.environments.checks import check_actions
+from rlws.learner import LearnerState
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
 from rlws.trainers import core
@@ -18,13 +19,26 @@ from rlws.types import Array, EnvironmentSpec, Key, Params, Row
 
 def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) -> core.State:
     """Returns the state of an agent that has seen nothing."""
-    learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
-    row = example_row(agent, spec, learner.params)
-    adder = agent.adder.init(row, num_envs)
+    learner, adder = begin(agent, spec, seed, num_envs)
     metrics = lambda *args: core.update(agent, *args)[2] | agent.adder.metrics(adder)
     shapes = jax.eval_shape(metrics, learner, adder, seed_key())
     totals = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
     return core.State(learner, adder, Totals(totals, jnp.int32(0)), jnp.bool_(False))
+
+
+def begin(
+    agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int
+) -> tuple[LearnerState, Any]:
+    """Returns the states of learner and adder at the start."""
+    learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
+    row = example_row(agent, spec, learner.params)
+    adder = agent.adder.init(row, num_envs)
+    seen = lambda learner, adder: agent.learner.prepare(
+        learner, agent.adder.sample(adder, seed_key())[1]
+    )
+    batch = jax.eval_shape(seen, learner, adder)[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+    return agent.learner.begin(learner, zeros), adder
 
 
 def seed_key() -> Key:

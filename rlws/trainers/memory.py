@@ -95,14 +95,8 @@ def check_memory(
 
 def _size(config, spec, num_envs, environment):
     """Returns the bytes of a state, and its longest axis."""
-    agent = config.make(spec)
-
-    def begun(key):
-        learner = agent.learner.init(key)
-        rows = agent.adder.init(initial.example_row(agent, spec, learner.params), num_envs)
-        return learner, rows
-
-    shapes: Any = [*jax.tree.leaves(jax.eval_shape(begun, initial.seed_key()))]
+    begun = lambda: initial.begin(config.make(spec), spec, 0, num_envs)
+    shapes: Any = [*jax.tree.leaves(jax.eval_shape(begun))]
     sizes = [math.prod(x.shape) for x in shapes]
     if environment:
         own = jax.tree.leaves(jax.eval_shape(environment.reset, initial.seed_key()))

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.environments import JaxEnvironment
+from rlws.learner import MEMBERS
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
 from rlws.trainers.device_run import Budget, Run
@@ -20,7 +21,6 @@ from rlws.trainers.sharding import over_devices
 from rlws.trainers.trainer import Member
 from rlws.types import Array
 
-AXIS = "members"
 # What JAX raises where Python wants the value of a number that is not known yet. None of these is
 # a subclass of the others.
 UNKNOWN = (
@@ -109,7 +109,7 @@ class Population(NamedTuple):
             values = {k: jnp.array([m.settings[k] for m in members], jnp.float32) for k in real}
             fixed = {k: v for k, v in fixed.items() if k not in real}
             seeds = jnp.array([m.seed for m in members], jnp.uint32)
-        how = self._config(fixed), self.environment, self.num_envs, AXIS if several else None
+        how = self._config(fixed), self.environment, self.num_envs, MEMBERS if several else None
         init, advance = _functions(*how, bool(values))
         try:  # here, so that an error is found before anything runs; an update is traced, too
             jax.eval_shape(init, seeds, values)
