@@ -67,7 +67,7 @@ class PPG(ppo.PPO):
         learned_from, kept = state.extra
         samples = jax.vmap(self.samples, in_axes=(None, 0))(state.params, batch)
         place = state.updates % self.config.phase
-        kept = jax.tree.map(lambda old, new: old.at[place].set(new), kept, samples)
+        kept = jax.tree.map(lambda old, new: jnp.asarray(old).at[place].set(new), kept, samples)
         key, own_key = jax.random.split(key)
         turn = place == self.config.phase - 1
         after, metrics = super().update(state._replace(extra=learned_from), batch, key)

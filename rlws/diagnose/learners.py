@@ -127,7 +127,7 @@ def _check_updates(subject):
 
 def _numbers(subject, batch, seed=0):
     """Returns loss and gradient norm of an update."""
-    metrics = subject.learn(subject.state.learner, batch, jax.random.key(seed))[1]
+    metrics = subject.learn(subject.learner_for(batch), batch, jax.random.key(seed))[1]
     return np.array([metrics[name] for name in ("loss", "gradient_norm")])
 
 

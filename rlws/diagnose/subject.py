@@ -14,6 +14,7 @@ from dm_env import StepType
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import compilation
 from rlws.diagnose.tabular import FEATURES
+from rlws.learner import Learner, LearnerState
 from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params, Row, Trajectory
 
@@ -89,6 +90,16 @@ class Subject:
     def state(self) -> core.State:
         """The state before the first step of seed 0."""
         return self.init(0)
+
+    def learner_for(self, batch: Trajectory) -> LearnerState:
+        """Returns the learner's state of seed 0, before batches of the shapes of this one."""
+        learner = self.agent.learner
+        if type(learner).begin is Learner.begin:  # it does not look at them
+            return self.state.learner
+        begin = lambda batch: initial.begin_learner(
+            learner, learner.init(initial.init_key(0)), batch
+        )
+        return compilation.jit(begin)(batch)
 
     @cached_property
     def learn(self) -> Any:

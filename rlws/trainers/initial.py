@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from rlws.actor import Actor
 from rlws.agent import Agent
 from rlws.environments.checks import check_actions
-from rlws.learner import LearnerState
+from rlws.learner import Learner, LearnerState
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
 from rlws.trainers import core
 from rlws.trainers.totals import Totals
-from rlws.types import Array, EnvironmentSpec, Key, Params, Row
+from rlws.types import Array, EnvironmentSpec, Key, Params, Row, Trajectory
 
 
 def init(agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int) -> core.State:
@@ -30,15 +30,21 @@ def begin(
     agent: Agent, spec: EnvironmentSpec, seed: Array | int, num_envs: int
 ) -> tuple[LearnerState, Any]:
     """Returns the states of learner and adder at the start."""
-    learner = agent.learner.init(streams.draw(streams.key(seed, Stream.INIT)))
-    row = example_row(agent, spec, learner.params)
-    adder = agent.adder.init(row, num_envs)
-    seen = lambda learner, adder: agent.learner.prepare(
-        learner, agent.adder.sample(adder, seed_key())[1]
-    )
-    batch = jax.eval_shape(seen, learner, adder)[0]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-    return agent.learner.begin(learner, zeros), adder
+    learner = agent.learner.init(init_key(seed))
+    adder = agent.adder.init(example_row(agent, spec, learner.params), num_envs)
+    batch = jax.eval_shape(lambda adder: agent.adder.sample(adder, seed_key())[1], adder)
+    return begin_learner(agent.learner, learner, batch), adder
+
+
+def begin_learner(learner: Learner, state: LearnerState, batch: Trajectory) -> LearnerState:
+    """Returns the state of `init` for batches of the shapes of one that the adder gives."""
+    seen = jax.eval_shape(lambda state, batch: learner.prepare(state, batch)[0], state, batch)
+    return learner.begin(state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), seen))
+
+
+def init_key(seed: Array | int) -> Key:
+    """Returns the key of the first parameters."""
+    return streams.draw(streams.key(seed, Stream.INIT))
 
 
 def seed_key() -> Key:

@@ -94,3 +94,4 @@ def test_ppg_host_and_device_agree():
 @pytest.mark.slow
 class TestPPG(AgentConformance):
     config = ppg.Config(phase=2, auxiliary_epochs=2, auxiliary_minibatches=2)
+    seeds, only = 3, ("actor", "adder", "learner", "P3", "P4")
