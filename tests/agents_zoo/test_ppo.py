@@ -306,6 +306,7 @@ def test_ppo_host_and_device_agree(backbone):
 
 
 @pytest.mark.slow
+@pytest.mark.exact  # compiled for speed it takes a third of the time
 def test_ppo_with_memory_learns_what_it_cannot_without():
     returns = {}
     for backbone in (GRU(), MLP()):

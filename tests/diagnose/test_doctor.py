@@ -15,6 +15,7 @@ from rlws.__main__ import main
 from rlws.diagnose import Check, Report, diagnose, show
 from rlws.settings import SettingError
 from rlws.testing import AgentConformance
+from tests.diagnose.healthy import PARTS
 
 NO_MASKS = ("actor", "adder", "learner", *(f"P{i} " for i in (*range(1, 11), 12, 13)))
 
@@ -186,7 +187,8 @@ def test_all_fails_that_a_bug_brings_about():
     assert "truncation is treated as termination" in shown(report)
 
 
-# Each is asked once, with as many seeds as show it; PPO as `rlws diagnose` asks. Of masks, which
+# Each is asked once, with as many seeds as show it; PPO as `rlws diagnose` asks. Some are asked for
+# their parts alone: `python -m tests.diagnose.healthy` sets all agents all problems. Of masks, which
 # `networks.compose` knows about and agents do not, the probe is played by PPO, and by DQN, which
 # explores by itself.
 
@@ -200,7 +202,7 @@ class TestPPO(AgentConformance):
 @pytest.mark.slow
 class TestRecurrentPPO(AgentConformance):
     config = ppo.Config(backbone=networks.GRU())
-    seeds, only = 3, NO_MASKS
+    only = PARTS
     test_host_and_device_agree = None  # likewise
 
 
@@ -208,7 +210,7 @@ class TestRecurrentPPO(AgentConformance):
 class TestContinuousPPO(AgentConformance):
     config = ppo.Config()
     actions = "continuous"
-    seeds = 3
+    only = PARTS
 
 
 @pytest.mark.slow
@@ -220,14 +222,14 @@ class TestReinforce(AgentConformance):
 @pytest.mark.slow
 class TestA2C(AgentConformance):
     config = a2c.Config()
-    seeds, only = 3, NO_MASKS
+    only = PARTS
     test_host_and_device_agree = None  # tests/agents_zoo/test_a2c.py
 
 
 @pytest.mark.slow
 class TestIMPALA(AgentConformance):
     config = impala.Config()
-    seeds, only = 3, NO_MASKS
+    only = PARTS
     test_host_and_device_agree = None  # tests/agents_zoo/test_impala.py
 
 
@@ -247,13 +249,13 @@ class TestSAC(AgentConformance):
 @pytest.mark.slow
 class TestTD3(AgentConformance):
     config = td3.Config()
-    seeds = 3
+    only = PARTS
 
 
 @pytest.mark.slow
 class TestDDPG(AgentConformance):
     config = ddpg.Config()
-    seeds = 3
+    only = PARTS
     test_host_and_device_agree = None  # it is TD3, with other settings
 
 
