@@ -188,7 +188,7 @@ def test_all_fails_that_a_bug_brings_about():
 
 
 # Each is asked once, with as many seeds as show it; PPO as `rlws diagnose` asks. Some are asked for
-# their parts alone: `python -m tests.diagnose.healthy` sets all agents all problems. Of masks, which
+# parts alone: `python -m tests.diagnose.healthy` sets all agents all problems. Of masks, which
 # `networks.compose` knows about and agents do not, the probe is played by PPO, and by DQN, which
 # explores by itself.
 
