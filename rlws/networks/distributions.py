@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from dm_env import specs
 
 from rlws.networks.masks import ILLEGAL
@@ -137,6 +138,89 @@ class TanhNormal(NamedTuple):
     def check_actions(self, name: str, spec: Any) -> None:
         """Raises a SettingError unless these are distributions over the actions of `spec`."""
         _check_vector(name, spec, self.mean.shape)
+
+
+class MultiCategorical(NamedTuple):
+    """Independent choices, k at once: component i of an action is one of n_i whole numbers."""
+
+    logits: Array  # [..., k, n] with the largest n_i; beyond a component's own they are `ILLEGAL`
+    lowest: Array  # of each component, int32 [..., k]
+
+    def sample(self, key: Key) -> Array:
+        return self.lowest + Categorical(self.logits).sample(key)
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        action = self.sample(key)
+        return action, self.log_prob(action)
+
+    def mode(self) -> Array:
+        return self.lowest + Categorical(self.logits).mode()
+
+    def log_prob(self, action: Array) -> Array:
+        return Categorical(self.logits).log_prob(action - self.lowest).sum(axis=-1)
+
+    def entropy(self) -> Array:
+        return Categorical(self.logits).entropy().sum(axis=-1)
+
+    def kl(self, other: "MultiCategorical") -> Array:
+        """Returns the divergence of `other` from this, [...]."""
+        return Categorical(self.logits).kl(Categorical(other.logits)).sum(axis=-1)
+
+    def check_actions(self, name: str, spec: Any) -> None:
+        """Raises a SettingError unless these are distributions over the actions of `spec`."""
+        whole = isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.integer)
+        if not whole or spec.shape != self.lowest.shape:
+            raise SettingError(
+                f"head {name!r} is for {self.lowest.size} whole numbers at once, but the "
+                f"environment's actions are {spec}; use networks.policy(spec)"
+            )
+
+
+class Joint(NamedTuple):
+    """Independent distributions of the parts of a nested action."""
+
+    parts: Any  # distributions, nested as the action is
+
+    def sample(self, key: Key) -> Any:
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Any, Array]:
+        parts, structure = self._flat()
+        keys = jax.random.split(key, len(parts))
+        drawn = [part.sample_and_log_prob(k) for part, k in zip(parts, keys, strict=True)]
+        actions, log_probs = zip(*drawn, strict=True)
+        return jax.tree.unflatten(structure, actions), sum(log_probs)
+
+    def mode(self) -> Any:
+        parts, structure = self._flat()
+        return jax.tree.unflatten(structure, [part.mode() for part in parts])
+
+    def log_prob(self, action: Any) -> Array:
+        parts, _ = self._flat()
+        each = zip(parts, jax.tree.leaves(action), strict=True)
+        return sum(part.log_prob(x) for part, x in each)
+
+    def entropy(self) -> Array:
+        return sum(part.entropy() for part in self._flat()[0])
+
+    def kl(self, other: "Joint") -> Array:
+        """Returns the divergence of `other` from this, [...]."""
+        each = zip(self._flat()[0], other._flat()[0], strict=True)
+        return sum(one.kl(two) for one, two in each)
+
+    def _flat(self):
+        return jax.tree.flatten(self.parts, is_leaf=lambda x: hasattr(x, "log_prob"))
+
+    def check_actions(self, name: str, spec: Any) -> None:
+        """Raises a SettingError unless these are distributions over the actions of `spec`."""
+        parts, structure = self._flat()
+        if structure != jax.tree.structure(spec):
+            raise SettingError(
+                f"head {name!r} is for actions nested as {structure}, but the environment's are "
+                f"{spec}; use networks.policy(spec)"
+            )
+        for part, leaf in zip(parts, jax.tree.leaves(spec), strict=True):
+            part.check_actions(name, leaf)
 
 
 def _normal_log_prob(noise: Array, log_std: Array) -> Array:

@@ -1,5 +1,6 @@
 """Heads: from features to what the algorithm needs. Any callable will do."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import haiku as hk
@@ -9,8 +10,9 @@ import numpy as np
 from dm_env import specs
 
 from rlws.critics import Critic, Returns, Scalar
-from rlws.networks.distributions import Categorical, Normal, TanhNormal
+from rlws.networks.distributions import Categorical, Joint, MultiCategorical, Normal, TanhNormal
 from rlws.networks.initializers import Orthogonal
+from rlws.networks.masks import ILLEGAL
 from rlws.networks.noise import linear
 from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
 from rlws.types import Array, EnvironmentSpec, Key
@@ -27,8 +29,8 @@ class CategoricalPolicy(Settings):
         """Returns the head for the actions of `spec`, which must be discrete."""
         if not isinstance(spec.actions, specs.DiscreteArray):
             raise SettingError(
-                f"a categorical policy needs discrete actions, got {spec.actions}; "
-                "choose an environment with a discrete action space, such as gym:CartPole-v1"
+                f"this agent needs discrete actions, got {spec.actions}; choose an environment "
+                "that has them, such as gym:CartPole-v1, or another agent: PPO takes any"
             )
         return cls(spec.actions.num_values)
 
@@ -82,16 +84,67 @@ class TanhPolicy(Settings):
         return centre + half_range * jnp.tanh(hk.Linear(centre.size, w_init=init)(features))
 
 
-def policy(spec: EnvironmentSpec) -> CategoricalPolicy | NormalPolicy:
-    """Returns the policy head for actions of either kind.
+class MultiCategoricalPolicy(Settings):
+    """Distributions over several whole numbers at once, each within its bounds."""
+
+    actions: specs.BoundedArray
+    scale: NonNegative = 0.01  # small, so the first policy is near uniform
+
+    def __call__(self, features: Array) -> MultiCategorical:
+        shape = self.actions.shape
+        low, high = (
+            np.broadcast_to(bound, shape).astype(np.int64)
+            for bound in (self.actions.minimum, self.actions.maximum)
+        )
+        counts = high - low + 1
+        most = int(counts.max())
+        if most > MOST:
+            raise SettingError(
+                f"a policy over whole numbers takes at most {MOST} of them, got {self.actions}; "
+                "wrap the environment in one that has fewer"
+            )
+        logits = hk.Linear(len(low) * most, w_init=Orthogonal(self.scale))(features)
+        own = np.arange(most) < counts[:, None]
+        logits = jnp.where(own, logits.reshape(-1, most), ILLEGAL)
+        return MultiCategorical(logits, jnp.asarray(low, jnp.int32))
+
+
+MOST = 1000  # numbers that a component of a discrete action may be
+
+
+class JointPolicy(Settings):
+    """A distribution for each part of a nested action."""
+
+    actions: Any  # specs, nested
+
+    def __call__(self, features: Array) -> Joint:
+        return Joint(jax.tree.map(lambda part: policy_for(part)(features), self.actions))
+
+
+def policy(spec: EnvironmentSpec) -> Callable[[Array], Any]:
+    """Returns the policy head for the actions of an environment, of any kind.
 
     Raises:
-      SettingError: actions are neither discrete nor a vector of real numbers.
+      SettingError: there is none for some.
     """
-    if isinstance(spec.actions, specs.DiscreteArray):
-        return CategoricalPolicy(spec.actions.num_values)
-    bounds(spec.actions, finite=False)
-    return NormalPolicy(spec.actions)
+    return policy_for(spec.actions)
+
+
+def policy_for(actions: Any) -> Callable[[Array], Any]:
+    """Returns the policy head for actions: discrete ones, vectors of whole or real numbers, nests.
+
+    Raises:
+      SettingError: there is none for some.
+    """
+    if isinstance(actions, specs.DiscreteArray):
+        return CategoricalPolicy(actions.num_values)
+    if not isinstance(actions, specs.Array):
+        return JointPolicy(actions)
+    whole = np.issubdtype(actions.dtype, np.integer) and isinstance(actions, specs.BoundedArray)
+    if whole and len(actions.shape) == 1 and actions.shape[0]:
+        return MultiCategoricalPolicy(actions)
+    bounds(actions, finite=False)
+    return NormalPolicy(actions)
 
 
 def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +158,8 @@ def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
     if wrong or not np.issubdtype(actions.dtype, np.floating):
         raise SettingError(
             f"this policy needs actions that are a vector of real numbers, got {actions}; choose "
-            "an environment with continuous actions, such as gym:Pendulum-v1, or another agent"
+            "an environment that has them, such as gym:Pendulum-v1, or another agent: PPO takes "
+            "any that are discrete, vectors, or nests of these"
         )
     infinite = np.full(actions.shape, np.inf)
     low = np.broadcast_to(getattr(actions, "minimum", -infinite), actions.shape)

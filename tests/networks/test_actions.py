@@ -1,0 +1,104 @@
+"""Policies over actions of every shape."""
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+
+from agents_zoo import a2c, dqn, ppo
+from rlws import networks
+from rlws.environments import JaxEnvironment
+from rlws.networks import MLP
+from rlws.networks.distributions import Joint, MultiCategorical
+from rlws.settings import SettingError
+from rlws.trainers import DeviceTrainer, HostTrainer
+from rlws.types import EnvironmentSpec
+
+KEY = jax.random.key(0)
+SCALAR = specs.Array((), np.float32)
+COUNTS = specs.BoundedArray((2,), np.int64, 1, [2, 4])
+NEST = {
+    "flags": specs.BoundedArray((2,), np.int8, 0, 1),
+    "move": specs.DiscreteArray(3),
+    "push": (
+        specs.BoundedArray((1,), np.float32, -2, 2),
+        specs.BoundedArray((2,), np.int64, 1, [2, 4]),
+    ),
+}
+
+
+class Buttons(JaxEnvironment):
+    """One step: a reward for each part of a nested action that is right."""
+
+    def spec(self):
+        discount = specs.BoundedArray((), np.float32, 0, 1)
+        return EnvironmentSpec(specs.Array((1,), np.float32), NEST, SCALAR, discount)
+
+    def reset(self, key):
+        one = jnp.float32(1)
+        return key, dm_env.TimeStep(jnp.int32(0), jnp.float32(0), one, jnp.ones(1))
+
+    def step(self, state, action):
+        right = (
+            (action["flags"] == jnp.array([1, 0])).sum()
+            + (action["move"] == 2)
+            + (jnp.abs(action["push"][0] - 1.0) < 0.7).sum()
+            + (action["push"][1] == jnp.array([2, 3])).sum()
+        )
+        zero = jnp.float32(0)
+        return state, dm_env.TimeStep(jnp.int32(2), jnp.float32(right), zero, jnp.ones(1))
+
+
+def distribution():
+    spec = Buttons().spec()
+    network = networks.compose(spec, MLP((8,)), policy=networks.policy(spec))
+    return network.apply(network.init(KEY), np.ones((5, 1), np.float32)).policy
+
+
+def test_several_choices_at_once_by_hand():
+    logits = jnp.log(jnp.float32([[0.5, 0.5, 1e-30], [0.2, 0.3, 0.5]]))
+    policy = MultiCategorical(logits, jnp.int32([1, 0]))
+    np.testing.assert_allclose(policy.log_prob(jnp.array([2, 1])), np.log(0.5 * 0.3), rtol=1e-5)
+    entropy = -sum(p * np.log(p) for p in (0.5, 0.5, 0.2, 0.3, 0.5))
+    np.testing.assert_allclose(policy.entropy(), entropy, rtol=1e-5)
+    np.testing.assert_array_equal(policy.mode(), [1, 2])
+    drawn = np.asarray(jax.vmap(policy.sample)(jax.random.split(KEY, 5000)))
+    assert set(drawn[:, 0]) == {1, 2}
+    np.testing.assert_allclose(np.bincount(drawn[:, 1]) / 5000, [0.2, 0.3, 0.5], atol=0.03)
+
+
+def test_parts_of_an_action_are_independent():
+    policy = distribution()
+    assert isinstance(policy, Joint)
+    action, log_prob = policy.sample_and_log_prob(KEY)
+    assert jax.tree.structure(action) == jax.tree.structure(NEST)
+    np.testing.assert_allclose(log_prob, policy.log_prob(action), rtol=1e-5)
+    parts = jax.tree.leaves(policy.parts, is_leaf=lambda x: hasattr(x, "log_prob"))
+    each = [part.log_prob(x) for part, x in zip(parts, jax.tree.leaves(action), strict=True)]
+    np.testing.assert_allclose(log_prob, sum(each), rtol=1e-5)
+    np.testing.assert_allclose(policy.entropy(), sum(part.entropy() for part in parts), rtol=1e-5)
+    np.testing.assert_allclose(policy.kl(policy), 0.0, atol=1e-6)
+    np.testing.assert_allclose(parts[0].entropy(), 2 * np.log(2), rtol=1e-2)  # near uniform
+
+
+@pytest.mark.parametrize("trainer", [HostTrainer(num_envs=8), DeviceTrainer(num_envs=8)])
+def test_a2c_learns_every_part(trainer):
+    config = a2c.Config(backbone=MLP((16,)), unroll_length=8, learning_rate=0.03)
+    *_, last = trainer.train(config, Buttons(), steps=6_400, report_period=3_200)
+    assert last.returns[-100:].mean() > 5.0  # of 6; at random 2.9
+
+
+def test_ppo_goes_through_minibatches_of_nests():
+    config = ppo.Config(backbone=MLP((8,)), unroll_length=16, minibatches=2, epochs=2)
+    *_, last = DeviceTrainer(num_envs=4).train(config, Buttons(), steps=128)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(last.params)))
+
+
+def test_who_cannot_says_who_can():
+    with pytest.raises(SettingError, match=r"this agent needs discrete actions, .* PPO takes any"):
+        dqn.Config().make(Buttons().spec())
+    many = EnvironmentSpec(SCALAR, specs.BoundedArray((2,), np.int32, 0, 5000), SCALAR, SCALAR)
+    with pytest.raises(SettingError, match="at most 1000 of them"):
+        networks.compose(many, MLP((4,)), policy=networks.policy(many))
