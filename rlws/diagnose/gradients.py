@@ -1,0 +1,310 @@
+"""Checks of a loss by its gradient with respect to what networks say, on experience that is known.
+
+Every step is an episode of its own, so what it is worth is its reward, and whoever learns from it
+can be told what to make of that.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlws.diagnose.check import Check, Question, locate
+from rlws.diagnose.instruments import Instrument, Numbers
+from rlws.diagnose.subject import Subject
+from rlws.settings import SettingError, change
+
+# What advantages are standardised by is of the others: without, each step can be looked at alone.
+SETTINGS = {"normalise_advantages": False, "epochs": 2, "minibatches": 2}
+VALUES = Question(
+    "learner: values",
+    "each value is drawn to what came of its own step",
+    "in proportion to how far it is off",
+    "the error of a value is its target minus the value of the same step, each as often as others",
+)
+CREDIT = Question(
+    "learner: credit",
+    "more reward makes the action it came of likelier, whether it was good or bad",
+    "likelier",
+    "minimise -log_prob(action) * advantage of the same step; nothing is clipped where the policy "
+    "is the one that acted",
+)
+ON_POLICY = Question(
+    "learner: on-policy",
+    "what an action is worth does not depend on how likely it was",
+    "the same advantage",
+    "where the policy is the one that acted, ratios are 1: exp(log_prob - recorded log_prob), and "
+    "no gradient flows through what only weighs",
+)
+RATIO = Question(
+    "learner: ratio",
+    "by the ratio to who acted, steps count for more or less, but what goes the wrong way always",
+    "as of clipped ratios",
+    "the ratio is exp(log_prob - recorded log_prob); take the minimum of clipped and unclipped",
+)
+REPORTED = Question(
+    "learner: reported",
+    "metrics say what is so",
+    "as worked out",
+    "the metric is of other steps, has another sign, or is a sum for a mean",
+)
+VALUE = Question(
+    "learner: value",
+    "`value` says of each observation what networks say of it",
+    "[T + 1], within what they say",
+    "reduce over critics or actions, not over steps",
+)
+RATIOS = (0.5, 2.0)
+FAR = 20.0  # a ratio that nobody should learn from in full who clips it
+CLIPS = ("clip", "max_ratio")  # settings that say so
+UP = 0.25
+
+
+def check_gradients_of_outputs(subject: Subject) -> Iterator[Check]:
+    """Yields what a learner makes of known outputs of its networks; nothing where it cannot be."""
+    instrument = _instrument(subject)
+    if instrument is None:
+        yield VALUES.skip("its networks cannot be told what to say")
+        return
+    tables, fields = _known(instrument)
+    loss = locate(instrument.learner, "loss")
+    found = instrument.measure(tables, _slope(instrument, 0.0), fields, {})
+    yield from _check_values(instrument, tables, fields, found, loss)
+    yield from _check_policy(instrument, tables, fields, found, loss)
+    yield from _check_value(instrument, tables)
+
+
+def _instrument(subject: Subject) -> Instrument | None:
+    """Returns the learner of a subject, its networks told; None where they do not listen."""
+    names = {field.name for field in dataclasses.fields(subject.config)}
+    settings = {name: value for name, value in SETTINGS.items() if name in names}
+    real = lambda batch: (batch.weight > 0).sum()
+    learner, state = subject.agent.learner, subject.state.learner
+    batch = max(subject.batches, key=real)
+    batch = jax.device_get(learner.prepare(state, jax.tree.map(jax.numpy.asarray, batch))[0])
+    for other in (change(subject.config, settings), subject.config):
+        learner = dataclasses.replace(other.make(subject.spec).learner, terms=())
+        instrument = Instrument(learner, state._replace(terms=()), batch)
+        try:
+            if instrument.sizes:
+                return instrument
+        except SettingError:  # batches are not divided so
+            continue
+        except Exception:  # observations that are nested, or parameters of another kind
+            return None
+    return None
+
+
+def _known(instrument: Instrument) -> tuple[Numbers, dict[str, Any]]:
+    """Returns what networks say of each observation, and what the steps of the batch are."""
+    rng, batch = np.random.default_rng(0), instrument.batch
+    draw = lambda shape, size: np.float32(size * rng.normal(size=(instrument.count, *shape)))
+    size = lambda name: 1.0 if name.endswith("logits") else 0.3
+    tables = {name: draw(shape, size(name)) for name, shape in instrument.sizes.items()}
+    shape = batch.reward.shape
+    said = [_said(instrument, name, x) for name, x in tables.items() if _is_value(name)]
+    value = np.mean([x.mean(axis=0) for x in said], axis=0) if said else np.zeros(shape)
+    reward = np.float32(value + rng.uniform(-1.0, 0.3, shape))
+    fields = {
+        "reward": reward,
+        "discount": np.zeros(shape, np.float32),
+        "last": np.ones(shape, bool),
+        "first": np.ones_like(batch.first, bool),
+    }
+    return tables, fields | _acted(instrument, tables)
+
+
+def _acted(instrument: Instrument, tables: Numbers, ratio: float = 1.0) -> dict[str, Any]:
+    """Returns the log-probabilities that were recorded, where they were, of policies this far."""
+    extras = instrument.batch.extras
+    logits = _logits(tables)
+    if logits is None or not isinstance(extras, dict) or "log_prob" not in extras:
+        return {}
+    log_prob = np.log(_taken(instrument, _softmax(logits)))
+    return {"extras": {**extras, "log_prob": np.float32(log_prob - np.log(ratio))}}
+
+
+def _check_values(instrument, tables, fields, found, loss):
+    probes, _, metrics = found
+    real = np.asarray(instrument.batch.weight) > 0
+    wrong, near, said = [], True, []
+    for name in filter(_is_value, tables):
+        values = _said(instrument, name, tables[name])
+        pulls = _said(instrument, name, probes[name])
+        if not pulls.any():  # another output is what is learned
+            continue
+        for value, pull in zip(values, pulls, strict=True):
+            off, pull = (fields["reward"] - value)[real], pull[real]
+            alike = (off @ pull) / max(np.linalg.norm(off) * np.linalg.norm(pull), 1e-12)
+            wrong.append(alike)
+        said.append(values)
+    if not wrong:
+        yield VALUES.skip("no value is told")
+        return
+    near = min(wrong) > 0.97
+    yield VALUES.answer(near, f"a correlation of {min(wrong):.2f}", loss)
+    if not near:
+        return
+    value = np.concatenate(said)
+    if "explained_variance" in metrics:
+        reward, mean = fields["reward"][real], value.mean(axis=0)[real]
+        expected = max(1 - np.var(reward - mean) / np.var(reward), -1.0)
+        yield _reported("explained_variance", expected, metrics, loss, 0.05)
+    if "q" in metrics:
+        low, high = value.min(axis=0)[real].mean(), value.max(axis=0)[real].mean()
+        got = float(metrics["q"])
+        expected = float(np.clip(got, low, high))
+        yield _reported("q", expected, metrics, loss, 0.02)
+
+
+def _check_policy(instrument, tables, fields, found, loss):
+    logits = _logits(tables)
+    if logits is None:
+        return
+    real = np.asarray(instrument.batch.weight) > 0
+    measure = lambda tables, **other: instrument.measure(
+        tables, _slope(instrument, 0.0), fields | other, {}
+    )
+    pull = lambda tables, found: _taken(instrument, _of_policy(found[0])) / (
+        1 - _taken(instrument, _softmax(_logits(tables)))
+    )
+    before = pull(tables, found)
+    better = np.zeros(real.shape, bool)
+    better[:, ::3] = real[:, ::3]
+    other = measure(tables, reward=np.float32(fields["reward"] + UP * better))
+    if np.array_equal(_of_policy(found[0]), _of_policy(other[0])):
+        yield CREDIT.skip("rewards reach the policy through values only")
+        return
+    more = (pull(tables, other) - before)[better]
+    fine = (more > 1e-4 * np.abs(more).max()).all() and np.abs(more).max() > 0
+    yield CREDIT.answer(bool(fine), f"likelier in {np.mean(more > 0):.0%} of steps", loss)
+    rng = np.random.default_rng(1)
+    shifted = {
+        name: np.float32(x + rng.normal(size=x.shape)) if name.endswith("logits") else x
+        for name, x in tables.items()
+    }
+    elsewhere = measure(shifted, **_acted(instrument, shifted))
+    apart = np.median(np.abs(pull(shifted, elsewhere) - before)[real])
+    apart /= max(np.median(np.abs(before)[real]), 1e-12)
+    yield ON_POLICY.answer(apart < 0.2, f"{apart:.0%} apart", loss)
+    metrics = found[2]
+    if "entropy" in metrics:
+        yield _check_reported_entropy(
+            instrument, [(tables, metrics), (shifted, elsewhere[2])], real, loss
+        )
+    if not _acted(instrument, tables):
+        return
+    by_ratio = {x: measure(tables, **_acted(instrument, tables, x)) for x in (*RATIOS, FAR)}
+    pulls = {x: pull(tables, found)[real] for x, found in by_ratio.items()}
+    yield _check_ratio(instrument, before[real], pulls, loss)
+    for name in (x for x in metrics if "kl" in x or "clip" in x):
+        yield _reported(name, 0.0, metrics, loss, 1e-3)
+        for x in RATIOS:
+            most = 1.0 if "clip" in name else abs(np.log(x)) + 0.01
+            got = abs(float(by_ratio[x][2][name]))
+            if got > most:
+                yield _reported(name, most, by_ratio[x][2], loss, 0.0)
+
+
+def _check_ratio(instrument, once, pulls, loss):
+    good, bad = once > 0, once < 0
+    share = lambda x, where: float(np.median(pulls[x][where] / once[where])) if where.any() else 1.0
+    low, high, far = share(0.5, good), share(2.0, bad), share(FAR, good)
+    config = getattr(instrument.learner, "config", None)
+    clips = any(getattr(config, name, None) is not None for name in CLIPS)
+    used = not all(np.allclose(x, once, rtol=1e-3, atol=1e-7) for x in pulls.values())
+    if not used and not clips:
+        return RATIO.skip("recorded log-probabilities are not used")
+    fine = used and low > 0.05 and high > 0.75 and (far < 2.5 or not clips)
+    got = f"{low:.2g} of a good step at 0.5, {high:.2g} of a bad one at 2, {far:.2g} of a good one"
+    return RATIO.answer(fine, f"{got} at {FAR:g}" if used else "no ratio counts", loss)
+
+
+def _check_reported_entropy(instrument, pairs, real, loss):
+    """Returns whether entropy is reported, be it of steps or of whole trajectories."""
+    index = instrument.index()
+    steps = real.sum() / len(real)
+    expected, got = [], []
+    for tables, metrics in pairs:
+        p = _softmax(_logits(tables))[index]
+        expected.append(-(p * np.log(p)).sum(axis=-1)[real].mean())
+        got.append(float(metrics["entropy"]))
+    fine = any(np.allclose(got, np.multiply(x, expected), rtol=0.02) for x in (1.0, steps))
+    text = " and ".join(f"entropy {x:.3g}" for x in got)
+    return REPORTED.answer(fine, text, loss, " and ".join(f"{x:.3g}" for x in expected))
+
+
+def _check_value(instrument, tables):
+    """Yields whether values are of each observation, and between what networks say of it."""
+    where = locate(instrument.learner, "value")
+    said = [x.reshape(len(x), -1) for name, x in tables.items() if _is_value(name)]
+    if not said:
+        return
+    shape = instrument.batch.first.shape
+    try:
+        value = instrument.values(tables, _slope(instrument, 0.0))
+    except Exception:  # it looks at more than what is told
+        return
+    if value is None or value.dtype == object:
+        return
+    if value.shape != shape:
+        yield VALUE.answer(False, f"{list(value.shape[1:])} of T + 1 = {shape[1]}", where)
+        return
+    low, high = (
+        f(np.concatenate(said, axis=1), axis=1).reshape(shape) for f in (np.min, np.max)
+    )
+    off = ((value < low - 1e-4) | (value > high + 1e-4)).mean()
+    yield VALUE.answer(not off, f"others in {off:.0%}", where)
+
+
+def _reported(name, expected, metrics, loss, tolerance):
+    got = float(metrics[name])
+    fine = abs(got - expected) <= tolerance
+    return REPORTED.answer(fine, f"{name} {got:.3g}", loss, f"{name} {expected:.3g}")
+
+
+def _slope(instrument: Instrument, slope: Any) -> np.ndarray:
+    """Returns the slope of each critic in the action."""
+    return np.float32(np.broadcast_to(slope, (max(_critics(instrument), 1),)))
+
+
+def _critics(instrument: Instrument) -> int:
+    shapes = [x for name, x in instrument.sizes.items() if name.endswith(".value")]
+    return max((int(np.prod(x)) for x in shapes), default=0)
+
+
+def _said(instrument: Instrument, name: str, table: np.ndarray) -> np.ndarray:
+    """Returns what is said of each step's action, of each critic: [critics, B, T]."""
+    if name.endswith(".q"):
+        return _taken(instrument, table)[None]
+    here = table[instrument.index()]
+    return np.moveaxis(here.reshape(*here.shape[:2], -1), -1, 0)
+
+
+def _taken(instrument: Instrument, table: np.ndarray) -> np.ndarray:
+    """Returns the entries [B, T] of a table [count, A] that belong to the actions taken."""
+    action = np.asarray(instrument.batch.action)
+    return np.take_along_axis(table[instrument.index()], action[..., None], axis=-1)[..., 0]
+
+
+def _is_value(name: str) -> bool:
+    return name.endswith((".value", ".q"))
+
+
+def _logits(tables: Numbers) -> np.ndarray | None:
+    return next((x for name, x in tables.items() if name.endswith(".logits")), None)
+
+
+def _of_policy(probes: Numbers) -> np.ndarray:
+    found = _logits(probes)
+    assert found is not None
+    return found
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+

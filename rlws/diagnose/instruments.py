@@ -1,0 +1,188 @@
+"""A learner whose networks say what they are told, to see what its loss makes of each number.
+
+What networks say (logits, values, action values) is replaced by tables with an entry for each
+observation of a batch, and the update tells the gradient of the loss with respect to each entry.
+No parameter, feature or optimiser lies between: whatever the algorithm, an action that turned out
+well must be made likelier, and a value be drawn to what came of it, to within rounding.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rlws.diagnose import compilation
+from rlws.learner import Learner, LearnerState
+from rlws.networks import Network
+from rlws.types import Metrics, Params, Trajectory
+
+NAME = "~probes"  # the entry of parameters that is added to what networks say
+SMALL = 1e-6  # how far an update moves those, so that many updates see the same numbers
+OUTPUTS, POLICIES = ("value", "q", "action"), ("logits", "mean")  # of networks and their policies
+Numbers = dict[str, np.ndarray]  # of each output, by "field.output"
+
+
+@dataclasses.dataclass(frozen=True)
+class Instrument:
+    """A learner with known outputs; the last feature of an observation is its number.
+
+    Of networks without a core, of observations that are one array.
+    """
+
+    learner: Learner  # without terms
+    start: LearnerState
+    batch: Trajectory  # leaves [B, T, ...], as terms prepare it
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The outputs that can be told, and the shape of each for one observation."""
+        found: dict[str, tuple[int, ...]] = {}
+
+        def record(field, outputs, leading):
+            for name, x in _numbers(outputs).items():
+                found[f"{field}.{name}"] = x.shape[leading:]
+            return outputs
+
+        update = lambda: self._with(record).update(self.start, self._tagged(), jax.random.key(0))
+        jax.eval_shape(update)
+        return found
+
+    @property
+    def count(self) -> int:
+        """How many observations there are in the batch, B (T + 1)."""
+        return self.batch.first.size
+
+    def index(self, final: bool = False) -> np.ndarray:
+        """Returns the number of the observation before each step, or after it, [B, T]."""
+        numbers = np.arange(self.count).reshape(self.batch.first.shape)
+        return numbers[:, 1:] if final else numbers[:, :-1]
+
+    def told(self, tables: Numbers, slope: Any, outputs: Any, inputs: Any, probes: Any, field: str):
+        """Returns outputs with what the tables say of the inputs, and the probes, in their place."""
+        observation, action = inputs if isinstance(inputs, tuple) else (inputs, None)
+        index = jnp.int32(observation[..., -1])
+        new = {}
+        for name in _numbers(outputs):
+            key = f"{field}.{name}"
+            new[name] = probes[key][index] + tables[key][index]
+            if action is not None:  # a critic, or several [..., critics]
+                tilt = jnp.sum(action, axis=-1, keepdims=True) * slope
+                new[name] += tilt if new[name].ndim > index.ndim else tilt[..., 0]
+        return _replaced(outputs, new)
+
+    @cached_property
+    def measure(self) -> Callable[..., tuple[Numbers, Params, Metrics]]:
+        """Returns minus the gradient with respect to each output, the other parameters' too.
+
+        Of tables [count, ...], slopes of critics in the action [critics], fields of the batch to
+        replace, and parameters to replace.
+        """
+
+        @compilation.jit
+        def measure(tables, slope, fields, others):
+            def tell(field, outputs, leading, inputs=None, probes=None):
+                return self.told(tables, slope, outputs, inputs, probes, field)
+
+            start = self.start
+            probes = {key: jnp.zeros_like(x) for key, x in tables.items()}
+            params = _with_probes({**start.params, **others}, probes)
+            extra = _with_probes(start.extra, probes)
+            state = start._replace(params=params, extra=extra, updates=jnp.int32(1))
+            batch = self._tagged()._replace(**fields)
+            after, metrics = self._with(tell).update(state, batch, jax.random.key(0))
+            moved = jax.tree.map(lambda x, y: (x - y) / SMALL, after.params, params)
+            return _summed(moved, probes), moved, metrics
+
+        return lambda tables, slope, fields, others: jax.device_get(
+            measure(tables, slope, fields, others)
+        )
+
+    def values(self, tables: Numbers, slope: Any) -> np.ndarray:
+        """Returns what `Learner.value` says of all observations, [B, T + 1]."""
+
+        def values(tables, slope):
+            def tell(field, outputs, leading, inputs=None, probes=None):
+                return self.told(tables, slope, outputs, inputs, probes, field)
+
+            probes = {key: jnp.zeros_like(x) for key, x in tables.items()}
+            params = _with_probes(self.start.params, probes)
+            learner = self._with(tell)
+            return jax.vmap(lambda x: learner.value(params, x))(self._tagged())
+
+        return np.asarray(compilation.jit(values)(tables, slope))
+
+    def _tagged(self):
+        """Returns the batch with the number of each observation as its last feature."""
+        numbers = np.arange(self.count, dtype=np.float32).reshape(self.batch.first.shape)
+        seen = jnp.asarray(self.batch.observation).at[..., -1].set(numbers)
+        return self.batch._replace(observation=seen)
+
+    def _with(self, tell):
+        """Returns the learner with networks that say what they are told, and a slow optimiser."""
+        fields = {f.name: getattr(self.learner, f.name) for f in dataclasses.fields(self.learner)}
+        networks = {
+            name: network._replace(apply=_telling(name, network, tell))
+            for name, network in fields.items()
+            if isinstance(network, Network)
+        }
+        slow = lambda grads, state, params=None: (
+            jax.tree.map(lambda g: jnp.float32(-SMALL) * g, grads),
+            state,
+        )
+        optimizer = optax.GradientTransformation(self.learner.optimizer.init, slow)
+        return dataclasses.replace(self.learner, optimizer=optimizer, **networks)
+
+
+def _telling(field: str, network: Network, tell: Callable) -> Callable:
+    """Returns `apply` that goes on as `tell` says, where the last feature is a number."""
+
+    def apply(params, inputs, *rest):
+        seen = inputs[0] if isinstance(inputs, tuple) else inputs
+        plain = seen.at[..., -1].set(0.0)
+        given = (plain, *inputs[1:]) if isinstance(inputs, tuple) else plain
+        outputs = network.apply(_without_probes(params), given, *rest)
+        if NAME not in params:
+            return tell(field, outputs, seen.ndim - 1)
+        return tell(field, outputs, seen.ndim - 1, inputs, params[NAME])
+
+    return apply
+
+
+def _numbers(outputs: Any) -> dict[str, Any]:
+    """Returns the outputs whose meaning is known by their names."""
+    found = {name: getattr(outputs, name) for name in OUTPUTS if hasattr(outputs, name)}
+    policy = getattr(outputs, "policy", None)
+    return found | {name: getattr(policy, name) for name in POLICIES if hasattr(policy, name)}
+
+
+def _replaced(outputs: Any, new: dict[str, Any]) -> Any:
+    policy = {name: new.pop(name) for name in POLICIES if name in new}
+    if policy:
+        new["policy"] = outputs.policy._replace(**policy)
+    return outputs._replace(**new)
+
+
+def _with_probes(tree: Any, probes: Any) -> Any:
+    """Returns parameters with the entry of probes wherever a network might look for it."""
+    if not isinstance(tree, Mapping) or not any(isinstance(x, Mapping) for x in tree.values()):
+        return tree
+    return {name: _with_probes(x, probes) for name, x in tree.items()} | {NAME: probes}
+
+
+def _without_probes(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {name: _without_probes(x) for name, x in tree.items() if name != NAME}
+
+
+def _summed(tree: Any, zeros: Any) -> Any:
+    """Returns the sum of all entries of probes."""
+    if not isinstance(tree, Mapping):
+        return zeros
+    parts = [x if name == NAME else _summed(x, zeros) for name, x in tree.items()]
+    return jax.tree.map(lambda *x: sum(x), zeros, *parts)
