@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from traceback import extract_tb
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from rlws.diagnose.actors import check_actor, check_log_prob, check_mask
 from rlws.diagnose.adders import check_adder
 from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.entropy import check_entropy
+from rlws.diagnose.gradients import check_gradients_of_outputs
 from rlws.diagnose.keys import check_keys
 from rlws.diagnose.learners import check_learner
 from rlws.diagnose.probes import PROBES, Probe
@@ -29,6 +31,7 @@ from rlws.trainers.tracebacks import place_of
 from rlws.types import EnvironmentSpec
 
 STEPS = 6_000
+CHECKS_OF_LOSSES = ("check", "signs")  # functions that look at what a loss returned
 PARTS = ("actor", "adder", "learner")
 SHAPES = Question("agent: shapes", "what actor and learner compute can be compiled", "no error")
 
@@ -109,7 +112,10 @@ def diagnose(
     # to, all do, and nothing is forbidden in the others.
     masked = any(probe.needs == "mask" for probe in fit)
     environment = partial(Tabular, continuous=continuous, masked=masked)
-    for probe, one in probing.train(config, fit, environment, gamma, steps, seeds):
+    # What is known to be ill need not be given time to get well.
+    ill = any(check.verdict == "fail" for check in checks)
+    longer = 1 if ill else probing.LONGER
+    for probe, one in probing.train(config, fit, environment, gamma, steps, seeds, longer):
         progress(f"{probe.name}: {one.right.sum()} of {seeds} seeds right")
         found[probe.name] = one
     for probe in probes:
@@ -141,8 +147,11 @@ def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
     """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
     try:
         jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
-    except SettingError:  # which says what to do
-        raise
+    except SettingError as error:  # which says what to do
+        if not any(frame.name in CHECKS_OF_LOSSES for frame in extract_tb(error.__traceback__)):
+            raise
+        where = locate(agent.learner, "loss")
+        return SHAPES.holds(False, "an error", where)._replace(advice=str(error))
     except Exception as error:
         text = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
         return SHAPES.holds(False, "an error", place_of(error))._replace(advice=text)
@@ -169,6 +178,7 @@ def _check_parts(
             yield from check_log_prob(subject)
         if "learner" in asked:
             yield from check_learner(subject)
+            yield from check_gradients_of_outputs(subject)
             yield from check_entropy(subject)
         yield from check_keys(subject)
     if "actor" in asked and not no_mask:

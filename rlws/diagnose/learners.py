@@ -12,6 +12,12 @@ from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_gradients, check_targets
 from rlws.types import Trajectory
 
+PACE = Question(
+    "learner: pace",
+    "targets stay, or move towards the parameters as far as the settings say",
+    "target_rate, or a copy",
+    "extra + target_rate * (params - extra), params being the new ones",
+)
 UPDATES = 45  # enough for any target network of a small agent to move
 SAME, ANOTHER = "the same loss and gradient", "another loss or gradient"
 ORDER = Question(
@@ -123,6 +129,44 @@ def _check_updates(subject):
     yield from check_gradients(subject, after)
     if jax.tree.leaves(before.extra):
         yield moves(EXTRA, "extra", before.extra, after.extra, locate(learner, "update"))
+    yield from _check_pace(subject, after)
+
+
+def _check_pace(subject, state):
+    """Yields whether target networks, which look like parameters, go where they must."""
+    learner, targets = subject.agent.learner, state.extra
+    structure = jax.tree.structure(targets)
+    rate = getattr(subject.config, "target_rate", None)
+    part = _like(state.params, structure)
+    if part is None or not structure.num_leaves or not (rate or _has_period(subject.config)):
+        return
+    # Far from the parameters: each step towards them can be told from any other.
+    state = state._replace(extra=jax.tree.map(lambda x: x + np.float32(1), targets))
+    wrong = False
+    for i in range(3):
+        old = jax.tree.leaves(state.extra)
+        state, _ = subject.learn(state, subject.batches[-1], jax.random.key(i))
+        new, towards = jax.tree.leaves(state.extra), jax.tree.leaves(part(state.params))
+        goes = lambda r: all(
+            np.allclose(y, x + r * (p - x), atol=1e-4)
+            for x, y, p in zip(old, new, towards, strict=True)  # noqa: B023
+        )
+        wrong |= not any(map(goes, [0.0, rate or 1.0]))
+    yield PACE.holds(not wrong, "another way, or another pace", locate(learner, "update"))
+
+
+def _like(params, structure):
+    """Returns what finds the part of parameters that has a structure; None: there is none."""
+    if jax.tree.structure(params) == structure:
+        return lambda params: params
+    for name, x in params.items() if isinstance(params, dict) else ():
+        if jax.tree.structure(x) == structure:
+            return lambda params, name=name: params[name]
+    return None
+
+
+def _has_period(config):
+    return getattr(config, "target_period", None) is not None
 
 
 def _numbers(subject, batch, seed=0):

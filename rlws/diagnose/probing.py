@@ -45,6 +45,7 @@ def train(
     discount: float | None,
     steps: int,
     seeds: int = SEEDS,
+    longer: int = LONGER,
 ) -> Iterator[tuple[Probe, Found]]:
     """Trains on each probe; yields what was found of it, advisory ones last.
 
@@ -53,7 +54,7 @@ def train(
       probes: those that apply.
       environment: plays a table.
       discount: of the agent, which values depend on.
-      steps: at most, for each probe and seed, or `LONGER` times as many for one that still gets
+      steps: at most, for each probe and seed, or `longer` times as many for one that still gets
         better; all seeds of one stop once all answers are right.
       seeds: 0 to this.
     """
@@ -99,7 +100,7 @@ def train(
             settled = done if streak == 1 else settled
             # What is still on its way to the right answer is slow, not wrong.
             on_its_way = np.mean(misses[-1]) < 0.8 * np.mean(misses[-REPORTS // 4 :][0])
-            late = done >= most and (probe.advisory or not on_its_way or done >= LONGER * most)
+            late = done >= most and (probe.advisory or not on_its_way or done >= longer * most)
             if late or streak >= CONSECUTIVE:
                 break
             runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))

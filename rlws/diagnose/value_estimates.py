@@ -74,10 +74,11 @@ def has_values(agent: Agent, spec: EnvironmentSpec) -> bool:
 
     def ask():
         state = agent.learner.init(jax.random.key(0))
-        zeros = jax.tree.map(lambda x: jnp.stack([x, x]), spec.zero_observation())
-        return values(agent, state, zeros, jnp.array([True, False]))
+        zeros = jax.tree.map(lambda x: jnp.stack([x, x, x]), spec.zero_observation())
+        return values(agent, state, zeros, jnp.array([True, False, False]))
 
-    return jax.eval_shape(ask) is not None
+    found = jax.eval_shape(ask)
+    return found is not None and found.shape == (3,)  # or it is no value of each observation
 
 
 def seen(

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose
-from rlws.diagnose.doctor import is_continuous
+from rlws.diagnose.doctor import PARTS, is_continuous
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
@@ -32,9 +32,15 @@ def failures(target: str, *settings: str) -> list[str]:
 
 
 def named(target: str, *settings: str) -> list[tuple[str, str]]:
-    """Returns the names of all checks that failed, and where each says to look."""
+    """Returns the names of checks that failed, and where each says to look.
+
+    Probes are played only if no part fails: what fails of those comes after it anyway.
+    """
     enable_cache()
-    report = diagnose(agent_config(target, list(settings)), seeds=SEEDS)
+    config = agent_config(target, list(settings))
+    report = diagnose(config, seeds=SEEDS, only=PARTS)
+    if report.healthy:
+        report = diagnose(config, seeds=SEEDS)
     return [(check.name, check.component) for check in report.failures]
 
 
