@@ -2,9 +2,9 @@
 
 import dataclasses
 import time
-from traceback import extract_tb
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from traceback import extract_tb
 from typing import NamedTuple
 
 import jax

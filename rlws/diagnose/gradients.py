@@ -109,9 +109,13 @@ def _instrument(subject: Subject) -> Instrument | None:
 def _known(instrument: Instrument) -> tuple[Numbers, dict[str, Any]]:
     """Returns what networks say of each observation, and what the steps of the batch are."""
     rng, batch = np.random.default_rng(0), instrument.batch
-    draw = lambda shape, size: np.float32(size * rng.normal(size=(instrument.count, *shape)))
-    size = lambda name: 1.0 if name.endswith("logits") else 0.3
-    tables = {name: draw(shape, size(name)) for name, shape in instrument.sizes.items()}
+    draw = lambda shape: rng.normal(size=(instrument.count, *shape)).astype(np.float32)
+    size = lambda name: np.float32(1.0 if name.endswith("logits") else 0.3)
+    # Values are above 0 on the whole: the mean of several is not their sum.
+    begin = lambda name: np.float32(0.5 * _is_value(name))
+    tables = {
+        name: begin(name) + size(name) * draw(shape) for name, shape in instrument.sizes.items()
+    }
     shape = batch.reward.shape
     said = [_said(instrument, name, x) for name, x in tables.items() if _is_value(name)]
     value = np.mean([x.mean(axis=0) for x in said], axis=0) if said else np.zeros(shape)
@@ -176,8 +180,9 @@ def _check_policy(instrument, tables, fields, found, loss):
     measure = lambda tables, **other: instrument.measure(
         tables, _slope(instrument, 0.0), fields | other, {}
     )
-    pull = lambda tables, found: _taken(instrument, _of_policy(found[0])) / (
-        1 - _taken(instrument, _softmax(_logits(tables)))
+    pull = lambda tables, found: (
+        _taken(instrument, _of_policy(found[0]))
+        / (1 - _taken(instrument, _softmax(_of_policy(tables))))
     )
     before = pull(tables, found)
     better = np.zeros(real.shape, bool)  # of one trajectory: others may be compared with it
@@ -191,10 +196,8 @@ def _check_policy(instrument, tables, fields, found, loss):
     fine = (more > 1e-4 * np.abs(more).max()).all() and np.abs(more).max() > 0
     yield CREDIT.answer(bool(fine), f"likelier in {np.mean(more > 0):.0%} of steps", loss)
     rng = np.random.default_rng(1)
-    shifted = {
-        name: np.float32(x + rng.normal(size=x.shape)) if name.endswith("logits") else x
-        for name, x in tables.items()
-    }
+    shift = lambda x: (x + rng.normal(size=x.shape)).astype(np.float32)
+    shifted = {name: shift(x) if name.endswith("logits") else x for name, x in tables.items()}
     elsewhere = measure(shifted, **_acted(instrument, shifted))
     apart = np.median(np.abs(pull(shifted, elsewhere) - before)[real])
     apart /= max(np.median(np.abs(before)[real]), 1e-12)
@@ -239,7 +242,7 @@ def _check_reported_entropy(instrument, pairs, real, loss):
     steps = real.sum() / len(real)
     expected, got = [], []
     for tables, metrics in pairs:
-        p = _softmax(_logits(tables))[index]
+        p = _softmax(_of_policy(tables))[index]
         expected.append(-(p * np.log(p)).sum(axis=-1)[real].mean())
         got.append(float(metrics["entropy"]))
     fine = any(np.allclose(got, np.multiply(x, expected), rtol=0.02) for x in (1.0, steps))
@@ -263,9 +266,7 @@ def _check_value(instrument, tables):
     if value.shape != shape:
         yield VALUE.answer(False, f"{list(value.shape[1:])} of T + 1 = {shape[1]}", where)
         return
-    low, high = (
-        f(np.concatenate(said, axis=1), axis=1).reshape(shape) for f in (np.min, np.max)
-    )
+    low, high = (f(np.concatenate(said, axis=1), axis=1).reshape(shape) for f in (np.min, np.max))
     off = ((value < low - 1e-4) | (value > high + 1e-4)).mean()
     yield VALUE.answer(not off, f"others in {off:.0%}", where)
 
@@ -278,7 +279,7 @@ def _reported(name, expected, metrics, loss, tolerance):
 
 def _slope(instrument: Instrument, slope: Any) -> np.ndarray:
     """Returns the slope of each critic in the action."""
-    return np.float32(np.broadcast_to(slope, (max(_critics(instrument), 1),)))
+    return np.full(max(_critics(instrument), 1), slope, np.float32)
 
 
 def _critics(instrument: Instrument) -> int:
@@ -317,5 +318,3 @@ def _of_policy(probes: Numbers) -> np.ndarray:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-

@@ -63,7 +63,7 @@ class Instrument:
         return numbers[:, 1:] if final else numbers[:, :-1]
 
     def told(self, tables: Numbers, slope: Any, outputs: Any, inputs: Any, probes: Any, field: str):
-        """Returns outputs with what the tables say of the inputs, and the probes, in their place."""
+        """Returns outputs with what tables say of the inputs, and the probes, in their place."""
         observation, action = inputs if isinstance(inputs, tuple) else (inputs, None)
         index = jnp.int32(observation[..., -1])
         new = {}
@@ -125,7 +125,7 @@ class Instrument:
     def _with(self, tell):
         """Returns the learner with networks that say what they are told, and a slow optimiser."""
         fields = {f.name: getattr(self.learner, f.name) for f in dataclasses.fields(self.learner)}
-        networks = {
+        networks: dict[str, Any] = {
             name: network._replace(apply=_telling(name, network, tell))
             for name, network in fields.items()
             if isinstance(network, Network)
