@@ -82,7 +82,9 @@ def check_critics(
     pull, said = off(ended, table)
     error = (fields["reward"] - said)[real]
     unit = (pull[real] @ error) / (error @ error)  # of a squared error; whatever it is divided by
-    if not np.allclose(pull[real], unit * error, rtol=0.05, atol=0.02 * np.abs(pull).max()):
+    if not unit or not np.allclose(
+        pull[real], unit * error, rtol=0.05, atol=0.02 * np.abs(pull).max()
+    ):
         yield FOLLOWS.skip("errors of critics are not squared")
         return
 

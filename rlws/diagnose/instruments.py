@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rlws.critics import Returns
 from rlws.diagnose import compilation
 from rlws.learner import Learner, LearnerState
 from rlws.networks import Network
@@ -155,15 +156,25 @@ def _telling(field: str, network: Network, tell: Callable) -> Callable:
 
 def _numbers(outputs: Any) -> dict[str, Any]:
     """Returns the outputs whose meaning is known by their names."""
-    found = {name: getattr(outputs, name) for name in OUTPUTS if hasattr(outputs, name)}
+    returns = lambda name: getattr(outputs, f"{name}_returns", None)
+    told = lambda name: hasattr(outputs, name) and _is_number(returns(name))
+    found = {name: getattr(outputs, name) for name in OUTPUTS if told(name)}
     policy = getattr(outputs, "policy", None)
     return found | {name: getattr(policy, name) for name in POLICIES if hasattr(policy, name)}
+
+
+def _is_number(said: Returns | None) -> bool:
+    """Returns whether no more than a number is said of a return."""
+    return said is None or (said.atoms.shape[-1] == 1 and said.inner is None)
 
 
 def _replaced(outputs: Any, new: dict[str, Any]) -> Any:
     policy = {name: new.pop(name) for name in POLICIES if name in new}
     if policy:
         new["policy"] = outputs.policy._replace(**policy)
+    for name in OUTPUTS:
+        if (said := getattr(outputs, f"{name}_returns", None)) is not None and name in new:
+            new[f"{name}_returns"] = dataclasses.replace(said, atoms=new[name][..., None])
     return outputs._replace(**new)
 
 
