@@ -28,7 +28,7 @@ VALUES = Question(
 )
 CREDIT = Question(
     "learner: credit",
-    "more reward makes the action it came of likelier, whether it was good or bad",
+    "more reward makes the action it came of likelier",
     "likelier",
     "minimise -log_prob(action) * advantage of the same step; nothing is clipped where the policy "
     "is the one that acted",
@@ -193,7 +193,9 @@ def _check_policy(instrument, tables, fields, found, loss):
         yield CREDIT.skip("rewards reach the policy through values only")
         return
     more = (pull(tables, other) - before)[better]
-    fine = (more > 1e-4 * np.abs(more).max()).all() and np.abs(more).max() > 0
+    most = np.abs(more).max()
+    # Who learns from the better half of steps only is not wrong; who learns against any is.
+    fine = most > 0 and more.min() > -1e-4 * most and np.mean(more > 1e-4 * most) > 0.2
     yield CREDIT.answer(bool(fine), f"likelier in {np.mean(more > 0):.0%} of steps", loss)
     rng = np.random.default_rng(1)
     shift = lambda x: (x + rng.normal(size=x.shape)).astype(np.float32)
@@ -231,9 +233,12 @@ def _check_ratio(instrument, once, pulls, loss):
     used = not all(np.allclose(x, once, rtol=1e-3, atol=1e-7) for x in pulls.values())
     if not used and not clips:
         return RATIO.skip("recorded log-probabilities are not used")
-    fine = used and low > 0.05 and high > 0.75 and (far < 2.5 or not clips)
+    both = good.any() and bad.any()  # at a ratio of 1 nothing is clipped
+    fine = used and both and low > 0.05 and high > 0.75 and (far < 2.5 or not clips)
     got = f"{low:.2g} of a good step at 0.5, {high:.2g} of a bad one at 2, {far:.2g} of a good one"
-    return RATIO.answer(fine, f"{got} at {FAR:g}" if used else "no ratio counts", loss)
+    got = f"{got} at {FAR:g}" if used else "no ratio counts"
+    one_kind = "at a ratio of 1 only good, or only bad, steps count"
+    return RATIO.answer(bool(fine), got if both else one_kind, loss)
 
 
 def _check_reported_entropy(instrument, pairs, real, loss):

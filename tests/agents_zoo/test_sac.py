@@ -129,6 +129,14 @@ def test_sac_losses_reach_their_own_parameters_only():
     assert part("policy_loss") == {"policy"}
 
 
+def test_sac_minimises_the_sum_of_its_losses():
+    """At a temperature of 1 that of the temperature, which is in its logarithm, is 0."""
+    state, one = initial(), one_of()
+    params = {**state.params, "log_temperature": np.float32(0)}
+    loss, metrics = jax.jit(LEARNER.loss)(params, one, KEY, state)
+    np.testing.assert_allclose(loss, metrics["critic_loss"] + metrics["policy_loss"], rtol=1e-5)
+
+
 def constant(critics, *values):
     """Returns critics that say these values: zero weights, those biases in the last layer."""
     zeros = jax.tree.map(np.zeros_like, critics)

@@ -120,6 +120,12 @@ def test_td3_losses_reach_their_own_parameters_only():
         assert {k for k, grad in grads.items() if moves(grad)} == {owner}
 
 
+def test_td3_minimises_the_sum_of_its_losses():
+    state, one = initial(), one_of()
+    loss, metrics = jax.jit(LEARNER.loss)(state.params, one, KEY, state)
+    np.testing.assert_allclose(loss, metrics["critic_loss"] + metrics["policy_loss"], rtol=1e-5)
+
+
 def test_ddpg_is_td3_with_one_critic_and_neither_delay_nor_smoothing():
     learner = ddpg.Config(backbone=MLP((8,))).make(SPEC).learner
     assert len(jax.eval_shape(learner.init_params, KEY)["critic"]) == 1

@@ -1,4 +1,4 @@
-"""Ten agents that are right, and none of the zoo: the doctor must call none of them ill."""
+"""Thirteen agents that are right, and none of the zoo: the doctor must call none of them ill."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import optax
 from agents_zoo import a2c, dqn, reinforce
 from rlws import networks
 from rlws.actor import PolicyActor
-from rlws.adders import Replay
+from rlws.adders import Replay, Unrolls
 from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
@@ -114,6 +114,82 @@ class AdvantageWeighted(a2c.A2C):
         loss = -weight * policy.log_prob(trajectory.action)
         value_loss = optax.l2_loss(outputs.value[:-1] - target)
         return loss + value_loss, {"value": outputs.value[:-1], "target": target}
+
+
+class BetterHalf(a2c.A2C):
+    """The better half of steps, weighed by how good they were (V-MPO: Song et al., 2020)."""
+
+    def loss(self, params, trajectory, key, state):
+        config = self.config
+        outputs = self.network.unroll(params, trajectory)
+        constant = jax.lax.stop_gradient(outputs.value)
+        gamma = config.discount * trajectory.discount
+        advantage = generalised_advantages(
+            trajectory.reward, gamma, trajectory.trace(config.gae_lambda), constant
+        )
+        target, value = advantage + constant[:-1], outputs.value[:-1]
+        policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
+        real = trajectory.weight > 0
+        better = real & (advantage >= jnp.nanmedian(jnp.where(real, advantage, jnp.nan)))
+        weight = jnp.where(better, jnp.exp(advantage / 0.5), 0.0)
+        mean = lambda x: jax.lax.pmean(jnp.sum(x), "batch")
+        weight = weight * mean(real) / jnp.maximum(mean(weight), 1e-8)
+        loss = -jax.lax.stop_gradient(weight) * policy.log_prob(trajectory.action)
+        return loss + optax.l2_loss(value - target), {"value": value, "target": target}
+
+
+class Tethered(a2c.A2C):
+    """Rewards pay for every nat that the policy is away from a slow copy of it."""
+
+    cost = 0.01
+
+    def init(self, key):
+        state = super().init(key)
+        return state._replace(extra=jax.tree.map(jnp.copy, state.params))
+
+    def update(self, state, batch, key):
+        after, metrics = super().update(state, batch, key)
+        return after._replace(
+            extra=optax.incremental_update(after.params, state.extra, 0.05)
+        ), metrics
+
+    def loss(self, params, trajectory, key, state):
+        log_prob = lambda params: jax.tree.map(
+            lambda x: x[:-1], self.network.unroll(params, trajectory).policy
+        ).log_prob(trajectory.action)
+        away = jax.lax.stop_gradient(log_prob(params)) - log_prob(state.extra)
+        reward = trajectory.reward - self.cost * away
+        return super().loss(params, trajectory._replace(reward=reward), key, state)
+
+
+class PengQ(Learner):
+    """Q(lambda) of Peng and Williams (1996), on unrolls, without a target network."""
+
+    config: AgentConfig
+
+    def loss(self, params, trajectory, key, state):
+        q = self.network.unroll(params, trajectory).q
+        best = jax.lax.stop_gradient(q.max(axis=-1))
+        gamma, trace = self.config.discount * trajectory.discount, trajectory.trace(0.8)
+        target = best[:-1] + generalised_advantages(trajectory.reward, gamma, trace, best)
+        value = take(q[:-1], trajectory.action)
+        return optax.l2_loss(value - target), {"value": value, "target": target}
+
+
+class PengQConfig(AgentConfig):
+    backbone: Backbone = MLP()
+    learning_rate: float = 1e-3
+    discount: float = 0.99
+    unroll_length: int = 16
+
+    def make(self, spec) -> Agent:
+        network = networks.compose(spec, self.backbone, q=networks.ActionValues.of(spec))
+        return Agent(
+            actor=dqn.EpsilonGreedy(network, 1.0, 0.2, 500),
+            learner=PengQ(network, optax.adam(self.learning_rate), self),
+            adder=Unrolls(self.unroll_length),
+            evaluator=dqn.EpsilonGreedy(network, 0.0, 0.0, 1),
+        )
 
 
 class SlowCritic(a2c.A2C):
@@ -265,6 +341,9 @@ RIGHT = {
     "double Q, Huber, three steps": dqn.Config(loss="huber", n_step=3),
     "one network, no selector": dqn.Config(double=False, duelling=True),
     "advantage-weighted": variant(a2c, AdvantageWeighted)(),
+    "better half": variant(a2c, BetterHalf)(),
+    "tethered": variant(a2c, Tethered)(),
+    "Peng's Q(lambda)": PengQConfig(),
     "slow critic": variant(a2c, SlowCritic)(),
     "shared, standardised actor-critic": a2c.Config(
         shared=True, normalise_advantages=True, scale_rewards=True, normalise_observations=True

@@ -60,11 +60,11 @@ def ask_doctor(agent: str, settings: tuple[str, ...]) -> list[str]:
     return failures(agent, *settings)
 
 
-def ask_where(agent: str) -> list[tuple[str, str]]:
+def ask_where(agent: str, only: tuple[str, ...]) -> list[tuple[str, str]]:
     """Returns which checks an agent fails, the first cause first, and where each says to look."""
     from tests.mutation.doctor import named
 
-    return named(agent)
+    return named(agent, only)
 
 
 def ask_outputs(agent: str) -> list[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose
-from rlws.diagnose.doctor import PARTS, is_continuous
+from rlws.diagnose.doctor import is_continuous
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
@@ -31,16 +31,10 @@ def failures(target: str, *settings: str) -> list[str]:
     return [check.name for check in report.failures]
 
 
-def named(target: str, *settings: str) -> list[tuple[str, str]]:
-    """Returns the names of checks that failed, and where each says to look.
-
-    Probes are played only if no part fails: what fails of those comes after it anyway.
-    """
+def named(target: str, only: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """Returns the names of checks that failed, of some or all, and where each says to look."""
     enable_cache()
-    config = agent_config(target, list(settings))
-    report = diagnose(config, seeds=SEEDS, only=PARTS)
-    if report.healthy:
-        report = diagnose(config, seeds=SEEDS)
+    report = diagnose(agent_config(target, []), seeds=SEEDS, only=only)
     return [(check.name, check.component) for check in report.failures]
 
 
