@@ -3,9 +3,9 @@
     python -m tests.mutation.generated [--seed 0] [--count 20] [--no-tests] [FILE ...]
 
 Of an agent's file every mistake of `operators.py` is a mutant; by default of those of the zoo, and
-of what lies in ../shared/cases. What changes nothing that a toy agent makes of known experience, nor
-anything the doctor's parts see, is called the same, and counted apart. The doctor's probes are
-played where its parts find nothing.
+of what lies in ../shared/cases. What changes nothing that a toy agent makes of known experience,
+nor anything the doctor's parts see, is called the same, and counted apart. The doctor's probes
+are played where its parts find nothing.
 """
 
 import argparse
@@ -97,12 +97,13 @@ def play(path: pathlib.Path, mutant: Mutant, test: bool = True) -> Fate:
         same = found is not None and before is not None and _alike(found, before)
         if failed is not None and not same and not error:
             failed = call(bug, children.ask_where, agent, ())[0]
+    crashes = bool(error or (failed and failed[0][0] == "agent: shapes"))
     file = ROOT / "tests" / "agents_zoo" / f"test_{path.stem}.py"
     ended = "no test"
     if test and file.is_file():
         ran, why = call(bug, children.run_test, str(file), "-m", "not slow")
         ended = why or ("killed" if ran[1] else "SURVIVED" if ran[0] == 0 else f"ERROR {ran[0]}")
-    return Fate(ended, same, bool(error), failed)
+    return Fate(ended, same, crashes, failed)
 
 
 @functools.cache
