@@ -1,0 +1,110 @@
+"""Checks of gradients with respect to outputs: each passes who is right, and names its fault."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from agents_zoo import a2c, ppo, sac, td3
+from rlws.diagnose.gradients import check_gradients_of_outputs
+from rlws.diagnose.subject import Subject
+from rlws.diagnose.tabular import Tabular, make_table
+from rlws.networks import MLP
+from tests.diagnose.test_doctor import planted
+
+SMALL = dict(backbone=MLP((8,)))
+UNROLLS = dict(SMALL, unroll_length=8, discount=0.9)
+OFFLINE = dict(SMALL, capacity=64, min_size=8, batch_size=4, discount=0.9)
+
+
+class Late(a2c.A2C):
+    """Tells the values of the observation after each step."""
+
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        value = self.network.unroll(params, trajectory).value
+        return loss, {**metrics, "value": value[1:]}
+
+
+class Apart(a2c.A2C):
+    """Draws values to something else than their targets."""
+
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        return loss + 2.0 * self.config.value_cost * metrics["value"] * metrics["target"], metrics
+
+
+class SumOfLogs(ppo.PPO):
+    """Its ratio has the wrong sign: pi^2 instead of 1 where nothing has moved."""
+
+    def loss(self, params, trajectory, key, state):
+        extras = trajectory.extras
+        turned = {**extras, "log_prob": -extras["log_prob"]}
+        return super().loss(params, trajectory._replace(extras=turned), key, state)
+
+
+class NoRatio(ppo.PPO):
+    """Takes the policy that learns for the one that acted."""
+
+    def loss(self, params, trajectory, key, state):
+        policy = self.network.unroll(jax.lax.stop_gradient(params), trajectory).policy
+        extras = {**trajectory.extras, "log_prob": policy.log_prob(trajectory.action)}
+        return super().loss(params, trajectory._replace(extras=extras), key, state)
+
+
+def flipped(learner):
+    """Returns the learner whose lowest critic is the highest."""
+
+    class Bold(learner):
+        def loss(self, params, trajectory, key, state):
+            turned = self.critic._replace(apply=_negated(self.critic.apply))
+            one = dataclasses.replace(self, critic=turned)
+            negative = trajectory._replace(reward=-trajectory.reward)
+            return learner.loss(one, params, negative, key, state)
+
+    return Bold
+
+
+def _negated(apply):
+    return lambda *args: jax.tree.map(jnp.negative, apply(*args))
+
+
+def failed(config, continuous):
+    subject = Subject(config, Tabular(make_table(), continuous).spec(), 0.9)
+    checks = check_gradients_of_outputs(subject)
+    return {check.name.removeprefix("learner: ") for check in checks if check.verdict == "fail"}
+
+
+def of(module, learner, settings):
+    return dataclasses.replace(planted(module, learner), **settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        pytest.param(a2c.Config(**UNROLLS), set(), id="right", marks=pytest.mark.slow),
+        pytest.param(of(a2c, Late, UNROLLS), {"reported"}, id="late", marks=pytest.mark.slow),
+        pytest.param(of(a2c, Apart, UNROLLS), {"values"}, id="apart"),
+    ],
+)
+def test_a_fault_of_values_is_told(config, expected):
+    assert failed(config, False) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("learner", "expected"),
+    [(ppo.PPO, set()), (SumOfLogs, {"on-policy"}), (NoRatio, {"ratio"})],
+)
+def test_a_fault_of_ratios_is_told(learner, expected):
+    found = failed(of(ppo, learner, dict(UNROLLS, epochs=1, minibatches=1)), False)
+    assert found - {"reported"} == expected or expected < found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [sac, td3])
+def test_who_believes_the_highest_critic_is_told(module):
+    learner = type(module.Config(**OFFLINE).make(Tabular(make_table(), True).spec()).learner)
+    assert failed(module.Config(**OFFLINE), True) == set()
+    assert "caution" in failed(of(module, flipped(learner), OFFLINE), True)
