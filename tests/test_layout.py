@@ -19,7 +19,7 @@ ROOMS = {
     "runs": "trainers normalise agent learner tracking environments numerics settings sources "
     "types",
     "testing": "diagnose trainers agent",
-    "diagnose": "trainers stacking normalise agent learner actor networks tracking environments "
+    "diagnose": "trainers stacking normalise agent learner actor critics networks tracking environments "
     "settings types",
     "trainers": "agent learner actor adders tracking environments numerics settings types",
     "stacking": "agent actor adders environments settings types",

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlws.diagnose.check import Check, Question, locate
-from rlws.diagnose.critics import check_critics
+from rlws.diagnose.critics import REPORTED, check_critics
 from rlws.diagnose.instruments import Instrument, Numbers
 from rlws.diagnose.subject import Subject
 from rlws.settings import SettingError, change
@@ -45,12 +45,6 @@ RATIO = Question(
     "by the ratio to who acted, steps count for more or less, but what goes the wrong way always",
     "as of clipped ratios",
     "the ratio is exp(log_prob - recorded log_prob); take the minimum of clipped and unclipped",
-)
-REPORTED = Question(
-    "learner: reported",
-    "metrics say what is so",
-    "as worked out",
-    "the metric is of other steps, has another sign, or is a sum for a mean",
 )
 VALUE = Question(
     "learner: value",
