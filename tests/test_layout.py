@@ -19,8 +19,8 @@ ROOMS = {
     "runs": "trainers normalise agent learner tracking environments numerics settings sources "
     "types",
     "testing": "diagnose trainers agent",
-    "diagnose": "trainers stacking normalise agent learner actor critics networks tracking environments "
-    "settings types",
+    "diagnose": "trainers stacking normalise agent learner actor critics networks tracking "
+    "environments settings types",
     "trainers": "agent learner actor adders tracking environments numerics settings types",
     "stacking": "agent actor adders environments settings types",
     "normalise": "agent actor terms networks settings types",
