@@ -62,6 +62,7 @@ def check_critics(
     name = next(x for x in tables if x.endswith(".value"))
     loss = locate(instrument.learner, "loss")
     real = np.asarray(instrument.batch.weight) > 0
+    spread = 1 / np.sqrt(real.sum())  # of means of what is drawn, in its deviations
     now, then = instrument.index(), instrument.index(final=True)
     cut = fields | {"discount": np.ones_like(fields["discount"])}
     flat = np.zeros(max(int(np.prod(instrument.sizes[name])), 1), np.float32)
@@ -115,7 +116,7 @@ def check_critics(
     if policy is not None:
         wanted = tables[policy][then].reshape(*real.shape, -1).sum(axis=-1)[real]
         apart = float(np.mean(asked - np.tanh(wanted)))
-        yield NEXT_ACTION.answer(abs(apart) < 0.25, f"{apart:+.2f} apart", loss)
+        yield NEXT_ACTION.answer(abs(apart) < 1.4 * spread, f"{apart:+.2f} apart", loss)
         ups = [
             float(pulls(raised(GAP * np.array(high), now), np.float32(slope))[0][policy][now].sum())
             for high, slope in _ups(many)
@@ -135,12 +136,12 @@ def check_critics(
         hotter = {hot[0]: np.float32(params[hot[0]] + HOTTER)}
         more = (target(table, others=hotter) - before)[real].mean()
         more /= gamma * old * (np.exp(HOTTER) - 1)
-        fine = abs(more - entropy) < 0.3
+        fine = abs(more - entropy) < 1.7 * spread
         yield SOFT.answer(fine, f"{more:.2f} for 1", loss, f"{entropy:.2f} for 1")
     metrics = ended[2]
     if "entropy" in metrics:
         told = float(metrics["entropy"])
-        fine = abs(told - entropy) < 0.45
+        fine = abs(told - entropy) < 2.5 * spread
         yield REPORTED.answer(fine, f"entropy {told:.2f}", loss, f"entropy {entropy:.2f}")
 
 

@@ -195,8 +195,8 @@ def _check_policy(instrument, tables, fields, found, loss):
     shift = lambda x: (x + rng.normal(size=x.shape)).astype(np.float32)
     shifted = {name: shift(x) if name.endswith("logits") else x for name, x in tables.items()}
     elsewhere = measure(shifted, **_acted(instrument, shifted))
-    apart = np.median(np.abs(pull(shifted, elsewhere) - before)[real])
-    apart /= max(np.median(np.abs(before)[real]), 1e-12)
+    apart = np.mean(np.abs(pull(shifted, elsewhere) - before)[real])
+    apart /= max(np.mean(np.abs(before)[real]), 1e-12)
     yield ON_POLICY.answer(apart < 0.2, f"{apart:.0%} apart", loss)
     metrics = found[2]
     if "entropy" in metrics:
