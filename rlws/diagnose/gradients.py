@@ -88,7 +88,8 @@ def _instrument(subject: Subject) -> Instrument | None:
     batch = max(subject.batches, key=real)
     batch = jax.device_get(learner.prepare(state, jax.tree.map(jax.numpy.asarray, batch))[0])
     for other in (change(subject.config, settings), subject.config):
-        learner = dataclasses.replace(other.make(subject.spec).learner, terms=())
+        agent = subject.agent if other == subject.config else other.make(subject.spec)
+        learner = dataclasses.replace(agent.learner, terms=())
         instrument = Instrument(learner, state._replace(terms=()), batch)
         try:
             if instrument.sizes:
