@@ -7,6 +7,7 @@ around explicitly. `Settings` makes each subclass such a dataclass and checks it
 
 import contextlib
 import dataclasses
+import decimal
 import difflib
 import functools
 import inspect
@@ -140,6 +141,25 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
     most = FLOAT if kind is float else INT
     if abs(value) > most and all(limit.high == math.inf for limit in limits):
         raise SettingError(f"{name} must be at most {most:.10g} in size, got {value!r}")
+
+
+POWERS = {"k": 3, "K": 3, "M": 6, "G": 9}
+
+
+def whole(text: str) -> int:
+    """Returns the whole number that somebody has typed: 200000, 200_000, 2e5, 200k, 2M.
+
+    Raises:
+      ValueError: it is none.
+    """
+    power = POWERS.get(text[-1:], 0)
+    try:
+        number = decimal.Decimal(text[:-1] if power else text).scaleb(power)
+        if number.adjusted() > 30 or number != (found := int(number)):
+            raise ValueError
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is no whole number") from None
+    return found
 
 
 def describe(value: Any) -> Any:

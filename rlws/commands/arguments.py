@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rlws.settings import Range, SettingError, check
+from rlws.settings import Range, SettingError, check, whole
 from rlws.tracking.files import replacing
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def add_directories(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the folder of a run, and which checkpoint of it."""
     parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
-    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+    parser.add_argument(
+        "--at", type=whole, metavar="STEP", help="newest checkpoint up to this step"
+    )
 
 
 def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":
@@ -46,7 +48,7 @@ def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":
 def add_policy(parser: argparse.ArgumentParser, episodes: int) -> None:
     """Adds a checkpoint, and how many episodes its policy plays."""
     add_checkpoint(parser)
-    parser.add_argument("--episodes", type=int, default=episodes)
+    parser.add_argument("--episodes", type=whole, default=episodes)
 
 
 def policy_of(args: argparse.Namespace) -> "Policy":

@@ -7,8 +7,9 @@ import numpy as np
 
 from rlws.analysis.statistics import interquartile_mean, interval
 from rlws.commands.arguments import add_policy, check_arguments, policy_of
+from rlws.environments.info import parsed
 from rlws.numerics.cache import enable_cache
-from rlws.settings import Seed, SettingError
+from rlws.settings import Seed, SettingError, whole
 from rlws.tracking.files import write_json
 from rlws.trainers.evaluation import MAX_STEPS, evaluator
 
@@ -16,7 +17,7 @@ from rlws.trainers.evaluation import MAX_STEPS, evaluator
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
     add_policy(parser, episodes=100)
-    parser.add_argument("--seed", type=int, help="of initial states; by default the run's")
+    parser.add_argument("--seed", type=whole, help="of initial states; by default the run's")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -26,9 +27,9 @@ def run(args: argparse.Namespace) -> None:
     policy = policy_of(args)
     seed = policy.experiment.seed if args.seed is None else args.seed
     num_envs = policy.experiment.evaluation.num_envs
-    environment = policy.experiment.environment
+    environment = policy.experiment.source
     play = evaluator(policy.agent, environment, args.episodes, num_envs=num_envs)
-    played, lengths = play(policy.params, seed)
+    played, lengths, *info = play(policy.params, seed)
     returns = played[np.isfinite(played)]
     if cut := len(played) - len(returns):
         text = f"{cut} of {len(played)} episodes had not ended after {MAX_STEPS:,} steps"
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if not len(returns):
         raise SettingError(f"an episode must end to have a return; {text}; give a time limit")
     middle, (low, high) = float(interquartile_mean(returns)), interval(np.asarray(returns))
+    told = dict(zip(parsed(policy.experiment.info), info, strict=True))
     step = policy.checkpoint.facts["step"]
     found = {
         "step": step,
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         "return_min": float(np.min(returns)),
         "return_max": float(np.max(returns)),
         "length_mean": float(np.mean(lengths)),
+        **{f"{name}_mean": float(np.nanmean(x)) for name, x in told.items()},
         "returns": np.asarray(returns).tolist(),
     }
     print(
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
         f"IQM {middle:.1f} [{low:.1f}, {high:.1f}], over {len(returns)} episodes "
         f"({found['return_min']:.1f} to {found['return_max']:.1f}), "
         f"length {found['length_mean']:.0f}"
+        + "".join(f", {name} {found[f'{name}_mean']:.3g}" for name in told)
     )
     try:
         write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)

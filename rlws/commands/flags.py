@@ -8,6 +8,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import tyro
 
@@ -15,7 +16,7 @@ from rlws.critics import Categorical, Critic, ImplicitQuantiles, Quantiles, Scal
 from rlws.networks import CNN, GRU, LSTM, MLP, Backbone, ResNet, nature
 from rlws.runs.differences import flat
 from rlws.runs.experiment import Experiment
-from rlws.settings import SettingError, change, choose, describe
+from rlws.settings import SettingError, change, choose, describe, whole
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer
 
 TRAINERS = {"host": HostTrainer, "device": DeviceTrainer, "distributed": DistributedTrainer}
@@ -89,6 +90,7 @@ def _parse(experiment, args):
                 "kind; their options are below.",
                 default=experiment,
                 args=args,
+                registry=_NUMBERS,
             )
     except SystemExit as end:
         if not end.code:  # --help
@@ -96,6 +98,23 @@ def _parse(experiment, args):
         names = [x for x in flat(describe(experiment)) if x.rpartition(".")[2] != "type"]
         flags = [f"--{name.replace('_', '-')}" for name in ("trainer", *names)]
         raise SettingError(_one_line(boxed.getvalue(), flags)) from None
+
+
+_NUMBERS = tyro.constructors.ConstructorRegistry()
+
+
+@_NUMBERS.primitive_rule
+def _whole(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Has whole numbers taken as people type them."""
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: whole(texts[0]),
+        is_instance=lambda x: type(x) is int,
+        str_from_instance=lambda x: [str(x)],
+    )
 
 
 def _one_line(box: str, flags: Iterable[str]) -> str:

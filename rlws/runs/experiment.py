@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from rlws.agent import AgentConfig
+from rlws.environments import WithInfo
 from rlws.settings import NonNegativeInt, PositiveInt, Range, Seed, Settings
 from rlws.tracking import Sink, make_sinks
 from rlws.trainers import HostTrainer, Member, Progress, Trainer
@@ -44,6 +45,8 @@ class Experiment(Settings):
     episodes: Budget | None = None  # budget in episodes, if it is used up first
     seed: Seed = 0  # decides everything random
     evaluation: Evaluation = Evaluation()
+    # name=rule of what the environment says, such as success=last: columns of metrics.csv.
+    info: tuple[str, ...] = ()
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
     track: tuple[str, ...] = ()  # jsonl, tensorboard, wandb, mlflow: besides; repeat the flag
@@ -55,6 +58,11 @@ class Experiment(Settings):
     # The module that defines what is not installed, and its file; by default what runs this.
     code: tuple[str, str] | None = None
 
+    @property
+    def source(self) -> Any:
+        """Returns the environment, with the info that is kept of it."""
+        return WithInfo(self.environment, self.info) if self.info else self.environment
+
     def sinks(self) -> tuple[Sink, ...]:
         """Returns new sinks of the kinds to track with, besides those that every run has."""
         return make_sinks(self.track, self.on_track_failure)
@@ -65,4 +73,4 @@ class Experiment(Settings):
         budget: dict[str, Any] = dict(
             steps=self.steps, episodes=self.episodes, report_period=period
         )
-        return self.trainer.train_all(self.agent, self.environment, runs, **budget, **control)
+        return self.trainer.train_all(self.agent, self.source, runs, **budget, **control)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlws import environments, sources
 from rlws.environments import resolve
+from rlws.environments.adapters import is_adapted
 from rlws.environments.repeats import repeats
 from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep
@@ -134,21 +135,23 @@ def check(experiment: Experiment) -> bool:
     """
     limits(experiment.steps, experiment.episodes)
     sweep.members(experiment)
-    experiment.trainer.check(experiment.environment)
+    experiment.trainer.check(experiment.source)
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
         environment = resolve.host(
-            experiment.environment, experiment.seed, 0, experiment.video, training=True
+            experiment.source, experiment.seed, 0, experiment.video, training=True
         )
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
         experiment.trainer.check_agent(experiment.agent.make(spec))
-        source, columns = experiment.environment, experiment.trainer.columns
+        source, columns = experiment.source, experiment.trainer.columns
         on_device = isinstance(experiment.trainer, DeviceTrainer)
         own = resolve.device(source) if on_device else None
         check_memory(experiment.agent, spec, columns, own)
         asked.now = "environment 0, when it is tried,", 1
+        if experiment.info and not is_adapted(environment):
+            environment.try_info()
         if experiment.video:
             _check_pictures(experiment, environment)
         return experiment.trainer.exact(environment) and repeats(environment)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rlws.environments.info import parsed
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import Health, halted_text
 from rlws.settings import describe
@@ -123,19 +124,22 @@ class Recorder:
         experiment, settings = self.experiment, self.experiment.evaluation
         name = repr(describe(experiment.agent))
         if name not in self._evaluators:
-            made = experiment.agent, report.agent, experiment.environment
+            made = experiment.agent, report.agent, experiment.source
             how = settings.episodes, settings.num_envs
             self._evaluators[name] = experiment.trainer.evaluator(*made, *how)
         waiting = self._evaluators[name](report.params, experiment.seed)
 
         def result():
-            returns, _ = waiting()
+            returns, _, *info = waiting()
             ended = returns[np.isfinite(returns)]
             said, found = f"evaluation at {report.steps:,} steps: ", dict[str, float]()
             if len(ended):
                 mean, deviation = float(np.mean(ended)), float(np.std(ended))
                 found = {"evaluation_return_mean": mean, "evaluation_return_std": deviation}
+                told = self._info([x[np.isfinite(returns)] for x in info])
+                found |= {f"evaluation_{name}": x for name, x in told.items()}
                 said += f"return {mean:.1f} ± {deviation:.1f} over {len(ended)} episodes"
+                said += "".join(f", {name} {x:.3g}" for name, x in told.items())
                 self.tracker.note(said)
             if cut := len(returns) - len(ended):
                 found["evaluation_unfinished"] = cut
@@ -158,6 +162,7 @@ class Recorder:
         row |= returns(report.returns)
         if len(report.lengths):
             row["episode_length"] = float(np.mean(report.lengths))
+            row |= {f"episode_{name}": x for name, x in self._info(report.info).items()}
         self._returns.extend(report.returns)
         self.summary |= {name: row[name] for name in ("steps", "episodes", "updates", "seconds")}
         self.summary["steps_per_second"] = report.steps / seconds
@@ -166,6 +171,11 @@ class Recorder:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.summary["peak_memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
         return row | report.metrics
+
+    def _info(self, columns: Sequence[np.ndarray]) -> dict[str, float]:
+        """Returns the means over episodes of what is kept of their info, where one said it."""
+        named = zip(parsed(self.experiment.info), columns, strict=False)  # none: no episode
+        return {name: float(np.nanmean(x)) for name, x in named if not np.isnan(x).all()}
 
     def _film(self, report: Progress) -> None:
         name = f"videos/steps_{report.steps:09d}.mp4"

@@ -1,5 +1,6 @@
 """Sweeps: several runs of one experiment, which differ in seeds and settings."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -12,7 +13,7 @@ import numpy as np
 
 from rlws.runs.experiment import Experiment
 from rlws.runs.recorder import Recorder, returns
-from rlws.settings import Seed, SettingError, change, check
+from rlws.settings import Seed, SettingError, change, check, whole
 from rlws.trainers import DeviceTrainer, Member, Progress
 
 
@@ -54,9 +55,12 @@ def parse_value(text: str, now: Any) -> Any:
     """Returns the value meant by `text` for a setting that is `now` another."""
     if isinstance(now, str):
         return text
+    if now is None or type(now) is int:
+        with contextlib.suppress(ValueError):
+            return whole(text.strip())
     try:
         value = json.loads(text.strip().lower())
-    except json.JSONDecodeError:
+    except ValueError:
         return text
     return float(value) if isinstance(now, float) and not isinstance(value, bool) else value
 
