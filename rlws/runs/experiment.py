@@ -30,6 +30,7 @@ class Checkpoints(Settings):
     # Environment steps between; 0: at the first report after a minute, for 1 % of the time at most.
     period: NonNegativeInt = 0
     keep: PositiveInt = 2  # the newest are kept
+    best: str = ""  # and the one with most of this: evaluation_return_mean; name:min for least
     on_error: Literal["stop", "continue"] = "stop"  # where one cannot be written
 
 
@@ -43,6 +44,10 @@ class Experiment(Settings):
     trainer: Trainer = HostTrainer()
     steps: Budget | None = 100_000  # budget in environment steps
     episodes: Budget | None = None  # budget in episodes, if it is used up first
+    # Evaluation that ends the run: evaluation_return_mean=475, say, or name:min=0.1 for less.
+    stop_at: str = ""
+    stop_times: PositiveInt = 1  # in a row in which it must
+    patience: NonNegativeInt = 0  # evaluations that are no better, which end the run; 0: none do
     seed: Seed = 0  # decides everything random
     evaluation: Evaluation = Evaluation()
     # name=rule of what the environment says, such as success=last: columns of metrics.csv.

@@ -17,6 +17,7 @@ from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_same, check_settings, finished, moved
+from rlws.runs.goals import check_goals
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
@@ -134,7 +135,7 @@ def check(experiment: Experiment) -> bool:
       Whether the run can be resumed exactly; else unfinished episodes are lost.
     """
     limits(experiment.steps, experiment.episodes)
-    sweep.members(experiment)
+    check_goals(experiment, len(sweep.members(experiment)))
     experiment.trainer.check(experiment.source)
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0

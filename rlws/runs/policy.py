@@ -14,19 +14,21 @@ from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_settings, experiment_of
+from rlws.runs.folders import check_settings, experiment_of, saved
 from rlws.settings import SettingError, describe
 from rlws.tracking.stderr import warn
 from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
 
 
-def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = False) -> "Policy":
+def load(
+    directory: str | pathlib.Path, at: int | str | None = None, trust: bool = False
+) -> "Policy":
     """Returns the policy of a run, as evaluation plays it.
 
     Args:
       directory: of the run, or of a member of a sweep.
-      at: the newest checkpoint not beyond this step; by default the newest.
+      at: the newest checkpoint not beyond this step, or "best"; by default the newest.
       trust: import what made the run, also where it is not installed and you never ran it here.
 
     Raises:
@@ -35,9 +37,7 @@ def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = Fal
     path = pathlib.Path(directory)
     with sources.trusting(trust):
         experiment = experiment_of(path)
-    found = checkpoint.newest(path / "checkpoints", warn, at)
-    if found is None:
-        raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
+    found = saved(path, warn, at)
     for text in check_settings(describe(experiment), found):
         warn(f"{path}: {text}")
     agent, spec = made(experiment)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlws.environments.info import parsed
 from rlws.runs.experiment import Experiment
+from rlws.runs.goals import Stopping
 from rlws.runs.health import Health, halted_text
 from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
@@ -49,6 +50,11 @@ class Recorder:
         self._health = Health()
         self._held: dict[str, float] | None = None  # a row that waits for its evaluation
         self._result: Callable[[], dict[str, float]] = dict
+        self._stopping = Stopping()
+        self.evaluated: dict[str, float] = {}  # the evaluation of the last report, if it had one
+        # Where the state that is evaluated may be wanted, its result is waited for.
+        waits = experiment.checkpoint.best or experiment.stop_at or experiment.patience
+        self._waits = bool(waits) or not experiment.trainer.evaluates_apart
 
     def save(self) -> dict[str, Any]:
         """Returns all that taking the next report depends on, JSON-able."""
@@ -60,6 +66,7 @@ class Recorder:
             "seconds": self._seconds,
             "fraction": self._fraction,
             "health": self._health.save(),
+            "stopping": self._stopping.save(),
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
@@ -69,6 +76,7 @@ class Recorder:
         self._steps, self._seconds = facts["steps"], facts["seconds"]
         self._fraction = facts["fraction"]
         self._health.restore(facts["health"])
+        self._stopping.restore(facts.get("stopping", {}))
 
     def end(self, error: BaseException) -> None:
         """Notes what ended the run before its budget was spent."""
@@ -83,6 +91,7 @@ class Recorder:
         Where evaluation goes on beside training, one with an evaluation is logged with the next.
         """
         self._log_held()
+        self.evaluated = {}
         row = self._row(report, seconds)
         if not report.halted:
             row |= self._health.measure(report)
@@ -95,8 +104,15 @@ class Recorder:
         if now and self.experiment.evaluation.episodes:
             self._result = self._evaluation(report)
         self._held = row
-        if spent or not self.experiment.trainer.evaluates_apart:
+        if spent or self._waits:
             self._log_held()
+        if (
+            self.evaluated
+            and not spent
+            and (why := self._stopping.look(self.experiment, self.evaluated))
+        ):
+            self.summary |= {**self.evaluated, "stopped_by": why}
+            self.tracker.note(f"stopped at {report.steps:,} steps: {why}")
         fraction = self.run.fraction(row)
         if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
@@ -117,7 +133,8 @@ class Recorder:
         if row is None:
             return
         result, self._result = self._result, dict
-        self.tracker.log(row | result())
+        self.evaluated = result()
+        self.tracker.log(row | self.evaluated)
 
     def _evaluation(self, report: Progress) -> Callable[[], dict[str, float]]:
         """Begins an evaluation; returns what waits for the mean and deviation of its returns."""
