@@ -123,7 +123,14 @@ def check(name: str, hint: Any, value: Any) -> None:
     elif kind in (bool, str) and not isinstance(value, kind):
         raise SettingError(f"{name} must be a {kind.__name__}, got {value!r}")
     elif isinstance(kind, type) and issubclass(kind, Settings) and not isinstance(value, kind):
+        if _called(kind) and inspect.isfunction(value):
+            return
         raise SettingError(f"{name} must be settings of kind {kind.__name__}, got {value!r}")
+
+
+def _called(kind: type) -> bool:
+    """Returns whether settings of this kind are called, so that a plain function does as well."""
+    return any("__call__" in vars(cls) for cls in kind.__mro__)
 
 
 def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
@@ -230,7 +237,12 @@ def revive(description: Any, name: str = "settings") -> Any:
     needed = {field.name for field in dataclasses.fields(cls) if _default(field) is MISSING}
     if missing := sorted(needed - given.keys()):
         raise SettingError(f"{name}: {cls.__name__} needs {', '.join(missing)}, got none")
-    return cls(**{key: revive(value, f"{name}.{key}") for key, value in given.items()})
+    found = {key: revive(value, f"{name}.{key}") for key, value in given.items()}
+    for key, kind in _hints(cls).items():
+        value = found.get(key)
+        if isinstance(value, str) and value.startswith(FUNCTION) and isinstance(kind, type):
+            found[key] = function(value) if issubclass(kind, Settings) else value
+    return cls(**found)
 
 
 def _default(field: Any) -> Any:

@@ -422,3 +422,19 @@ def test_whole_numbers_as_people_type_them(text, value):
 def test_what_is_no_whole_number(text):
     with pytest.raises(ValueError, match="is no whole number"):
         whole(text)
+
+
+def features(observation):
+    """A backbone without settings."""
+    return observation
+
+
+def test_a_plain_function_may_stand_for_settings_that_are_called():
+    config = reinforce.Config(backbone=features)
+    described = describe(config)
+    assert described["backbone"] == f"function:{__name__}:features"
+    assert revive(described) == config
+    with pytest.raises(SettingError, match="backbone must be settings of kind Backbone, got 3"):
+        reinforce.Config(backbone=3)
+    with pytest.raises(SettingError, match="must be settings of kind Evaluation, got <function"):
+        Experiment(name="x", environment="jax:Catch", agent=config, evaluation=features)

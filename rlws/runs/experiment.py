@@ -47,7 +47,7 @@ class Experiment(Settings):
     # Evaluation that ends the run: evaluation_return_mean=475, say, or name:min=0.1 for less.
     stop_at: str = ""
     stop_times: PositiveInt = 1  # in a row in which it must
-    patience: NonNegativeInt = 0  # evaluations that are no better, which end the run; 0: none do
+    patience: NonNegativeInt = 0  # evaluations no better that end the run; 0: none do
     seed: Seed = 0  # decides everything random
     evaluation: Evaluation = Evaluation()
     # name=rule of what the environment says, such as success=last: columns of metrics.csv.
@@ -57,7 +57,8 @@ class Experiment(Settings):
     track: tuple[str, ...] = ()  # jsonl, tensorboard, wandb, mlflow: besides; repeat the flag
     on_track_failure: Literal["drop", "stop"] = "drop"  # what a full disk or silent service ends
     quiet: bool = False  # print the summary only
-    sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
+    sweep: tuple[str, ...] = ()  # setting=value,value,...: a run for each
+    processes: PositiveInt = 1  # for a sweep of runs by themselves
     resume: bool = False  # go on with the run in the directory, or begin it
     checkpoint: Checkpoints = Checkpoints()
     # The module that defines what is not installed, and its file; by default what runs this.
