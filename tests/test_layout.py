@@ -16,8 +16,8 @@ ROOMS = {
     "commands": "analysis runs diagnose trainers agent tracking environments numerics settings "
     "sources",
     "analysis": "runs trainers tracking settings",
-    "runs": "trainers normalise agent learner networks critics tracking environments numerics "
-    "settings sources types",
+    "runs": "trainers normalise agent learner actor networks critics tracking environments "
+    "numerics settings sources types",
     "testing": "diagnose trainers agent",
     "diagnose": "trainers stacking normalise agent learner actor networks tracking environments "
     "settings types",

@@ -14,6 +14,7 @@ from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
+from rlws.runs.film import Film, film
 from rlws.runs.folders import check_settings, experiment_of, saved
 from rlws.settings import SettingError, describe
 from rlws.tracking.stderr import warn
@@ -98,6 +99,22 @@ class Policy:
         self._state = initial.initial_actor_state(self.agent.evaluator, 1)
         # What a policy that is not greedy draws is another in each episode.
         self._episode, self._step = self._episode + (self._step > 0), 0
+
+    def film(
+        self, output: str | pathlib.Path | None = None, episodes: int = 1, numbers: bool = False
+    ) -> Film:
+        """Films episodes as evaluation plays them; the film plays where a notebook shows it.
+
+        Args:
+          output: a file that ends in .mp4; by default videos/watch.mp4 in the folder of the run.
+          episodes: to play.
+          numbers: put return so far, values and probabilities of actions beside the picture.
+
+        Raises:
+          SettingError: the environment gives no pictures, or the file cannot be written.
+        """
+        own = self.checkpoint.path.parents[1] / "videos" / "watch.mp4"
+        return film(self, pathlib.Path(output or own), episodes, numbers)
 
     def __call__(self, observation: Any) -> Any:
         """Returns the action for one observation, both as the specs have them.

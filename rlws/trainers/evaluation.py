@@ -287,9 +287,18 @@ def _play_all(act, agent, stage, episodes, kept):
 
 
 def film(
-    agent: Agent, params: Params, environment: Any, seed: int, timeout: float = TIMEOUT
+    agent: Agent,
+    params: Params,
+    environment: Any,
+    seed: int,
+    timeout: float = TIMEOUT,
+    look: Callable[..., np.ndarray] | None = None,
 ) -> tuple[Iterator[np.ndarray], float]:
-    """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second."""
+    """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second.
+
+    What `look` makes of picture, step, return so far, timestep and actor states (leaves [1, ...]),
+    if it is given, is the frame.
+    """
     act = partial(_compiled_act(agent.evaluator), params, _keys(seed)[0])
     with contextlib.ExitStack() as opening:
         stage = _Stage("film", environment, _seed(seed), 1, timeout, opening, render=True)
@@ -297,14 +306,16 @@ def film(
 
     def frames():
         with stack:
-            state = initial.initial_actor_state(agent.evaluator, 1)
-            yield stage.render()
-            for step in range(stage.spec.max_episode_steps or MAX_STEPS):
+            state, total = initial.initial_actor_state(agent.evaluator, 1), 0.0
+            most = stage.spec.max_episode_steps or MAX_STEPS
+            for step in range(most + 1):
+                picture, timestep = stage.render(), stage.timesteps[0]
+                total += timestep.reward or 0.0
+                yield look(picture, step, total, timestep, state) if look else picture
+                if timestep.last() or step == most:
+                    return
                 numbers = np.zeros(1, np.int32), np.full(1, step, np.int32)
                 (action,), state = stage.act(act, *numbers, state)
                 stage.step(0, action)
-                yield stage.render()
-                if stage.timesteps[0].last():
-                    return
 
     return frames(), getattr(stage.envs[0], "frames_per_second", 30.0)
