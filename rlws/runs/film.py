@@ -31,6 +31,15 @@ class Film(NamedTuple):
         return f'<video controls loop autoplay muted src="data:video/mp4;base64,{data}"></video>'
 
 
+class Picture(NamedTuple):
+    """A picture in a file, which a notebook shows."""
+
+    path: pathlib.Path
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
 def film(policy: Any, output: pathlib.Path, episodes: int, numbers: bool) -> Film:
     """Films episodes of a policy; see `Policy.film`."""
     look = numbers_of(policy.agent, policy.params) if numbers else None

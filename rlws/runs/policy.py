@@ -14,9 +14,10 @@ from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
-from rlws.runs.film import Film, film
+from rlws.runs.film import Film, Picture, film
 from rlws.runs.folders import check_settings, experiment_of, saved
-from rlws.settings import SettingError, describe
+from rlws.settings import SettingError, choose, describe
+from rlws.tracking import plot_run, read_metrics
 from rlws.tracking.stderr import warn
 from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
@@ -115,6 +116,21 @@ class Policy:
         """
         own = self.checkpoint.path.parents[1] / "videos" / "watch.mp4"
         return film(self, pathlib.Path(output or own), episodes, numbers)
+
+    def plot(self, name: str = "return") -> Picture:
+        """Draws the run up to its last row; returns a figure of it, which a notebook shows.
+
+        Args:
+          name: of the figure: return, losses or diagnostics.
+
+        Raises:
+          SettingError: there is nothing to draw.
+        """
+        directory = self.checkpoint.path.parents[1]
+        columns = read_metrics(directory / "metrics.csv")
+        known = {path.stem: path for path in plot_run(columns, directory, self.experiment.name)}
+        choose(f"{directory}: figure", name, known)
+        return Picture(known[name])
 
     def __call__(self, observation: Any) -> Any:
         """Returns the action for one observation, both as the specs have them.
