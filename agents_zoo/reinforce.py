@@ -59,7 +59,7 @@ class Config(AgentConfig):
                 "the environment has no time limit, so REINFORCE needs to know how long an episode "
                 "may get; set max_episode_length, for example to 1000"
             )
-        heads: dict[str, Callable] = {"policy": networks.CategoricalPolicy.of(spec)}
+        heads: dict[str, Callable] = {"policy": networks.policy(spec)}
         if self.baseline == "value":
             heads["value"] = networks.Value()
         # Apart, so that fitting returns of any size does not disturb the policy.
@@ -113,17 +113,15 @@ class Reinforce(Learner):
         weight = trajectory.weight
         if config.discounted_gradient:
             weight *= config.discount ** jnp.arange(steps)
-        logits = outputs.policy.logits[:-1]
-        # rlax means over steps, padding included; times their number it is the sum again.
-        policy_loss = steps * rlax.policy_gradient_loss(
-            logits, trajectory.action, advantage, weight
-        )
-        entropy_loss = steps * rlax.entropy_loss(logits, weight)
+        policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
+        entropy = policy.entropy()
+        policy_loss = -jnp.sum(weight * policy.log_prob(trajectory.action) * advantage)
+        entropy_loss = -jnp.sum(weight * entropy)
         value_loss = jnp.sum(trajectory.weight * rlax.l2_loss(values[:-1], returns))
         loss = policy_loss + config.entropy_cost * entropy_loss
         metrics = {
             "policy_loss": policy_loss,
-            "entropy": outputs.policy.entropy()[:-1],
+            "entropy": entropy,
             "return_to_go": returns,
         }
         if config.baseline == "value":

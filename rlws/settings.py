@@ -7,6 +7,7 @@ around explicitly. `Settings` makes each subclass such a dataclass and checks it
 
 import contextlib
 import dataclasses
+import decimal
 import difflib
 import functools
 import inspect
@@ -122,7 +123,14 @@ def check(name: str, hint: Any, value: Any) -> None:
     elif kind in (bool, str) and not isinstance(value, kind):
         raise SettingError(f"{name} must be a {kind.__name__}, got {value!r}")
     elif isinstance(kind, type) and issubclass(kind, Settings) and not isinstance(value, kind):
+        if _called(kind) and inspect.isfunction(value):
+            return
         raise SettingError(f"{name} must be settings of kind {kind.__name__}, got {value!r}")
+
+
+def _called(kind: type) -> bool:
+    """Returns whether settings of this kind are called, so that a plain function does as well."""
+    return any("__call__" in vars(cls) for cls in kind.__mro__)
 
 
 def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
@@ -140,6 +148,25 @@ def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
     most = FLOAT if kind is float else INT
     if abs(value) > most and all(limit.high == math.inf for limit in limits):
         raise SettingError(f"{name} must be at most {most:.10g} in size, got {value!r}")
+
+
+POWERS = {"k": 3, "K": 3, "M": 6, "G": 9}
+
+
+def whole(text: str) -> int:
+    """Returns the whole number that somebody has typed: 200000, 200_000, 2e5, 200k, 2M.
+
+    Raises:
+      ValueError: it is none.
+    """
+    power = POWERS.get(text[-1:], 0)
+    try:
+        number = decimal.Decimal(text[:-1] if power else text).scaleb(power)
+        if number.adjusted() > 30 or number != (found := int(number)):
+            raise ValueError
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is no whole number") from None
+    return found
 
 
 def describe(value: Any) -> Any:
@@ -210,7 +237,12 @@ def revive(description: Any, name: str = "settings") -> Any:
     needed = {field.name for field in dataclasses.fields(cls) if _default(field) is MISSING}
     if missing := sorted(needed - given.keys()):
         raise SettingError(f"{name}: {cls.__name__} needs {', '.join(missing)}, got none")
-    return cls(**{key: revive(value, f"{name}.{key}") for key, value in given.items()})
+    found = {key: revive(value, f"{name}.{key}") for key, value in given.items()}
+    for key, kind in _hints(cls).items():
+        value = found.get(key)
+        if isinstance(value, str) and value.startswith(FUNCTION) and isinstance(kind, type):
+            found[key] = function(value) if issubclass(kind, Settings) else value
+    return cls(**found)
 
 
 def _default(field: Any) -> Any:

@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # that it imports, which all stand below it. Its README says the same.
 ROOMS = {
     "__main__": "commands tracking sources",
-    "commands": "analysis runs diagnose trainers agent networks critics tracking environments "
-    "numerics settings sources",
+    "commands": "analysis runs diagnose trainers agent tracking environments numerics settings "
+    "sources",
     "analysis": "runs trainers tracking settings",
-    "runs": "trainers normalise agent learner tracking environments numerics settings sources "
-    "types",
+    "runs": "trainers normalise agent learner actor networks critics tracking environments "
+    "numerics settings sources types",
     "testing": "diagnose trainers agent",
     "diagnose": "trainers stacking normalise agent learner actor critics networks tracking "
     "environments settings types",

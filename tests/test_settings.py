@@ -36,6 +36,7 @@ from rlws.settings import (
     choose,
     describe,
     revive,
+    whole,
 )
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.distributed.trainer import DistributedTrainer
@@ -407,3 +408,33 @@ def test_every_number_has_a_range(name, hint):
 
 def test_numbers_of_all_classes_are_looked_at():
     assert len(NUMBERS) > 150
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("20", 20), ("2_000", 2000), ("1e6", 10**6), ("1.5M", 1_500_000), ("2k", 2000), ("-3", -3)],
+)
+def test_whole_numbers_as_people_type_them(text, value):
+    assert whole(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "k", "1.5", "1.2345k", "1e99", "nan", "inf", "2kk", "1,000"])
+def test_what_is_no_whole_number(text):
+    with pytest.raises(ValueError, match="is no whole number"):
+        whole(text)
+
+
+def features(observation):
+    """A backbone without settings."""
+    return observation
+
+
+def test_a_plain_function_may_stand_for_settings_that_are_called():
+    config = reinforce.Config(backbone=features)
+    described = describe(config)
+    assert described["backbone"] == f"function:{__name__}:features"
+    assert revive(described) == config
+    with pytest.raises(SettingError, match="backbone must be settings of kind Backbone, got 3"):
+        reinforce.Config(backbone=3)
+    with pytest.raises(SettingError, match="must be settings of kind Evaluation, got <function"):
+        Experiment(name="x", environment="jax:Catch", agent=config, evaluation=features)

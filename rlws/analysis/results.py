@@ -51,7 +51,7 @@ class Result(NamedTuple):
 
     def number(self, name: str) -> float:
         """Returns an entry of the summary; NaN where there is none."""
-        value = self.summary.get(name)
+        value = self.summary.get(whole_name(name, self.summary))
         return float(value) if isinstance(value, int | float) else math.nan
 
     def columns(self) -> dict[str, list[float]]:
@@ -149,6 +149,12 @@ def _completeness(result: Result) -> int:
     return ("unfinished", "ended", "finished").index(result.state.partition(" ")[0])
 
 
+def whole_name(metric: str, known: Iterable[str]) -> str:
+    """Returns what a metric is called in full: success is episode_success, evaluation_success."""
+    options = metric, f"episode_{metric}", f"evaluation_{metric}"
+    return next((name for name in options if name in known), metric)
+
+
 def column(result: Result, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns steps, values and weights, [N], of a metric's rows that have a value.
 
@@ -158,6 +164,7 @@ def column(result: Result, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndar
       SettingError: no run has a metric of this name, or this one has no value of it.
     """
     columns = result.columns()
+    metric = whole_name(metric, columns)
     choose(f"--metric: {result.directory}", metric, [k for k in columns if k != "steps"])
     steps, values, weights = series(columns, metric)
     if not len(values):

@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import pathlib
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rlws.settings import Range, SettingError, check
+from rlws.runs.folders import saved
+from rlws.settings import Range, SettingError, check, whole
 from rlws.tracking.files import replacing
+from rlws.tracking.stderr import warn
 
 if TYPE_CHECKING:
     from rlws.numerics.checkpoint import Checkpoint
@@ -25,7 +26,13 @@ def add_directories(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Adds the folder of a run, and which checkpoint of it."""
     parser.add_argument("directory", type=pathlib.Path, help="results/EXPERIMENT/RUN")
-    parser.add_argument("--at", type=int, metavar="STEP", help="newest checkpoint up to this step")
+    parser.add_argument(
+        "--at", type=_step, metavar="STEP", help="newest checkpoint up to it, or: best"
+    )
+
+
+def _step(text: str) -> int | str:
+    return text if text == "best" else whole(text)
 
 
 def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":
@@ -34,19 +41,13 @@ def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":
     Raises:
       SettingError: there is none, or none that is whole.
     """
-    from rlws.numerics import checkpoint  # with all of JAX
-
-    warn = lambda text: print("warning:", text, file=sys.stderr)
-    found = checkpoint.newest(args.directory / "checkpoints", warn, args.at)
-    if found is None:
-        raise SettingError(f"{args.directory} must hold a checkpoint, got none; train it first")
-    return found
+    return saved(args.directory, warn, args.at)
 
 
 def add_policy(parser: argparse.ArgumentParser, episodes: int) -> None:
     """Adds a checkpoint, and how many episodes its policy plays."""
     add_checkpoint(parser)
-    parser.add_argument("--episodes", type=int, default=episodes)
+    parser.add_argument("--episodes", type=whole, default=episodes)
 
 
 def policy_of(args: argparse.Namespace) -> "Policy":

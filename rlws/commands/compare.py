@@ -7,7 +7,7 @@ import shlex
 
 from rlws.analysis.comparison.sides import make_sides, scores
 from rlws.analysis.results import SCORE
-from rlws.settings import SettingError
+from rlws.settings import SettingError, whole
 
 EPILOG = """A and B are folders of runs or sweeps: `rlws compare A B`. Of several for each side,
 those of B come after --against: `rlws compare A1 A2 --against B1 B2`. One folder, or more than two,
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until-decided", action="store_true", help="train more seeds of both until it is clear"
     )
-    parser.add_argument("--batch", type=int, default=5, help="seeds between looks; 5")
-    parser.add_argument("--max-seeds", type=int, default=40, help="of each side; 40")
+    parser.add_argument("--batch", type=whole, default=5, help="seeds between looks; 5")
+    parser.add_argument("--max-seeds", type=whole, default=40, help="of each side; 40")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from rlws.diagnose import diagnose, show
 from rlws.diagnose.doctor import STEPS
 from rlws.diagnose.probing import SEEDS
 from rlws.numerics.cache import enable_cache
-from rlws.settings import Fraction, PositiveInt
+from rlws.settings import Fraction, PositiveInt, whole
 from rlws.trainers.device import Seeds
 
 
@@ -22,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--actions", choices=("discrete", "continuous"), default="")
     parser.add_argument("--discount", type=float, help="gamma, if no setting is called discount")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each probe and seed, at most")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument(
+        "--steps", type=whole, default=STEPS, help="of each probe and seed, at most"
+    )
+    parser.add_argument("--seeds", type=whole, default=SEEDS)
     parser.add_argument(
         "--only", nargs="+", action="extend", default=[], metavar="CHECK", help="adder, P6, ..."
     )

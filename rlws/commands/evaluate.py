@@ -1,14 +1,21 @@
 """`rlws evaluate DIR --episodes 100`: how good the policy of a run is."""
 
 import argparse
+import contextlib
+import dataclasses
 import sys
 
 import numpy as np
 
+from rlws import environments
 from rlws.analysis.statistics import interquartile_mean, interval
 from rlws.commands.arguments import add_policy, check_arguments, policy_of
+from rlws.environments import resolve
+from rlws.environments.checks import check_same
+from rlws.environments.info import parsed
 from rlws.numerics.cache import enable_cache
-from rlws.settings import Seed, SettingError
+from rlws.runs.policy import Policy
+from rlws.settings import INT, Seed, SettingError, whole
 from rlws.tracking.files import write_json
 from rlws.trainers.evaluation import MAX_STEPS, evaluator
 
@@ -16,7 +23,13 @@ from rlws.trainers.evaluation import MAX_STEPS, evaluator
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
     add_policy(parser, episodes=100)
-    parser.add_argument("--seed", type=int, help="of initial states; by default the run's")
+    parser.add_argument(
+        "--seed", type=whole, help="of initial states; by default the run's, of --at best another"
+    )
+    parser.add_argument(
+        "--stochastic", action="store_true", help="as it acts in training, not as in evaluations"
+    )
+    parser.add_argument("--environment", help="another one, or with other settings")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,11 +37,20 @@ def run(args: argparse.Namespace) -> None:
     enable_cache()
     check_arguments(args, seed=Seed)
     policy = policy_of(args)
-    seed = policy.experiment.seed if args.seed is None else args.seed
-    num_envs = policy.experiment.evaluation.num_envs
-    environment = policy.experiment.environment
-    play = evaluator(policy.agent, environment, args.episodes, num_envs=num_envs)
-    played, lengths = play(policy.params, seed)
+    experiment = policy.experiment
+    if args.environment:
+        experiment = dataclasses.replace(experiment, environment=args.environment)
+        _check_environment(policy, experiment.source)
+    seed = experiment.seed if args.seed is None else args.seed
+    chosen = policy.checkpoint.facts.get("best") if args.at == "best" else None
+    if chosen and args.seed is None:
+        seed = (seed + 1) % (INT + 1)
+    agent = policy.agent
+    if args.stochastic:
+        agent = agent._replace(evaluator=agent.actor)
+    num_envs = experiment.evaluation.num_envs
+    play = evaluator(agent, experiment.source, args.episodes, num_envs=num_envs)
+    played, lengths, *info = play(policy.params, seed)
     returns = played[np.isfinite(played)]
     if cut := len(played) - len(returns):
         text = f"{cut} of {len(played)} episodes had not ended after {MAX_STEPS:,} steps"
@@ -36,9 +58,12 @@ def run(args: argparse.Namespace) -> None:
     if not len(returns):
         raise SettingError(f"an episode must end to have a return; {text}; give a time limit")
     middle, (low, high) = float(interquartile_mean(returns)), interval(np.asarray(returns))
+    told = dict(zip(parsed(experiment.info), info, strict=True))
     step = policy.checkpoint.facts["step"]
     found = {
         "step": step,
+        "environment": str(experiment.environment),
+        "stochastic": args.stochastic,
         "episodes": len(returns),
         "unfinished": cut,
         "seed": seed,
@@ -49,15 +74,33 @@ def run(args: argparse.Namespace) -> None:
         "return_min": float(np.min(returns)),
         "return_max": float(np.max(returns)),
         "length_mean": float(np.mean(lengths)),
+        **{f"{name}_mean": float(np.nanmean(x)) for name, x in told.items()},
         "returns": np.asarray(returns).tolist(),
     }
     print(
         f"step {step:,}: return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
-        f"IQM {middle:.1f} [{low:.1f}, {high:.1f}], over {len(returns)} episodes "
+        f"IQM {middle:.1f} [{low:.1f}, {high:.1f}] (95 %), over {len(returns)} episodes "
         f"({found['return_min']:.1f} to {found['return_max']:.1f}), "
         f"length {found['length_mean']:.0f}"
+        + "".join(f", {name} {found[f'{name}_mean']:.3g}" for name in told)
     )
+    if chosen:
+        ((name, value),) = chosen.items()
+        print(f"kept since {name} was {value:.4g} there, which is optimistic: it is of a choice")
     try:
         write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)
     except OSError as error:  # the folder may be somebody else's
         print(f"warning: evaluation.json was not written: {error}", file=sys.stderr)
+
+
+def _check_environment(policy: Policy, source: object) -> None:
+    """Raises a SettingError where the agent, as it was made, cannot act in an environment."""
+    with contextlib.closing(resolve.host(source, 0, 0)) as one:  # type: ignore[arg-type]
+        found = environments.spec(one)
+    try:
+        check_same(policy.spec, found, 0)
+    except SettingError:
+        raise SettingError(
+            f"--environment must show and take what the run's does, {policy.spec.observations} and "
+            f"{policy.spec.actions}, got {found.observations} and {found.actions}"
+        ) from None

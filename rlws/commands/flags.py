@@ -5,35 +5,21 @@ import dataclasses
 import difflib
 import io
 import itertools
+import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import tyro
 
-from rlws.critics import Categorical, Critic, ImplicitQuantiles, Quantiles, Scalar
-from rlws.networks import CNN, GRU, LSTM, MLP, Backbone, ResNet, nature
 from rlws.runs.differences import flat
 from rlws.runs.experiment import Experiment
-from rlws.settings import SettingError, change, choose, describe
+from rlws.runs.parts import BACKBONES, CRITICS, PARTS
+from rlws.settings import SettingError, change, choose, describe, whole
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer
 
 TRAINERS = {"host": HostTrainer, "device": DeviceTrainer, "distributed": DistributedTrainer}
-BACKBONES: dict[str, Callable[[], Backbone]] = {
-    "mlp": MLP,
-    "cnn": CNN,
-    "nature": nature,
-    "resnet": ResNet,
-    "gru": GRU,
-    "lstm": LSTM,
-}
-CRITICS: dict[str, Callable[[], Critic]] = {
-    "scalar": Scalar,
-    "categorical": Categorical,
-    "quantiles": Quantiles,
-    "implicit": ImplicitQuantiles,
-}
-PARTS: dict[str, dict] = {"agent.backbone": BACKBONES, "agent.critic": CRITICS}
 
 
 def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
@@ -55,9 +41,20 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
     if not isinstance(experiment.environment, str):  # a name in the place of something else
         for value in _take("--environment", args):
             experiment = dataclasses.replace(experiment, environment=value)
-    sweep = (*experiment.sweep, *_take("--sweep", args))
+    sweep = (*experiment.sweep, *_lines(_take("--sweep", args)))
     track = (*experiment.track, *_take("--track", args))
     return _parse(dataclasses.replace(experiment, sweep=sweep, track=track), args)
+
+
+def _lines(texts: list[str]) -> Iterator[str]:
+    """Yields what sweeps are: those that were given, and the lines of files of them."""
+    for text in texts:
+        if "=" in text or not pathlib.Path(text).is_file():
+            yield text
+            continue
+        for line in pathlib.Path(text).read_text(encoding="utf-8").splitlines():
+            if line := line.partition("#")[0].strip():
+                yield line
 
 
 def _take(flag: str, args: list[str]) -> list[str]:
@@ -89,6 +86,7 @@ def _parse(experiment, args):
                 "kind; their options are below.",
                 default=experiment,
                 args=args,
+                registry=_NUMBERS,
             )
     except SystemExit as end:
         if not end.code:  # --help
@@ -96,6 +94,23 @@ def _parse(experiment, args):
         names = [x for x in flat(describe(experiment)) if x.rpartition(".")[2] != "type"]
         flags = [f"--{name.replace('_', '-')}" for name in ("trainer", *names)]
         raise SettingError(_one_line(boxed.getvalue(), flags)) from None
+
+
+_NUMBERS = tyro.constructors.ConstructorRegistry()
+
+
+@_NUMBERS.primitive_rule
+def _whole(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Has whole numbers taken as people type them."""
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: whole(texts[0]),
+        is_instance=lambda x: type(x) is int,
+        str_from_instance=lambda x: [str(x)],
+    )
 
 
 def _one_line(box: str, flags: Iterable[str]) -> str:

@@ -65,9 +65,11 @@ def run(args: argparse.Namespace) -> None:
     launch.run(variant)
 
 
-def _source(found: checkpoint.Checkpoint, at: int | None) -> str:
+def _source(found: checkpoint.Checkpoint, at: int | str | None) -> str:
     """Returns what to say of the checkpoint, which need not be at the step that was asked for."""
     text = f"forked from step {int(found.path.name):,}"
+    if at == "best":
+        return f"{text}, the best"
     if at is None or at == int(found.path.name):
         return text
     known = ", ".join(f"{int(name):,}" for name in checkpoint.names(found.path.parent))

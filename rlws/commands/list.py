@@ -14,7 +14,7 @@ from rich.text import Text
 from rlws.analysis.results import SCORE, Group, Result, gather, read
 from rlws.analysis.statistics import interquartile_mean
 from rlws.commands import catalogue
-from rlws.settings import SettingError, choose
+from rlws.settings import SettingError, choose, whole
 from rlws.tracking.progress import number
 
 KINDS = ("agents", "experiments", "environments", "runs")
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; all without")
     parser.add_argument("--results", default="results", metavar="FOLDER", help="of runs; results")
-    parser.add_argument("--last", type=int, default=LAST, help=f"runs at most, 0: all; {LAST}")
+    parser.add_argument("--last", type=whole, default=LAST, help=f"runs at most, 0: all; {LAST}")
 
 
 def run(args: argparse.Namespace) -> None:

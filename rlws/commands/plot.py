@@ -4,7 +4,8 @@ import argparse
 import datetime
 import pathlib
 
-from rlws.analysis.results import column, gather, grouped
+from rlws.analysis.results import SCORE, column, gather, grouped
+from rlws.analysis.statistics import interquartile_mean
 from rlws.commands.arguments import add_directories, writing
 from rlws.settings import SettingError
 
@@ -16,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_directories(parser)
     parser.add_argument("--metric", default=METRIC, help=f"column of metrics.csv; {METRIC}")
     parser.add_argument(
+        "--over", metavar="SETTING", help="draw the last value over this setting, not over steps"
+    )
+    parser.add_argument(
         "--output", metavar="FILE", help=".png, .svg or .pdf; results/plots/TIME.png"
     )
 
@@ -23,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draws the figure and says where it is."""
     path = picture_path(args.output)
+    if args.over:
+        _over(args, path)
+        return
     groups, notes = grouped(gather(args.directories))
     from rlws.analysis.curves import aligned, curves_figure, seeds
 
@@ -40,6 +47,22 @@ def run(args: argparse.Namespace) -> None:
     for curve in curves:
         end = f"{curve.middle[-1]:.4g} at {curve.steps[-1]:,.0f} steps"
         print(f"{curve.label}: {args.metric} {end} ({seeds(len(curve.values))})")
+    print(f"figure in {path}")
+
+
+def _over(args: argparse.Namespace, path: pathlib.Path) -> None:
+    """Draws what runs came to over the values of a setting."""
+    from rlws.analysis.settings import over, settings_figure
+
+    metric = SCORE if args.metric == METRIC else args.metric
+    lines = over(gather(args.directories), args.over, metric)
+    figure = settings_figure(lines, args.over, metric)
+    with writing(path) as temporary:
+        figure.savefig(temporary)
+    for label, points in lines.items():
+        for value, scores in points.items():
+            text = f"{args.over}={value}: {metric} {interquartile_mean(scores):.4g}"
+            print(f"{f'{label}, ' if label else ''}{text} ({len(scores)} runs)")
     print(f"figure in {path}")
 
 

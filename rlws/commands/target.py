@@ -8,7 +8,7 @@ from typing import Any
 
 from rlws import sources
 from rlws.agent import AgentConfig
-from rlws.commands.flags import PARTS
+from rlws.runs.parts import PARTS
 from rlws.runs.sweep import parse_value
 from rlws.settings import SettingError, change, choose
 

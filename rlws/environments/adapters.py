@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rlws.environments.checks import check_device
+from rlws.environments.info import episode_info
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
@@ -68,6 +69,10 @@ class _DmEnvironment(RepeatableEnvironment):
     def discount_spec(self) -> Any:
         """Returns the spec of the discount."""
         return self._spec.discounts
+
+    def episode_info(self) -> list[float]:
+        """Returns what is kept of the episode, where anything is."""
+        return np.asarray(episode_info(self._environment, self._state)).tolist()
 
     def render(self) -> np.ndarray:
         """Returns a picture of the current state, uint8 [height, width, 3]."""

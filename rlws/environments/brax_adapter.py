@@ -91,12 +91,18 @@ class BraxEnvironment(jax_environment.JaxEnvironment):
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step of brax's environment itself, without the wrapper that restarts it."""
+        return self.step_with_info(state, action)[:2]
+
+    def step_with_info(
+        self, state: State, action: Action
+    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
+        """Takes a step; returns brax's metrics, too."""
         env, time = _made(self.name, self.backend).env, state.time + 1
         # A new tree, as brax writes into the dictionaries of the state that it is given.
         inner = jax_environment.strong(env.step(jax_environment.strong(state.inner), action))
         truncated = time >= self.max_episode_steps
         timestep = jax_environment.following(inner.obs, inner.reward, inner.done > 0, truncated)
-        return State(inner, time), timestep
+        return State(inner, time), timestep, inner.metrics
 
     def render(self, state: State) -> np.ndarray:
         """Returns MuJoCo's picture from the model's first camera, uint8 [480, 640, 3].

@@ -22,7 +22,7 @@ from rlws.environments import jax_environment
 from rlws.environments.names import unknown
 from rlws.numerics import streams
 from rlws.settings import INT, PositiveInt
-from rlws.types import Action, EnvironmentSpec, Key
+from rlws.types import Action, Array, EnvironmentSpec, Key
 
 _NAMES = ("Symbolic-v1", "Pixels-v1", "Classic-Symbolic-v1", "Classic-Pixels-v1")
 
@@ -75,14 +75,20 @@ class CraftaxEnvironment(jax_environment.JaxEnvironment):
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step of Craftax without a limit, so that what ends by itself is known."""
+        return self.step_with_info(state, action)[:2]
+
+    def step_with_info(
+        self, state: State, action: Action
+    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
+        """Takes a step; returns Craftax's info, too: its achievements."""
         env, params = _made(self.name)
         endless = params.replace(max_timesteps=INT)  # it decides nothing but the end
-        observation, inner, reward, terminated, _ = env.step_env(
+        observation, inner, reward, terminated, info = env.step_env(
             _step_key(state), state.inner, action, endless
         )
         truncated = inner.timestep >= self._limit()
         timestep = jax_environment.following(observation, reward, terminated, truncated)
-        return State(jax_environment.strong(inner), state.key), timestep
+        return State(jax_environment.strong(inner), state.key), timestep, info
 
     def render(self, state: State) -> np.ndarray:
         """Returns what the player sees, uint8 [208, 176, 3], or [144, 144, 3] in Classic."""

@@ -79,7 +79,7 @@ class GymEnvironment(RepeatableEnvironment):
     def advance(self, action: Action) -> dm_env.TimeStep:
         found = self._env_step(self._act(action))
         try:
-            observation, reward, terminated, truncated, _ = found
+            observation, reward, terminated, truncated, self._info = found
         except (TypeError, ValueError):
             raise not_gymnasiums("step", found) from None
         if type(terminated) is not bool or type(truncated) is not bool:
@@ -87,6 +87,10 @@ class GymEnvironment(RepeatableEnvironment):
         step_type = _LAST if terminated or truncated else _MID
         discount = 0.0 if terminated else 1.0
         return _timestep((step_type, number(reward), discount, self._observe(observation)))
+
+    def info(self) -> dict[str, Any]:
+        """Returns what the environment said with the last step."""
+        return self._info
 
     def render(self) -> np.ndarray:
         """Returns a picture of the environment, uint8 [height, width, 3].

@@ -66,15 +66,23 @@ class GymnaxEnvironment(jax_environment.JaxEnvironment):
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step with `step_env`, which, unlike gymnax's `step`, does not restart."""
+        return self.step_with_info(state, action)[:2]
+
+    def step_with_info(
+        self, state: State, action: Action
+    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
+        """Takes a step; returns gymnax's info, too."""
         env, params = _made(self.name, self.max_episode_steps)
         # Of a key that stays and a count: where nothing is drawn, XLA leaves all of it out.
         key = streams.draw(state.key, 0, state.time)
-        observation, inner, reward, terminated, _ = env.step_env(key, state.inner, action, params)
+        observation, inner, reward, terminated, info = env.step_env(
+            key, state.inner, action, params
+        )
         truncated = env.is_truncated(inner, params)
         timestep = jax_environment.following(
             self._observe(observation), reward, terminated, truncated
         )
-        return State(jax_environment.strong(inner), state.key, state.time + 1), timestep
+        return State(jax_environment.strong(inner), state.key, state.time + 1), timestep, info
 
     def _observe(self, observation: Any) -> Observation:
         x, dtype = jnp.asarray(observation), self.spec().observations.dtype

@@ -33,6 +33,15 @@ class JaxEnvironment(Settings):
         """Returns the next state and its MID or LAST timestep."""
         raise NotImplementedError
 
+    def step_with_info(
+        self, state: Any, action: Action
+    ) -> tuple[Any, dm_env.TimeStep, dict[str, Array]]:
+        """Returns what `step` does, and numbers by name, such as whether it was a success.
+
+        They are only computed where somebody asked for them: see `environments.info`.
+        """
+        return *self.step(state, action), {}
+
     def render(self, state: Any) -> Any:
         """Returns a picture of one (host) state, uint8 [height, width, 3]."""
         raise NotImplementedError(f"{type(self).__name__} has no renderer")

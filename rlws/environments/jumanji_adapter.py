@@ -89,6 +89,12 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step of jumanji's."""
+        return self.step_with_info(state, action)[:2]
+
+    def step_with_info(
+        self, state: State, action: Action
+    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
+        """Takes a step; returns jumanji's extras, too."""
         env, time = self._made(), state.time + 1
         if len(counts := _counts(env)) > 1:
             action = jnp.stack(jnp.unravel_index(action, counts)).astype(jnp.int32)
@@ -98,7 +104,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
             ended |= time >= self.max_episode_steps
         observation = self._observe(timestep.observation)
         following = jax_environment.following(observation, timestep.reward, terminated, ended)
-        return State(jax_environment.strong(inner), time), following
+        return State(jax_environment.strong(inner), time), following, timestep.extras or {}
 
     def render(self, state: State) -> np.ndarray:
         """Returns jumanji's picture, uint8 [480, 480, 3]."""

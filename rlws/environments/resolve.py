@@ -8,11 +8,14 @@ from typing import Any
 import dm_env
 
 from rlws.environments.adapters import jitted, to_dm_env
+from rlws.environments.checks import closed_on_error
+from rlws.environments.info import WithInfo, keeping
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.registry import Environment, adapted, called, make, registered
 from rlws.settings import SettingError
 
-Source = str | JaxEnvironment | Callable[[int, int], Environment]  # the function: of seed and index
+# The function is of seed and index.
+Source = str | JaxEnvironment | Callable[[int, int], Environment] | WithInfo
 
 
 def host(
@@ -26,14 +29,18 @@ def host(
     Raises:
       SettingError: no such environment, or the function returned something else.
     """
-    environment: Any = source
+    own, info = _parts(source)
+    environment: Any = own
     if render:  # pictures, not a window: SDL need not look for a screen
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    if isinstance(source, str):
-        environment = make(source, seed, index, render, training=training)
-    elif not isinstance(source, JaxEnvironment):
-        environment = called(source, seed, index, render)
+    if isinstance(own, str):
+        environment = make(own, seed, index, render, training=training)
+    elif not isinstance(own, JaxEnvironment):
+        environment = called(own, seed, index, render)
+    if info:
+        with closed_on_error(environment):
+            environment = keeping(environment, info)
     if isinstance(environment, JaxEnvironment):
         return to_dm_env(environment, seed, index)
     return environment
@@ -46,21 +53,31 @@ def device(source: Source) -> JaxEnvironment:
       SettingError: it has none.
       EnvironmentFault: they do not return what they must.
     """
-    if not is_jax(source):
+    own, info = _parts(source)
+    if not is_jax(own):
         raise SettingError(
-            f"DeviceTrainer needs an environment written in JAX, got {source!r}; "
+            f"DeviceTrainer needs an environment written in JAX, got {own!r}; "
             "use one such as jax:CartPole-v1, or the HostTrainer"
         )
-    environment: Any = make(source) if isinstance(source, str) else source
+    environment: Any = make(own) if isinstance(own, str) else own
+    environment = keeping(environment, info) if info else environment
     jitted(environment)  # which checks them
     return environment
 
 
 def is_jax(source: Source) -> bool:
     """Returns whether the environment can run on the device."""
-    if isinstance(source, str):
-        return _is_jax(source, registered().get(source))
-    return isinstance(source, JaxEnvironment)
+    own, _ = _parts(source)
+    if isinstance(own, str):
+        return _is_jax(own, registered().get(own))
+    return isinstance(own, JaxEnvironment)
+
+
+def _parts(source: Source) -> tuple[Any, tuple[str, ...]]:
+    """Returns the environment without info, and what is kept of that."""
+    if isinstance(source, WithInfo):
+        return source.environment, source.info
+    return source, ()
 
 
 @functools.cache

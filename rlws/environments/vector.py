@@ -105,7 +105,10 @@ class VectorEnvironment:
     Attributes:
       num_envs: B.
       spec: of one environment.
+      info: what gymnasium gave as such with the last step.
     """
+
+    info: dict[str, Any]
 
     def __init__(self, envs: Any, seeds: list[int] | None, limit: int | None = None):
         from gymnasium import vector  # slow to import, and not always needed
@@ -132,7 +135,7 @@ class VectorEnvironment:
     def reset(self) -> dm_env.TimeStep:
         """Begins an episode in every environment; returns their FIRST rows."""
         seed, self._seed = self._seed, None  # seeded again, they would repeat their episodes
-        found = self._envs.reset(seed=seed)
+        found, self.info = self._envs.reset(seed=seed), {}
         if not (isinstance(found, tuple) and len(found) == 2):
             raise not_gymnasiums("reset", found)
         self._live = np.ones(self.num_envs, bool)  # which ones will take their next action
@@ -148,7 +151,7 @@ class VectorEnvironment:
             raise self._dead(error) from error
         if not (isinstance(found, tuple) and len(found) == 5):
             raise not_gymnasiums("step", found)
-        observation, *flat, _ = found
+        observation, *flat, self.info = found
         reward, terminated, truncated = flat = [*map(np.asarray, flat)]
         if any(x.shape != self._live.shape or x.dtype.kind not in KINDS[x is reward] for x in flat):
             got = ", ".join(f"{x.dtype}{[*x.shape]}" for x in flat)
@@ -164,6 +167,18 @@ class VectorEnvironment:
             np.logical_not(terminated).astype(np.float32),
             self._observe(observation),
         )
+
+    def said(self, names: tuple[str, ...]) -> np.ndarray:
+        """Returns numbers that the environments said with the last step, float32 [B, k].
+
+        NaN of what one did not say.
+        """
+        columns = np.full((self.num_envs, len(names)), np.nan, np.float32)
+        for i, name in enumerate(names):
+            found = np.asarray(self.info.get(name))
+            if found.shape == self._live.shape and found.dtype.kind in KINDS[1]:
+                columns[:, i] = np.where(self.info.get(f"_{name}", True), found, np.nan)
+        return columns
 
     def culprit(self, error: BaseException) -> int | None:
         """Returns which environment raised an error in `step`; None: nobody can tell."""

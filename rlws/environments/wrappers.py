@@ -198,7 +198,7 @@ def wrap(environment: Any, *wrappers: Wrapper) -> Any:
       SettingError: a wrapper does not go around what it is put around.
     """
     for wrapper in wrappers:
-        kind = Wrapped if isinstance(environment, JaxEnvironment) else _DmWrapped
+        kind = Wrapped if isinstance(environment, JaxEnvironment) else DmWrapped
         environment = kind(environment, wrapper)
     return environment
 
@@ -258,7 +258,7 @@ class Wrapped(JaxEnvironment):
         return self.environment.render(state.inner)
 
 
-class _DmWrapped(dm_env.Environment):
+class DmWrapped(dm_env.Environment):
     """A dm_env environment in a wrapper; what is not here is the environment's."""
 
     def __init__(self, environment: Any, wrapper: Wrapper):

@@ -103,6 +103,8 @@ def save(
 ) -> pathlib.Path:
     """Writes a checkpoint as `folder / name` and then removes all but the newest `keep` up to it.
 
+    With `keep` 0, all others are removed.
+
     One of that name which is whole stays as it is. What else has such a name stays, too: then the
     checkpoint gets one more 0 before it. The folder that `folder` lies in must be there.
 
@@ -140,8 +142,8 @@ def save(
         before = [each for each in names(folder) if int(each) <= int(name)]
         # A resumed run began below these since they are damaged; later they would count as whole.
         above = [each for each in names(folder) if int(each) > int(name)]
-        damaged = [each for each in above if not _whole(folder / each)]
-        for old in before[:-keep] + damaged:
+        damaged = [each for each in above if not (keep and _whole(folder / each))]
+        for old in before[: -(keep or 1)] + damaged:
             _remove(folder / old)
         return target
     except OSError as error:

@@ -7,12 +7,13 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from rlws.numerics import checkpoint
 from rlws.runs import folders
 from rlws.runs.experiment import Checkpoints
+from rlws.runs.goals import Goal
 from rlws.settings import SettingError
 from rlws.tracking.stderr import warn
 from rlws.trainers import Snapshot
@@ -47,6 +48,7 @@ class Checkpointer:
             raise
         self._step = -1 if self.saved is None else int(self.saved.path.name)
         self._time, self._cost = time.monotonic(), 0.0
+        self._best: dict[pathlib.Path, dict[str, float]] = {}  # evaluations, by folder
 
     @property
     def folder(self) -> pathlib.Path:
@@ -96,6 +98,37 @@ class Checkpointer:
         """
         self._check_there()
         began = time.monotonic()
+        folder = (self.directory if member is None else member) / "checkpoints"
+        self._write(folder, step, snapshot, facts, self._settings.keep)
+        if member is not None:
+            return
+        # Also where it failed: the next attempt is when the next one is due.
+        self._step, self._time = step, time.monotonic()
+        self._cost = self._time - began
+
+    def save_best(
+        self,
+        step: int,
+        snapshot: Callable[[], Snapshot],
+        facts: Mapping[str, Any],
+        row: Mapping[str, float],
+        owner: pathlib.Path,
+    ) -> None:
+        """Keeps the state of the run in the folder `owner` if its evaluation is the best so far.
+
+        Raises:
+          StorageError: as of `save`.
+        """
+        goal = Goal.of(self._settings.best)
+        if (folder := owner / "best") not in self._best:
+            found = checkpoint.newest(folder, warn)
+            self._best[folder] = {} if found is None else found.facts["best"]
+        if goal.score(row) > goal.score(self._best[folder]):
+            self._best[folder] = {goal.name: row[goal.name]}
+            self._check_there()
+            self._write(folder, step, snapshot(), {**facts, "best": self._best[folder]}, keep=0)
+
+    def _write(self, folder, step, snapshot, facts, keep):
         every = {
             **self._facts,
             **facts,
@@ -105,19 +138,12 @@ class Checkpointer:
             "machine": folders.machine(),
         }
         try:
-            owner = self.directory if member is None else member
-            _sync_records(owner)
-            folder, name = owner / "checkpoints", f"{step:012d}"
-            checkpoint.save(folder, name, snapshot.arrays, every, self._settings.keep)
-            if member is not None:
-                return
+            _sync_records(folder.parent)
+            checkpoint.save(folder, f"{step:012d}", snapshot.arrays, every, keep)
         except checkpoint.StorageError as error:
             if self._settings.on_error == "stop":
                 raise
             warn(f"no checkpoint at step {step:,}: {error}")
-        # Also where it failed: the next attempt is when the next one is due.
-        self._step, self._time = step, time.monotonic()
-        self._cost = self._time - began
 
     def _check_there(self) -> None:
         # Made anew, it would hold a checkpoint and nothing that says of what.

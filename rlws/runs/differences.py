@@ -6,7 +6,7 @@ from typing import Any
 # Entries of a configuration that decide nothing about a run.
 KEPT = {
     *("name", "directory", "quiet", "video", "resume", "checkpoint", "track", "on_track_failure"),
-    "code",
+    *("code", "info", "processes"),
     "trainer.environment_timeout",
 }
 # With those that make it one seed of several.

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from rlws.agent import AgentConfig
+from rlws.environments import WithInfo
 from rlws.settings import NonNegativeInt, PositiveInt, Range, Seed, Settings
 from rlws.tracking import Sink, make_sinks
 from rlws.trainers import HostTrainer, Member, Progress, Trainer
@@ -29,6 +30,7 @@ class Checkpoints(Settings):
     # Environment steps between; 0: at the first report after a minute, for 1 % of the time at most.
     period: NonNegativeInt = 0
     keep: PositiveInt = 2  # the newest are kept
+    best: str = ""  # and the one with most of this: evaluation_return_mean; name:min for least
     on_error: Literal["stop", "continue"] = "stop"  # where one cannot be written
 
 
@@ -42,18 +44,30 @@ class Experiment(Settings):
     trainer: Trainer = HostTrainer()
     steps: Budget | None = 100_000  # budget in environment steps
     episodes: Budget | None = None  # budget in episodes, if it is used up first
+    # Evaluation that ends the run: evaluation_return_mean=475, say, or name:min=0.1 for less.
+    stop_at: str = ""
+    stop_times: PositiveInt = 1  # in a row in which it must
+    patience: NonNegativeInt = 0  # evaluations no better that end the run; 0: none do
     seed: Seed = 0  # decides everything random
     evaluation: Evaluation = Evaluation()
+    # name=rule of what the environment says, such as success=last: columns of metrics.csv.
+    info: tuple[str, ...] = ()
     directory: str | None = None  # of this run; by default results/<name>/<time>-seed<seed>
     video: bool = False  # greedy episodes as mp4, at the start, the middle and the end
     track: tuple[str, ...] = ()  # jsonl, tensorboard, wandb, mlflow: besides; repeat the flag
     on_track_failure: Literal["drop", "stop"] = "drop"  # what a full disk or silent service ends
     quiet: bool = False  # print the summary only
-    sweep: tuple[str, ...] = ()  # agent.name=value,value,...: a run for each
+    sweep: tuple[str, ...] = ()  # setting=value,value,...: a run for each
+    processes: PositiveInt = 1  # for a sweep of runs by themselves
     resume: bool = False  # go on with the run in the directory, or begin it
     checkpoint: Checkpoints = Checkpoints()
     # The module that defines what is not installed, and its file; by default what runs this.
     code: tuple[str, str] | None = None
+
+    @property
+    def source(self) -> Any:
+        """Returns the environment, with the info that is kept of it."""
+        return WithInfo(self.environment, self.info) if self.info else self.environment
 
     def sinks(self) -> tuple[Sink, ...]:
         """Returns new sinks of the kinds to track with, besides those that every run has."""
@@ -65,4 +79,4 @@ class Experiment(Settings):
         budget: dict[str, Any] = dict(
             steps=self.steps, episodes=self.episodes, report_period=period
         )
-        return self.trainer.train_all(self.agent, self.environment, runs, **budget, **control)
+        return self.trainer.train_all(self.agent, self.source, runs, **budget, **control)

@@ -7,7 +7,7 @@ import os
 import pathlib
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rlws.runs.experiment import Experiment
 
 # What may change when a run goes on: how long, and what is kept of it.
-FREE = KEPT | {"steps", "episodes", "evaluation"}
+STOPS = {"stop_at", "stop_times", "patience"}
+FREE = KEPT | STOPS | {"steps", "episodes", "evaluation"}
 PACKAGES = (
     *("rlws", "jax", "jaxlib", "dm-haiku", "optax", "rlax", "dm-env", "numpy"),
     *("gymnasium", "gymnax", "envpool", "dm_control", "mujoco", "ale-py", "opencv-python-headless"),
@@ -80,6 +81,31 @@ def _code(described):
     code = described.get("code")
     known = isinstance(code, list) and [type(part) for part in code] == [str, str]
     return tuple(code) if known else None
+
+
+def saved(
+    directory: str | pathlib.Path, warn: Callable[[str], None], at: int | str | None = None
+) -> "Checkpoint":
+    """Returns a checkpoint of the run in a folder.
+
+    Args:
+      directory: of the run.
+      warn: is told of those that had to be passed over.
+      at: the newest one not beyond this step, or "best"; by default the newest.
+
+    Raises:
+      SettingError: there is none, or none that is whole.
+    """
+    from rlws.numerics import checkpoint  # with all of JAX
+
+    folder = pathlib.Path(directory) / ("best" if at == "best" else "checkpoints")
+    found = checkpoint.newest(folder, warn, at if isinstance(at, int) else None)
+    if found is None:
+        lacks, remedy = "none", "train longer, or pick a run"
+        if at == "best":
+            lacks, remedy = "no best", "train with --checkpoint.best evaluation_return_mean"
+        raise SettingError(f"{directory} must hold a checkpoint, got {lacks}; {remedy}")
+    return found
 
 
 def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -155,7 +181,7 @@ def _compared(described, saved, whose, remedy):
         )
     old, new = flat(saved), flat(complete)
     gone = [f"{name} was {old[name]!r} and is no more" for name in old if name not in new]
-    added = [name for name in new if name not in old and name not in FREE]
+    added = [name for name in new if name not in old and not _free(name, FREE)]
     return gone + [f"{name} is new, and {new[name]!r}" for name in added]
 
 
@@ -163,8 +189,12 @@ def changed(saved: dict[str, Any], described: dict[str, Any]) -> list[str]:
     """Returns in what two configurations differ that decides what comes next."""
     # Of several, those that ended before are no longer at hand.
     free = FREE - {"steps", "episodes"} if _several(described) else FREE
-    fixed = lambda name: not free & {name, name.partition(".")[0]}
-    return [text for name, text in differing(saved, described).items() if fixed(name)]
+    found = differing(saved, described).items()
+    return [text for name, text in found if not _free(name, free)]
+
+
+def _free(name, free):
+    return bool(free & {name, name.partition(".")[0]})
 
 
 def _several(described):

@@ -4,22 +4,30 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
+import multiprocessing
 import pathlib
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from rlws import environments, sources
 from rlws.environments import resolve
+from rlws.environments.adapters import is_adapted
 from rlws.environments.repeats import repeats
 from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_same, check_settings, finished, moved
+from rlws.runs.goals import check_goals
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
 from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
+from rlws.tracking.files import write_json
+from rlws.tracking.progress import short
 from rlws.tracking.stderr import warn
 from rlws.trainers import DeviceTrainer
 from rlws.trainers.deadline import watched
@@ -51,6 +59,8 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
         own = sources.code_of(sys.modules["__main__"])
         experiment = dataclasses.replace(experiment, code=own)
     exact = check(experiment)
+    if variants := sweep.variants(experiment):
+        return _one_by_one(experiment, variants)
     if "<" in str(found := describe(experiment.environment)):
         warn(
             f"environment: nobody else can find {found!r}, so evaluate, watch and resume cannot; "
@@ -75,6 +85,49 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
             warn(f"{OTHER} {'; '.join(differs)}")
         note = CLASSES[exact] * (not differs and len(runs) == 1)
         return _train(experiment, runs, checkpointer, note, sinks)
+
+
+def _one_by_one(experiment, variants):
+    """Runs variants of an experiment, each in a folder of its own below; returns the summary.
+
+    Those that are finished, of a sweep that goes on, stay as they are.
+    """
+    directory = _claimed(experiment)
+    write_json(directory / "config.json", describe(experiment))
+    print(f"{experiment.name}: {len(variants)} runs, results in {short(directory)}", flush=True)
+    own = [
+        dataclasses.replace(one, directory=str(directory / label), resume=True, processes=1)
+        for label, _, one in variants
+    ]
+    entries, began = [], time.monotonic()
+    with contextlib.ExitStack() as stack:
+        ran: Iterator[Any] = map(_ran, own)
+        if experiment.processes > 1:
+            spawned = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(experiment.processes, mp_context=spawned)
+            ran = stack.enter_context(pool).map(_ran, own)
+        for i, (variant, _) in enumerate(zip(variants, ran, strict=True), 1):
+            entries += (found := sweep.entries_of(variant, directory))
+            table = sweep.tabled(found, directory)  # also of a sweep that is cut off
+            sweep.tabled(entries, directory)
+            told = "; ".join(f"{name}: {text}" for name, text in table.items())
+            print(f"{i}/{len(variants)}  seed={variant.experiment.seed} {told}", flush=True)
+    summary = {"experiment": experiment.name, "members": len(entries)}
+    for name in ("steps", "episodes", "updates"):
+        summary[name] = sum(entry.summary.get(name, 0) for entry in entries)
+    summary |= {"seconds": time.monotonic() - began, **sweep.tabled(entries, directory)}
+    tracker = Tracker((Terminal(quiet=True), Json()))
+    tracker.start(Run(experiment.name, directory, describe(experiment), 0, "steps"))
+    tracker.finish(summary)
+    return summary
+
+
+def _ran(experiment):
+    """Runs an experiment whose output goes to log.txt in its folder, as others run beside it."""
+    folder = pathlib.Path(experiment.directory)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.log", "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        return run(experiment)
 
 
 def _train(experiment, runs, checkpointer, note, sinks):
@@ -133,22 +186,26 @@ def check(experiment: Experiment) -> bool:
       Whether the run can be resumed exactly; else unfinished episodes are lost.
     """
     limits(experiment.steps, experiment.episodes)
-    sweep.members(experiment)
-    experiment.trainer.check(experiment.environment)
+    if variants := sweep.variants(experiment):
+        return all([check(variant.experiment) for variant in variants])
+    check_goals(experiment, len(sweep.members(experiment)))
+    experiment.trainer.check(experiment.source)
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
         environment = resolve.host(
-            experiment.environment, experiment.seed, 0, experiment.video, training=True
+            experiment.source, experiment.seed, 0, experiment.video, training=True
         )
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
         experiment.trainer.check_agent(experiment.agent.make(spec))
-        source, columns = experiment.environment, experiment.trainer.columns
+        source, columns = experiment.source, experiment.trainer.columns
         on_device = isinstance(experiment.trainer, DeviceTrainer)
         own = resolve.device(source) if on_device else None
         check_memory(experiment.agent, spec, columns, own)
         asked.now = "environment 0, when it is tried,", 1
+        if experiment.info and not is_adapted(environment):
+            environment.try_info()
         if experiment.video:
             _check_pictures(experiment, environment)
         return experiment.trainer.exact(environment) and repeats(environment)

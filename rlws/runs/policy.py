@@ -14,19 +14,23 @@ from rlws.environments import resolve, rules
 from rlws.numerics import checkpoint, streams
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_settings, experiment_of
-from rlws.settings import SettingError, describe
+from rlws.runs.film import Film, Picture, film
+from rlws.runs.folders import check_settings, experiment_of, saved
+from rlws.settings import SettingError, choose, describe
+from rlws.tracking import plot_run, read_metrics
 from rlws.tracking.stderr import warn
 from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params
 
 
-def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = False) -> "Policy":
+def load(
+    directory: str | pathlib.Path, at: int | str | None = None, trust: bool = False
+) -> "Policy":
     """Returns the policy of a run, as evaluation plays it.
 
     Args:
       directory: of the run, or of a member of a sweep.
-      at: the newest checkpoint not beyond this step; by default the newest.
+      at: the newest checkpoint not beyond this step, or "best"; by default the newest.
       trust: import what made the run, also where it is not installed and you never ran it here.
 
     Raises:
@@ -35,9 +39,7 @@ def load(directory: str | pathlib.Path, at: int | None = None, trust: bool = Fal
     path = pathlib.Path(directory)
     with sources.trusting(trust):
         experiment = experiment_of(path)
-    found = checkpoint.newest(path / "checkpoints", warn, at)
-    if found is None:
-        raise SettingError(f"{path} must hold a checkpoint, got none; train longer, or pick a run")
+    found = saved(path, warn, at)
     for text in check_settings(describe(experiment), found):
         warn(f"{path}: {text}")
     agent, spec = made(experiment)
@@ -98,6 +100,37 @@ class Policy:
         self._state = initial.initial_actor_state(self.agent.evaluator, 1)
         # What a policy that is not greedy draws is another in each episode.
         self._episode, self._step = self._episode + (self._step > 0), 0
+
+    def film(
+        self, output: str | pathlib.Path | None = None, episodes: int = 1, numbers: bool = False
+    ) -> Film:
+        """Films episodes as evaluation plays them; the film plays where a notebook shows it.
+
+        Args:
+          output: a file that ends in .mp4; by default videos/watch.mp4 in the folder of the run.
+          episodes: to play.
+          numbers: put return so far, values and probabilities of actions beside the picture.
+
+        Raises:
+          SettingError: the environment gives no pictures, or the file cannot be written.
+        """
+        own = self.checkpoint.path.parents[1] / "videos" / "watch.mp4"
+        return film(self, pathlib.Path(output or own), episodes, numbers)
+
+    def plot(self, name: str = "return") -> Picture:
+        """Draws the run up to its last row; returns a figure of it, which a notebook shows.
+
+        Args:
+          name: of the figure: return, losses or diagnostics.
+
+        Raises:
+          SettingError: there is nothing to draw.
+        """
+        directory = self.checkpoint.path.parents[1]
+        columns = read_metrics(directory / "metrics.csv")
+        known = {path.stem: path for path in plot_run(columns, directory, self.experiment.name)}
+        choose(f"{directory}: figure", name, known)
+        return Picture(known[name])
 
     def __call__(self, observation: Any) -> Any:
         """Returns the action for one observation, both as the specs have them.

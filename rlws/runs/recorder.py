@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from rlws.environments.info import parsed
 from rlws.runs.experiment import Experiment
+from rlws.runs.goals import Stopping
 from rlws.runs.health import Health, halted_text
 from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
@@ -48,6 +50,11 @@ class Recorder:
         self._health = Health()
         self._held: dict[str, float] | None = None  # a row that waits for its evaluation
         self._result: Callable[[], dict[str, float]] = dict
+        self._stopping = Stopping()
+        self.evaluated: dict[str, float] = {}  # the evaluation of the last report, if it had one
+        # Where the state that is evaluated may be wanted, its result is waited for.
+        waits = experiment.checkpoint.best or experiment.stop_at or experiment.patience
+        self._waits = bool(waits) or not experiment.trainer.evaluates_apart
 
     def save(self) -> dict[str, Any]:
         """Returns all that taking the next report depends on, JSON-able."""
@@ -59,6 +66,7 @@ class Recorder:
             "seconds": self._seconds,
             "fraction": self._fraction,
             "health": self._health.save(),
+            "stopping": self._stopping.save(),
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
@@ -68,6 +76,7 @@ class Recorder:
         self._steps, self._seconds = facts["steps"], facts["seconds"]
         self._fraction = facts["fraction"]
         self._health.restore(facts["health"])
+        self._stopping.restore(facts.get("stopping", {}))
 
     def end(self, error: BaseException) -> None:
         """Notes what ended the run before its budget was spent."""
@@ -82,6 +91,7 @@ class Recorder:
         Where evaluation goes on beside training, one with an evaluation is logged with the next.
         """
         self._log_held()
+        self.evaluated = {}
         row = self._row(report, seconds)
         if not report.halted:
             row |= self._health.measure(report)
@@ -94,8 +104,15 @@ class Recorder:
         if now and self.experiment.evaluation.episodes:
             self._result = self._evaluation(report)
         self._held = row
-        if spent or not self.experiment.trainer.evaluates_apart:
+        if spent or self._waits:
             self._log_held()
+        if (
+            self.evaluated
+            and not spent
+            and (why := self._stopping.look(self.experiment, self.evaluated))
+        ):
+            self.summary |= {**self.evaluated, "stopped_by": why}
+            self.tracker.note(f"stopped at {report.steps:,} steps: {why}")
         fraction = self.run.fraction(row)
         if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
             self._film(report)
@@ -116,26 +133,30 @@ class Recorder:
         if row is None:
             return
         result, self._result = self._result, dict
-        self.tracker.log(row | result())
+        self.evaluated = result()
+        self.tracker.log(row | self.evaluated)
 
     def _evaluation(self, report: Progress) -> Callable[[], dict[str, float]]:
         """Begins an evaluation; returns what waits for the mean and deviation of its returns."""
         experiment, settings = self.experiment, self.experiment.evaluation
         name = repr(describe(experiment.agent))
         if name not in self._evaluators:
-            made = experiment.agent, report.agent, experiment.environment
+            made = experiment.agent, report.agent, experiment.source
             how = settings.episodes, settings.num_envs
             self._evaluators[name] = experiment.trainer.evaluator(*made, *how)
         waiting = self._evaluators[name](report.params, experiment.seed)
 
         def result():
-            returns, _ = waiting()
+            returns, _, *info = waiting()
             ended = returns[np.isfinite(returns)]
             said, found = f"evaluation at {report.steps:,} steps: ", dict[str, float]()
             if len(ended):
                 mean, deviation = float(np.mean(ended)), float(np.std(ended))
                 found = {"evaluation_return_mean": mean, "evaluation_return_std": deviation}
+                told = self._info([x[np.isfinite(returns)] for x in info])
+                found |= {f"evaluation_{name}": x for name, x in told.items()}
                 said += f"return {mean:.1f} ± {deviation:.1f} over {len(ended)} episodes"
+                said += "".join(f", {name} {x:.3g}" for name, x in told.items())
                 self.tracker.note(said)
             if cut := len(returns) - len(ended):
                 found["evaluation_unfinished"] = cut
@@ -158,6 +179,7 @@ class Recorder:
         row |= returns(report.returns)
         if len(report.lengths):
             row["episode_length"] = float(np.mean(report.lengths))
+            row |= {f"episode_{name}": x for name, x in self._info(report.info).items()}
         self._returns.extend(report.returns)
         self.summary |= {name: row[name] for name in ("steps", "episodes", "updates", "seconds")}
         self.summary["steps_per_second"] = report.steps / seconds
@@ -166,6 +188,11 @@ class Recorder:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.summary["peak_memory_mb"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
         return row | report.metrics
+
+    def _info(self, columns: Sequence[np.ndarray]) -> dict[str, float]:
+        """Returns the means over episodes of what is kept of their info, where one said it."""
+        named = zip(parsed(self.experiment.info), columns, strict=False)  # none: no episode
+        return {name: float(np.nanmean(x)) for name, x in named if not np.isnan(x).all()}
 
     def _film(self, report: Progress) -> None:
         name = f"videos/steps_{report.steps:09d}.mp4"

@@ -75,6 +75,12 @@ def train(
                 if not bad:
                     save()
                 raise
+            if experiment.checkpoint.best:
+                with interrupts.saving():
+                    _save_best(experiment, recorders, checkpointer, batch, facts)
+            if alone and "stopped_by" in recorders[0].summary:
+                save()
+                return
 
 
 @contextlib.contextmanager
@@ -109,10 +115,27 @@ def _save_ended(experiment, recorders, checkpointer, batch, facts):
     for i, report in batch.items():
         if report.spent:
             whole = report.snapshot() if whole is None else whole
-            run, saved = recorders[i].run, [facts["recorders"][i]]
-            own = {**facts, "recorders": saved, "experiment": run.config, "members": 1}
             member = experiment.trainer.member(whole, i)
-            checkpointer.save(report.steps, member, own, run.directory)
+            run = recorders[i].run
+            checkpointer.save(report.steps, member, _own(run, facts, i), run.directory)
+
+
+def _own(run, facts, member):
+    """Returns the facts of one member of several, as if it had run alone."""
+    saved = [facts["recorders"][member]]
+    return {**facts, "recorders": saved, "experiment": run.config, "members": 1}
+
+
+def _save_best(experiment, recorders, checkpointer, batch, facts):
+    """Keeps the state of each member whose evaluation is its best so far."""
+    for i, report in batch.items():
+        if recorders[i].evaluated:
+            run, snapshot, known = recorders[i].run, report.snapshot, facts
+            if len(recorders) > 1:
+                snapshot = lambda i=i: experiment.trainer.member(batch[i].snapshot(), i)
+                known = _own(run, facts, i)
+            evaluated = recorders[i].evaluated
+            checkpointer.save_best(report.steps, snapshot, known, evaluated, run.directory)
 
 
 def _steps(recorders: list[Recorder], batch: Mapping[int, Progress]) -> int:

@@ -1,18 +1,25 @@
 """Sweeps: several runs of one experiment, which differ in seeds and settings."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlws import sources
+from rlws.runs import folders
+from rlws.runs.differences import shown
 from rlws.runs.experiment import Experiment
+from rlws.runs.parts import PARTS
 from rlws.runs.recorder import Recorder, returns
-from rlws.settings import Seed, SettingError, change, check
+from rlws.settings import Seed, SettingError, change, check, choose, describe, whole
+from rlws.tracking.progress import duration
 from rlws.trainers import DeviceTrainer, Member, Progress
 
 
@@ -22,41 +29,108 @@ def members(experiment: Experiment) -> list[Member]:
     Raises:
       SettingError: a sweep is not of the form agent.setting=value,value,... or names no setting.
     """
-    choices = [_parse(text, experiment.agent) for text in experiment.sweep]
+    choices = [_parse(text, experiment) for text in experiment.sweep]
     count = getattr(experiment.trainer, "num_seeds", 1)
     check("seed of the last", Seed, experiment.seed + count - 1)
     found = []
     for combination in itertools.product(*choices):
-        settings = dict(combination)
+        settings = {name.removeprefix("agent."): value for name, value in combination}
         change(experiment.agent, settings)  # checks names and ranges
         found += [Member(experiment.seed + i, settings) for i in range(count)]
     return found
 
 
-def _parse(text: str, agent: Any) -> list[tuple[str, Any]]:
+class Variant(NamedTuple):
+    """One of several experiments that are run by themselves, one after the other."""
+
+    label: str
+    settings: dict[str, str]  # what sets it apart, as it was written
+    experiment: Experiment
+
+
+def variants(experiment: Experiment) -> list[Variant]:
+    """Returns the experiments of a sweep over more than settings of one agent; none of another.
+
+    Settings of an agent are left to each of them where a device trains their values together.
+
+    Raises:
+      SettingError: as of `members`.
+    """
+    texts = sorted(experiment.sweep, key=lambda text: not text.startswith("agent="))
+    apart = [text for text in texts if not text.startswith("agent.")]
+    if not apart:
+        return []
+    if not isinstance(experiment.trainer, DeviceTrainer):
+        apart = texts
+    inner = tuple(text for text in experiment.sweep if text not in apart)
+    begun: dict[str, str] = {}
+    found = [(begun, dataclasses.replace(experiment, sweep=()))]
+    for text in apart:  # one by one, as settings are those of the agent chosen before
+        found = [
+            (
+                {**told, name.removeprefix("agent."): shown(describe(value))},
+                change(one, {name: value}),
+            )
+            for told, one in found
+            for name, value in _parse(text, one)
+        ]
+    labels = ["_".join(f"{k}={v}" for k, v in told.items()).replace("/", "-") for told, _ in found]
+    return [
+        Variant(label, told, dataclasses.replace(one, sweep=inner))
+        for label, (told, one) in zip(labels, found, strict=True)
+    ]
+
+
+def _parse(text: str, experiment: Experiment) -> list[tuple[str, Any]]:
+    """Returns the name of a setting with each of its values in a sweep."""
     name, equals, values = text.partition("=")
     name = name.strip().replace("-", "_")
-    prefix, _, field = name.partition(".")
-    if prefix != "agent" or not field or not equals or not values:
+    if not name or not equals or not values:
         raise SettingError(
-            f"sweep must be of the form agent.setting=value,value, got {text!r}; for example "
-            "agent.learning-rate=1e-4,3e-4"
+            f"sweep must be of the form setting=value,value, got {text!r}; for example "
+            "agent.learning-rate=1e-4,3e-4 or seed=0..4"
         )
-    holder = agent
-    for part in field.split(".")[:-1]:
-        holder = getattr(holder, part, None)
-    last = field.rpartition(".")[2]
-    change(agent, {field: getattr(holder, last, None)})  # checks that there is such a setting
-    return [(field, parse_value(text, getattr(holder, last))) for text in values.split(",")]
+    now: Any = experiment
+    for part in name.split("."):
+        now = getattr(now, part, None)
+    change(experiment, {name: now})  # checks that there is such a setting
+    if name == "environment":  # whose settings follow commas, too
+        return [(name, value) for value in re.split(r",(?=\w+:)", values)]
+    if name == "agent":
+        return [(name, _agent(value)) for value in values.split(",")]
+    if span := re.fullmatch(r"(\d+)\.\.(\d+)", values):
+        return [(name, value) for value in range(int(span[1]), int(span[2]) + 1)]
+    if kinds := PARTS.get(name):
+        for value in values.split(","):
+            choose(f"sweep: {name}", value, kinds)
+        return [(name, kinds[value]()) for value in values.split(",")]
+    if isinstance(now, tuple):
+        parts = [re.split(r"[x ]+", value) for value in values.split(",")]
+        return [(name, tuple(parse_value(part, (*now, 0)[0]) for part in each)) for each in parts]
+    return [(name, parse_value(value, now)) for value in values.split(",")]
+
+
+def _agent(name: str) -> Any:
+    """Returns the agent's settings of a module, of agents_zoo unless it says another."""
+    module = name if "." in name else f"agents_zoo.{name}"
+    try:
+        return sources.load(module).Config()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise SettingError(
+            f"sweep: agent must be a module with a Config, such as ppo, got {name!r}: {error}"
+        ) from None
 
 
 def parse_value(text: str, now: Any) -> Any:
     """Returns the value meant by `text` for a setting that is `now` another."""
     if isinstance(now, str):
         return text
+    if now is None or type(now) is int:
+        with contextlib.suppress(ValueError):
+            return whole(text.strip())
     try:
         value = json.loads(text.strip().lower())
-    except json.JSONDecodeError:
+    except ValueError:
         return text
     return float(value) if isinstance(now, float) and not isinstance(value, bool) else value
 
@@ -85,34 +159,86 @@ def row(
 def label(i: int, runs: list[Member]) -> str:
     """Returns the name of the folder of a member."""
     seed, settings = runs[i]
-    parts = [f"{i:0{len(str(len(runs) - 1))}d}", *(f"{k}={v}" for k, v in settings.items())]
+    told = (f"{k}={shown(describe(v))}" for k, v in settings.items())
+    parts = [f"{i:0{len(str(len(runs) - 1))}d}", *told]
     return "_".join([*parts, f"seed{seed}"]).replace("/", "-")
+
+
+TRAINING, EVALUATION = "training_return_last_100", "evaluation_return_mean"
+COLUMNS = "steps", "updates", "seconds", TRAINING, EVALUATION
+
+
+class Entry(NamedTuple):
+    """What one run of a sweep came to."""
+
+    folder: str  # below that of the sweep
+    settings: dict[str, Any]  # what sets it apart, its seed among them
+    summary: dict[str, Any]
 
 
 def summarise(
     experiment: Experiment, runs: list[Member], recorders: Sequence[Recorder], directory: Path
 ) -> dict[str, Any]:
     """Writes members.csv; returns what the whole came to, for each combination of settings."""
-    from scipy import stats  # takes a third of a second
-
-    training, evaluation = "training_return_last_100", "evaluation_return_mean"
-    names = list(dict.fromkeys(name for _, settings in runs for name in settings))
-    rows = []
-    for (seed, settings), recorder in zip(runs, recorders, strict=True):
-        found = [recorder.summary.get(k, "") for k in ("steps", "updates", training, evaluation)]
-        rows.append([recorder.run.directory.name, seed, *(settings[k] for k in names), *found])
-    with open(directory / "members.csv", "w", newline="", encoding="utf-8") as file:
-        header = ["member", "seed", *names, "steps", "updates", training, evaluation]
-        csv.writer(file).writerows([header, *rows])
+    entries = [
+        Entry(
+            recorder.run.directory.name,
+            {"seed": seed, **{k: shown(describe(v)) for k, v in settings.items()}},
+            recorder.summary,
+        )
+        for (seed, settings), recorder in zip(runs, recorders, strict=True)
+    ]
     seconds = max(recorder.summary["seconds"] for recorder in recorders)
     summary = {"experiment": experiment.name, "members": len(runs), **row(recorders, {}, seconds)}
     summary["peak_memory_mb"] = recorders[0].summary.get("peak_memory_mb", 0.0)
-    groups: dict[str, list[float]] = {}
-    for (_, settings), recorder in zip(runs, recorders, strict=True):
-        name = " ".join(f"{k}={v}" for k, v in settings.items()) or "all"
-        if evaluation in recorder.summary:
-            groups.setdefault(name, []).append(recorder.summary[evaluation])
-    for name, scores in groups.items():
-        middle = stats.trim_mean(scores, 0.25)  # the interquartile mean
-        summary[f"evaluation_iqm {name}"] = f"{middle:.4g} of {len(scores)} runs"
-    return summary
+    return summary | tabled(entries, directory)
+
+
+def entries_of(variant: Variant, directory: Path) -> list[Entry]:
+    """Returns the entries of a variant that has been run in a folder of the sweep's `directory`."""
+    folder = directory / variant.label
+    if not (folder / "members.csv").exists():
+        settings = {"seed": variant.experiment.seed, **variant.settings}
+        return [Entry(variant.label, settings, folders.summary(folder))]
+    with open(folder / "members.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Entry(
+            f"{variant.label}/{own.pop('member')}",
+            {**variant.settings, **{k: v for k, v in own.items() if k not in COLUMNS}},
+            folders.summary(folder / member),
+        )
+        for own in rows
+        for member in [own["member"]]
+    ]
+
+
+def tabled(entries: Sequence[Entry], directory: Path) -> dict[str, str]:
+    """Writes members.csv; returns the mean evaluation of each combination of settings, in words.
+
+    The interval is that of Student's t over seeds, 95 %; seconds are those of a run.
+    """
+    from scipy import stats  # takes a third of a second
+
+    names = list(dict.fromkeys(name for entry in entries for name in entry.settings))
+    rows = [
+        [entry.folder, *(entry.settings.get(k, "") for k in names)]
+        + [entry.summary.get(k, "") for k in COLUMNS]
+        for entry in entries
+    ]
+    with open(directory / "members.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["member", *names, *COLUMNS], *rows])
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        told = (f"{k}={entry.settings.get(k, '')}" for k in names if k != "seed")
+        groups.setdefault(" ".join(told) or "all", []).append(entry.summary)
+    found = {}
+    for name, summaries in groups.items():
+        scores = [summary[EVALUATION] for summary in summaries if EVALUATION in summary]
+        seconds = np.mean([summary.get("seconds", 0.0) for summary in summaries])
+        text = f"mean {np.mean(scores):.4g}" if scores else "no evaluation"
+        if len(scores) > 1:
+            half = stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)
+            text += f" [{np.mean(scores) - half:.4g}, {np.mean(scores) + half:.4g}]"
+        found[name] = f"{text}, n {len(scores)}, {duration(seconds)}"
+    return found

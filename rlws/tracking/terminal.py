@@ -28,7 +28,9 @@ _PLAIN_LINES = 20  # a run, when stdout is not a terminal
 
 
 class Terminal(Sink):
-    """Shows the run on stdout: live on a terminal, else a plain line every 5 % of the budget.
+    """Shows the run on stdout: a live line on a terminal and in a notebook, else plain ones.
+
+    Of those there is one every 5 % of the budget.
 
     Notes appear above the live line; at the end comes a table of the summary with the results
     directory. `quiet` leaves only that table.
@@ -40,6 +42,7 @@ class Terminal(Sink):
         self._console = console or Console(highlight=False)
         self._live: Live | None = None
         self._shown = 0  # plain lines so far
+        self._open = False  # whether a line of a notebook is, that may be written over
 
     def start(self, run: Run) -> None:
         """Prints what runs and where to, and starts the live line."""
@@ -57,9 +60,16 @@ class Terminal(Sink):
         due = int(self._progress.fraction * _PLAIN_LINES)
         if self._live:
             self._live.refresh()
+        elif self._console.is_jupyter and not self._quiet:
+            # A notebook writes over a line that begins anew; a live one would need its widgets.
+            print("\r" + self._line(), end="", file=self._console.file, flush=True)
+            self._open = True
         elif due > self._shown:
             self._shown = due
-            self.note("   ".join(self._progress.fields().values()))
+            self.note(self._line())
+
+    def _line(self) -> str:
+        return "   ".join(self._progress.fields().values())
 
     def note(self, text: str) -> None:
         """Prints `text` above the line."""
@@ -85,6 +95,8 @@ class Terminal(Sink):
         if self._console.is_interactive:
             self._console.print(Text(text))
         else:
+            if self._open:  # a note takes the place of the line, which is written again below it
+                text, self._open = f"\r{text:<{len(self._line())}}", False
             # Not Console.print: it wraps at 80, and ends the program when the pipe is closed.
             print(text, file=self._console.file, flush=True)
 

@@ -51,21 +51,21 @@ class Log(NamedTuple):
     rows: Array  # rows of `ended` in use
     sound: Array  # whether nothing was wrong with actions and timesteps, else it is in `block`
     halted: Array  # whether an update was not, or `updates` of the budget are reached
-    ended: Array  # [rows, B, 2], return and length of each episode that ended, else 0
+    ended: Array  # [rows, B, 2 + k], return, length and info of each episode that ended, else 0
     block: DeviceBlock  # the last one
     # Of these, steps and episodes in a block that the budget cut short: the run stands before it.
     cut_steps: Array
     cut_episodes: Array
 
     @classmethod
-    def empty(cls, run: Run, row: Row, length: int) -> "Log":
-        """Returns the log of nothing, for blocks of so many rows of this shape."""
+    def empty(cls, run: Run, row: Row, length: int, width: int) -> "Log":
+        """Returns the log of nothing, for blocks of so many rows of this shape, and numbers."""
         num_envs = len(run.episode)
         rows = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), row)
         counts = jnp.zeros((length, num_envs), bool)
         block = DeviceBlock(rows, run.timestep, run.episode, run.episode_length, counts)
         capacity = -(-max(LOG_SIZE // num_envs, 64) // length) * length
-        ended, zero = jnp.zeros((capacity, num_envs, 2)), jnp.int32(0)
+        ended, zero = jnp.zeros((capacity, num_envs, width)), jnp.int32(0)
         return cls(zero, zero, zero, jnp.bool_(True), run.state.halted, ended, block, zero, zero)
 
     def has_room(self, rows: int) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from rlws import environments
 from rlws.actor import Actor
 from rlws.agent import Agent
-from rlws.environments import JaxEnvironment, resolve, rules
+from rlws.environments import JaxEnvironment, WithInfo, resolve, rules
 from rlws.environments.checks import (
     EnvironmentFault,
     check_actions,
@@ -22,6 +22,7 @@ from rlws.environments.checks import (
     check_timestep,
     filled,
 )
+from rlws.environments.info import episode_info
 from rlws.numerics import streams
 from rlws.numerics.memo import Remembered
 from rlws.numerics.streams import Stream
@@ -40,7 +41,7 @@ OWN = (
 )
 HOST_ENVS = 10  # side by side, unless told otherwise
 
-Evaluate = Callable[[Params, int], tuple[np.ndarray, np.ndarray]]
+Evaluate = Callable[[Params, int], tuple[np.ndarray, ...]]
 
 
 def evaluator(
@@ -51,6 +52,8 @@ def evaluator(
     num_envs: int = HOST_ENVS,
 ) -> Evaluate:
     """Returns a function of parameters and a seed: returns and lengths of `episodes` episodes.
+
+    What is kept of their info (`environments.WithInfo`) comes after these, one array each.
 
     With the same seed it plays the same episodes (same initial states, same random numbers), so
     that two calls differ by their policies only. Evaluation has random streams of its own, and what
@@ -81,7 +84,8 @@ def evaluator(
             who = lambda t, i: f"{name}, environment {i}{where}, episode 0, step 0"
             check_rules(rules.of_timesteps(environment.spec(), first), who)
             found.block.check(environment.spec(), name, where)
-        return jax.device_get((found.returns, found.lengths))
+        info = () if found.info is None else tuple(np.asarray(found.info).T)
+        return *jax.device_get((found.returns, found.lengths)), *info
 
     return evaluate
 
@@ -100,6 +104,7 @@ class Played(NamedTuple):
 
     returns: Array  # [episodes]; NaN of those that did not end, or where one of them is not sound
     lengths: Array  # [episodes]
+    info: Array | None  # [episodes, k], what is kept of it
     sound: Array  # whether nothing was wrong with actions and timesteps
     first: dm_env.TimeStep  # of each episode
     block: DeviceBlock  # the last step
@@ -134,9 +139,11 @@ def device_play(
             run, found = carry
             run, block = step(params, run)
             counts = block.counts[0]
+            info = episode_info(environment, run.environment)
             return run, found._replace(
                 returns=jnp.where(counts, run.episode_return, found.returns),
                 lengths=jnp.where(counts, run.episode_length, found.lengths),
+                info=None if info is None else jnp.where(counts[:, None], info, found.info),
                 sound=block.sound(spec),
                 block=block,
             )
@@ -147,7 +154,8 @@ def device_play(
         )
         shapes = jax.eval_shape(step, params, begun)[1]
         block = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        totals = begun.episode_return, begun.episode_length
+        info = episode_info(environment, begun.environment)
+        totals = begun.episode_return, begun.episode_length, info
         found = Played(*totals, sound.all(), begun.timestep, block)
         run, found = jax.lax.while_loop(playing, turn, (begun, found))
         ended = found.sound & ~counting(run)
@@ -180,12 +188,13 @@ def _host_play(
     agent: Agent, environment: Any, episodes: int, timeout: float, num_envs: int
 ) -> Evaluate:
     act = _compiled_act(agent.evaluator)
+    info = len(environment.info) if isinstance(environment, WithInfo) else 0
 
     def evaluate(params, seed):
         count = min(num_envs, episodes)
         with contextlib.ExitStack() as stack:
             stage = _Stage("evaluation", environment, _seed(seed), count, timeout, stack)
-            return _play_all(partial(act, params, _keys(seed)[0]), agent, stage, episodes)
+            return _play_all(partial(act, params, _keys(seed)[0]), agent, stage, episodes, info)
 
     return evaluate
 
@@ -249,10 +258,11 @@ class _Stage:
         return self._split(action), state
 
 
-def _play_all(act, agent, stage, episodes):
+def _play_all(act, agent, stage, episodes, kept):
     limit, count = stage.spec.max_episode_steps or MAX_STEPS, len(stage.envs)
     state = initial.initial_actor_state(agent.evaluator, count)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    info = np.full((kept, episodes), np.nan)
     # Environment i plays episodes i, i + count, ...: which is fixed before any is played.
     playing = np.arange(count)
     while (playing < episodes).any():
@@ -265,19 +275,30 @@ def _play_all(act, agent, stage, episodes):
             if stage.timesteps[i].last() or (lengths[episode] >= limit):
                 if not stage.timesteps[i].last():
                     returns[episode] = np.nan
+                if kept:
+                    info[:, episode] = stage.envs[i].episode_info()
                 playing[i] += count
                 stage.timesteps[i] = stage.reset(i, playing[i])
                 continue
             stage.step(i, actions[i])
             returns[episode] += stage.timesteps[i].reward
             lengths[episode] += 1
-    return returns, lengths
+    return returns, lengths, *info
 
 
 def film(
-    agent: Agent, params: Params, environment: Any, seed: int, timeout: float = TIMEOUT
+    agent: Agent,
+    params: Params,
+    environment: Any,
+    seed: int,
+    timeout: float = TIMEOUT,
+    look: Callable[..., np.ndarray] | None = None,
 ) -> tuple[Iterator[np.ndarray], float]:
-    """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second."""
+    """Returns the frames of an episode of the evaluator, uint8 [H, W, 3], and frames per second.
+
+    What `look` makes of picture, step, return so far, timestep and actor states (leaves [1, ...]),
+    if it is given, is the frame.
+    """
     act = partial(_compiled_act(agent.evaluator), params, _keys(seed)[0])
     with contextlib.ExitStack() as opening:
         stage = _Stage("film", environment, _seed(seed), 1, timeout, opening, render=True)
@@ -285,14 +306,16 @@ def film(
 
     def frames():
         with stack:
-            state = initial.initial_actor_state(agent.evaluator, 1)
-            yield stage.render()
-            for step in range(stage.spec.max_episode_steps or MAX_STEPS):
+            state, total = initial.initial_actor_state(agent.evaluator, 1), 0.0
+            most = stage.spec.max_episode_steps or MAX_STEPS
+            for step in range(most + 1):
+                picture, timestep = stage.render(), stage.timesteps[0]
+                total += timestep.reward or 0.0
+                yield look(picture, step, total, timestep, state) if look else picture
+                if timestep.last() or step == most:
+                    return
                 numbers = np.zeros(1, np.int32), np.full(1, step, np.int32)
                 (action,), state = stage.act(act, *numbers, state)
                 stage.step(0, action)
-                yield stage.render()
-                if stage.timesteps[0].last():
-                    return
 
     return frames(), getattr(stage.envs[0], "frames_per_second", 30.0)

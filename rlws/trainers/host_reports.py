@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from rlws.agent import Agent
 from rlws.trainers.host_environments import HostEnvironments
 from rlws.trainers.trainer import Control, Progress, Snapshot, limits, next_multiple
@@ -42,7 +40,7 @@ class Reports:
         if not stopped:
             envs.ended.clear()
             envs.warnings.clear()
-        returns, lengths = np.array(ended, np.float64).reshape(-1, 2).T
+        returns, lengths, *info = envs.table(ended).T
         return Progress(
             envs.steps,
             envs.episodes,
@@ -57,6 +55,7 @@ class Reports:
             learning.halted,
             stopped,
             warnings,
+            info,
         )
 
     def _snapshot(self, before: Any, ended: list) -> Snapshot:

@@ -11,6 +11,7 @@ from rlws import environments
 from rlws.agent import Agent
 from rlws.environments import JaxEnvironment
 from rlws.environments.checks import check_actions
+from rlws.environments.info import episode_info
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
@@ -54,7 +55,8 @@ class Program(NamedTuple):
         """Acts, steps, adds and learns until the budget is spent or the log is full."""
         block_length, updates = self.agent.adder.schedule(self.num_envs)
         length = block_length or 1
-        log = Log.empty(run, jax.eval_shape(self.step, run, run.state.learner.params)[1], length)
+        _, row, ended = jax.eval_shape(self.step, run, run.state.learner.params)
+        log = Log.empty(run, row, length, ended.shape[-1])
         spec = self.environment.spec()
 
         def ready(run):  # to learn
@@ -113,7 +115,8 @@ class Program(NamedTuple):
         """Acts once in every environment.
 
         Returns:
-          The run, the row, and return and length of the episodes that ended in it [B, 2], else 0.
+          The run, the row, and return, length and what is kept of the info of the episodes that
+          ended in it [B, 2 + k], else 0.
         """
         numbers = self.first + jnp.arange(self.num_envs)
         draws = run.keys.act, run.step, run.timestep, run.actor, numbers
@@ -137,6 +140,8 @@ class Program(NamedTuple):
         episode_return = jnp.where(ended, 0.0, run.episode_return + timestep.reward)
         episode_length = jnp.where(ended, 0, run.episode_length + 1)
         report = jnp.stack([episode_return, episode_length.astype(jnp.float32)], axis=-1)
+        if (info := episode_info(self.environment, environment)) is not None:
+            report = jnp.concatenate([report, info], axis=-1)
         report = jnp.where(timestep.last()[:, None], report, 0.0)
         row = Row(run.timestep, action, extras)
         run = run._replace(

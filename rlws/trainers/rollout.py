@@ -110,7 +110,7 @@ class Rollout:
         """Checks what has been played of a block that is not whole; raises as `following`."""
         self.following()
 
-    def save(self, ended: list[tuple[float, int]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def save(self, ended: list[tuple[float, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns where it stands, as arrays and as facts; `ended` are returns and lengths."""
         rows = jax.tree.map(lambda x: x[: self.block.length], self.block.rows)
         own, facts = self.envs.save(ended)

@@ -131,7 +131,7 @@ class RowByRow(Learning):
     def check(self) -> None:
         """Nothing is left to be checked."""
 
-    def save(self, ended: list[tuple[float, int]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def save(self, ended: list[tuple[float, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns arrays and facts as `Rollout.save` does, where a block has just begun."""
         # Without the answer that is out: asked again, the same program gives the same.
         carry, begun = self._carry, self._actions is not None

@@ -26,7 +26,7 @@ class Tally:
     cut_steps: int = 0
     cut_episodes: int = 0
     halted: bool = False
-    # [n, 2], returns and lengths of the episodes that ended since the last report.
+    # [n, 2 + k], returns, lengths and info of the episodes that ended since the last report.
     ended: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
     def add(self, log: Log) -> None:
@@ -36,8 +36,9 @@ class Tally:
         self.cut_steps += int(log.cut_steps)
         self.cut_episodes += int(log.cut_episodes)
         self.halted = bool(log.halted)
-        rows = log.ended[: log.rows].reshape(-1, 2)
-        self.ended = np.concatenate([self.ended, rows[rows[:, 1] > 0]])
+        rows = log.ended[: log.rows].reshape(-1, log.ended.shape[-1])
+        kept = self.ended if len(self.ended) else np.zeros((0, rows.shape[1]))
+        self.ended = np.concatenate([kept, rows[rows[:, 1] > 0]])
 
     def spent(self, control: Control) -> bool:
         """Returns whether the budget is."""
@@ -54,10 +55,9 @@ class Tally:
 
     def progress(self, updates: int, **also: Any) -> Progress:
         """Returns it as reported, with whatever else is known."""
-        returns, lengths = self.ended.T
-        return Progress(
-            self.steps, self.episodes, updates, returns, lengths, halted=self.halted, **also
-        )
+        returns, lengths, *info = self.ended.T
+        counts = self.steps, self.episodes, updates
+        return Progress(*counts, returns, lengths, info=info, halted=self.halted, **also)
 
     def uncut(self) -> None:
         """Forgets the block that was cut short, as it is to be played whole."""

@@ -1,7 +1,7 @@
 """What all trainers offer: an iterator over the progress of a run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,6 +39,8 @@ class Progress(NamedTuple):
     halted: bool = False  # whether NaN or infinity, or `max_updates`, ended the run
     stopped: bool = False  # whether `stop` did: nothing is reported but counters and the snapshot
     warnings: tuple[str, ...] = ()  # what whoever follows the run should know, said once
+    # [n] each, of the same episodes: what is kept of their info, in the order of `WithInfo`.
+    info: Sequence[np.ndarray] = ()
 
 
 class Member(NamedTuple):

@@ -21,6 +21,7 @@ from agents_zoo import reinforce
 from rlws import environments
 from rlws.__main__ import main as rlws
 from rlws.commands.cli import ERRORS, main
+from rlws.commands.flags import parse
 from rlws.environments import Catch
 from rlws.networks import MLP
 from rlws.runs import launch
@@ -81,7 +82,7 @@ def fails(capfd, *args):
         ),
         ("surplus", "unknown option surplus; --help lists all"),
         ("--seed x", "--seed takes INT, got 'x'"),
-        ("--steps 1e3", "--steps takes {None}|INT, got '1e3'"),
+        ("--steps 1.5", "--steps takes {None}|INT, got '1.5'"),
         ("--agent.discount x", "--agent.discount takes FLOAT, got 'x'"),
         (
             "--agent.backbone.hidden-sizes 4 a",
@@ -308,6 +309,15 @@ def test_cli_changes_what_it_says(monkeypatch):
     assert (config["agent"]["discount"], config["agent"]["baseline"]) == (0.9, "none")
     assert config["agent"]["backbone"]["hidden_sizes"] == [8]
     assert config["evaluation"]["episodes"] == 3
+
+
+def test_cli_takes_whole_numbers_as_people_type_them():
+    args = ["--steps", "2M", "--trainer.num-envs", "1e1"]
+    sizes = ["--agent.backbone.hidden-sizes", "1k", "32"]
+    found = parse(TOY, [*args, *sizes, "--episodes", "5_000"])
+    sizes = found.agent.backbone.hidden_sizes
+    assert (found.steps, found.episodes, found.trainer.num_envs) == (2_000_000, 5000, 10)
+    assert sizes == (1000, 32)
 
 
 def test_cli_trainer_keeps_the_number_of_environments(monkeypatch):

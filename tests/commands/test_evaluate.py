@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rlws.commands import evaluate
-from tests.commands.toys import steps
+from rlws.numerics import checkpoint
+from tests.commands.toys import arrays, steps
 
 
 def result(folder):
@@ -85,3 +86,32 @@ def test_evaluate_of_no_run_is_one_line(copy, refused, tmp_path):
     assert "must be the folder of a run" in refused("evaluate", tmp_path)
     shutil.rmtree(copy / "checkpoints")
     assert "must hold a checkpoint, got none" in refused("evaluate", copy)
+
+
+def test_evaluate_acts_as_in_training_or_elsewhere(copy, rlws, refused):
+    flags = "--episodes", "6"
+    assert rlws("evaluate", copy, *flags).status == 0
+    usual = result(copy)
+    assert rlws("evaluate", copy, *flags, "--stochastic").status == 0
+    assert result(copy)["stochastic"]
+    assert result(copy)["returns"] != usual["returns"]
+    assert rlws("evaluate", copy, *flags, "--environment", "jax:Catch+limit=4").status == 0
+    assert (result(copy)["length_mean"], usual["length_mean"]) == (4, 9)
+    text = refused("evaluate", copy, "--environment", "jax:CartPole-v1")
+    assert text.startswith("--environment must show and take what the run's does")
+
+
+def test_evaluate_and_fork_at_the_best(copy, rlws):
+    name = checkpoint.names(copy / "checkpoints")[2]
+    found = checkpoint.read(copy / "checkpoints" / name)
+    facts = {**found.facts, "best": {"evaluation_return_mean": 0.5}}
+    checkpoint.save(copy / "best", name, found.arrays, facts)
+    told = rlws("evaluate", copy, "--at", "best", "--episodes", "6")
+    assert "kept since evaluation_return_mean was 0.5" in told.out
+    best = result(copy)
+    assert (best["step"], best["seed"]) == (int(name), 1)  # not the episodes it was chosen by
+    assert rlws("evaluate", copy, "--at", name, "--seed", "1", "--episodes", "6").status == 0
+    assert result(copy) == best
+    forked = rlws("fork", copy, "--at", "best", "--name", "again")
+    assert forked.out.startswith(f"forked from step {int(name)}, the best")
+    assert arrays(copy.with_name("toy-again")) == arrays(copy)

@@ -1,10 +1,18 @@
 """`rlws watch`: a film of the policy of a run."""
 
+import dataclasses
+
 import imageio_ffmpeg
+import jax
+import numpy as np
 import pytest
 
 from rlws.commands import watch
-from tests.commands.toys import run_toy, steps, tree
+from rlws.environments import Catch, to_dm_env
+from rlws.runs import film
+from rlws.runs.policy import load
+from rlws.tracking.numbers import LEAST, WIDTH
+from tests.commands.toys import TOY, run_toy, steps, tree
 
 # imageio_ffmpeg.read_frames, used here only to look, leaves its pipes to the collector.
 pytestmark = [
@@ -71,3 +79,33 @@ def test_watch_says_that_there_are_no_pictures(tmp_path, refused):
     error = refused("watch", run)
     assert error.startswith("jax:Memory gives no pictures: Memory has no renderer; `rlws evaluate`")
     assert tree(run) == before
+
+
+def test_watch_with_numbers_has_a_panel_with_the_film(copy, rlws, tmp_path):
+    paths = tmp_path / "plain.mp4", tmp_path / "numbers.mp4"
+    assert rlws("watch", copy, "--output", paths[0]).status == 0
+    assert rlws("watch", copy, "--output", paths[1], "--numbers").status == 0
+    (_, plain), ((width, height), shown) = (frames(path) for path in paths)
+    assert len(shown) == len(plain)
+    assert height >= LEAST
+    assert width > WIDTH
+    again = load(copy).film(tmp_path / "again.mp4", numbers=True)
+    assert again._repr_html_().startswith("<video controls")
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_numbers_are_what_the_network_says(normalised, monkeypatch):
+    found = []
+    monkeypatch.setattr(film, "beside", lambda *args: found.append(args[1:]))
+    agent = dataclasses.replace(TOY.agent, normalise_observations=normalised).make(Catch().spec())
+    params = agent.learner.init(jax.random.PRNGKey(0)).params
+    timestep = to_dm_env(Catch()).reset()
+    film.numbers_of(agent, params)(None, 3, 1.5, timestep, ())
+    [(numbers, bars)] = found
+    assert (numbers["step"], numbers["return"]) == (3.0, 1.5)
+    assert sum(bars["probability"]) == pytest.approx(1.0)
+    if not normalised:
+        outputs = agent.evaluator.network.apply(params, timestep.observation)
+        assert numbers["value"] == pytest.approx(float(outputs.value), abs=1e-6)
+        expected = jax.nn.softmax(outputs.policy.logits)
+        np.testing.assert_allclose(bars["probability"], expected, atol=1e-6)

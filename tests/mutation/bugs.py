@@ -186,8 +186,8 @@ BUGS = [
     Bug(
         "reinforce_logits_one_step_late",
         REINFORCE,
-        "logits = outputs.policy.logits[:-1]",
-        "logits = outputs.policy.logits[1:]",
+        "policy = jax.tree.map(lambda x: x[:-1], outputs.policy)",
+        "policy = jax.tree.map(lambda x: x[1:], outputs.policy)",
         "agents_zoo.reinforce",
         (),
         "tests/agents_zoo/test_reinforce.py::test_reinforce_expected_update_is_the_gradient_of_the_return",
@@ -196,9 +196,9 @@ BUGS = [
     Bug(
         "reinforce_divides_by_episode_length",
         REINFORCE,
-        "policy_loss = steps * rlax.policy_gradient_loss(",
-        "count = jnp.maximum(trajectory.weight.sum(), 1)\n"
-        "        policy_loss = steps / count * rlax.policy_gradient_loss(",
+        "policy_loss = -jnp.sum(weight * policy.log_prob(trajectory.action) * advantage)",
+        "weight = weight / jnp.maximum(trajectory.weight.sum(), 1)\n"
+        "        policy_loss = -jnp.sum(weight * policy.log_prob(trajectory.action) * advantage)",
         "agents_zoo.reinforce",
         (),
         "tests/agents_zoo/test_reinforce.py::test_reinforce_expected_update_is_the_gradient_of_the_return",
@@ -208,10 +208,8 @@ BUGS = [
     Bug(
         "reinforce_baseline_not_stopped",
         REINFORCE,
-        "policy_loss = steps * rlax.policy_gradient_loss(\n"
-        "            logits, trajectory.action, advantage, weight\n"
-        "        )",
-        "log_prob = networks.Categorical(logits).log_prob(trajectory.action)\n"
+        "policy_loss = -jnp.sum(weight * policy.log_prob(trajectory.action) * advantage)",
+        "log_prob = policy.log_prob(trajectory.action)\n"
         "        policy_loss = -jnp.sum(weight * log_prob * (returns - baseline))",
         "agents_zoo.reinforce",
         (),

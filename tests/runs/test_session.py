@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlws.runs import capsule, session
+from rlws.runs.experiment import Checkpoints
 from rlws.tracking import interrupts
 from rlws.tracking.interrupts import Interrupted
 from rlws.trainers import Member, Progress, Snapshot
@@ -23,6 +24,8 @@ class Others(Exception):
 
 class Training:
     """Takes the place of an experiment, and remembers where training stands."""
+
+    checkpoint = Checkpoints()
 
     def __init__(self, halts=False, error=None):
         self.made, self._halts, self._error = -1, halts, error

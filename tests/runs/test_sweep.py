@@ -1,20 +1,22 @@
 """Sweeps: which runs there are, and what they leave."""
 
+import argparse
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import rlws
-from agents_zoo import a2c
-from rlws.commands import flags
+from agents_zoo import a2c, ppo
+from rlws.commands import flags, plot
 from rlws.networks import GRU, MLP
 from rlws.runs import launch
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.runs.folders import experiment_of
-from rlws.runs.sweep import members, parse_value
+from rlws.runs.sweep import members, parse_value, variants
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 
@@ -54,7 +56,10 @@ def test_values_have_the_type_of_the_setting(text, now, value):
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        ("learning_rate=1,2", "must be of the form agent.setting=value,value"),
+        ("learning_rate=1,2", "Experiment has no setting 'learning_rate'"),
+        ("seed", "must be of the form setting=value,value"),
+        ("agent=pppo", "agent must be a module with a Config, such as ppo, got 'pppo'"),
+        ("agent.backbone=mlp,lstn", "agent.backbone: unknown value 'lstn'; did you mean 'lstm'"),
         ("agent.learning_rate", "must be of the form"),
         ("agent.lr=1,2", "has no setting 'lr'"),
         ("agent.learning_rate=0.1,-1", "learning_rate must be greater than 0, got -1.0"),
@@ -114,7 +119,7 @@ def test_flags_sweep_and_backbone():
     assert found.agent.backbone == GRU(size=4)
     with pytest.raises(SettingError, match=r"--agent\.backbone: unknown value 'gur'; did you mean"):
         flags.parse(EXPERIMENT, ["--agent.backbone", "gur"])
-    with pytest.raises(SettingError, match=r"must be of the form agent\.setting"):
+    with pytest.raises(SettingError, match="must be of the form setting=value"):
         launch.check(flags.parse(EXPERIMENT, ["--sweep"]))
 
 
@@ -138,3 +143,79 @@ def test_an_unknown_sink_is_named_before_anything_is_written(tmp_path):
     with pytest.raises(SettingError, match="tracking sink: unknown value 'jsno'; did you mean"):
         launch.run(change(track=("jsno",), directory=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_over_anything_is_of_runs_by_themselves():
+    texts = (
+        "environment=gym:FrozenLake-v1,is_slippery=false,jax:Catch",
+        "seed=3..4",
+        "agent=a2c,ppo",
+    )
+    sweep = (*texts, "agent.backbone.hidden-sizes=8,16x32")
+    found = variants(change(trainer=HostTrainer(), sweep=sweep))
+    assert len(found) == 16
+    first, last = found[0], found[-1]
+    assert first.label == (
+        "agent=a2c_environment=gym:FrozenLake-v1,is_slippery=false_seed=3_backbone.hidden_sizes=8"
+    )
+    assert first.experiment.environment == "gym:FrozenLake-v1,is_slippery=false"
+    assert (type(first.experiment.agent), first.experiment.seed) == (a2c.Config, 3)
+    assert (last.experiment.environment, last.experiment.seed) == ("jax:Catch", 4)
+    assert last.experiment.agent.backbone == MLP((16, 32))
+    assert type(last.experiment.agent) is ppo.Config
+    assert not last.experiment.sweep
+
+
+def test_a_device_trains_values_of_an_agents_settings_together():
+    sweep = ("agent.backbone=mlp,gru", "seed=0..1", "agent.discount=0.9,0.99")
+    found = variants(change(sweep=sweep))
+    assert [one.experiment.sweep for one in found] == 2 * [(sweep[0], sweep[2])]
+    assert not variants(change(sweep=sweep[2:]))
+    assert len(members(found[0].experiment)) == 8
+
+
+def test_sweeps_from_a_file(tmp_path):
+    path = tmp_path / "grid.txt"
+    path.write_text("# two\nagent.discount=0.9,0.99  # of gamma\n\nseed=0..1\n")
+    found = flags.parse(EXPERIMENT, ["--sweep", str(path)])
+    assert found.sweep == ("agent.discount=0.9,0.99", "seed=0..1")
+
+
+@pytest.mark.slow
+def test_runs_by_themselves_leave_one_table_and_go_on_where_they_were(tmp_path, capsys):
+    directory = tmp_path / "sweep"
+    trainer = DeviceTrainer(num_envs=2)
+    sweep = ("environment=jax:Catch,jax:Catch+limit=4", "agent.discount=0.9,0.99", "seed=0..1")
+    made = change(trainer=trainer, steps=40, sweep=sweep, directory=str(directory))
+    summary = launch.run(made)
+    with open(directory / "members.csv") as file:
+        table = list(csv.DictReader(file))
+    assert summary["members"] == len(table) == 8
+    for line in table:
+        config = json.loads((directory / line["member"] / "config.json").read_text())
+        assert (config["environment"], str(config["seed"])) == (line["environment"], line["seed"])
+        assert str(config["agent"]["discount"]) == line["discount"]
+    scores = [float(x["evaluation_return_mean"]) for x in table if x["discount"] == "0.9"]
+    told = summary["environment=jax:Catch discount=0.9"]
+    assert told.startswith(f"mean {np.mean(scores[:2]):.4g} [") or scores[0] == scores[1]
+    assert ", n 2, " in told
+    # One of them is lost: only that is run again.
+    lost = directory / table[-1]["member"]
+    shutil.rmtree(lost.parent)
+    again = launch.run(dataclasses.replace(made, resume=True))
+    assert {k: again[k] for k in ("members", "steps")} == {
+        k: summary[k] for k in ("members", "steps")
+    }
+    assert (lost / "summary.json").exists()
+    capsys.readouterr()
+    plot.run(
+        argparse.Namespace(
+            directories=[str(directory)],
+            over="discount",
+            metric="evaluation_return_mean",
+            output=str(tmp_path / "over.png"),
+        )
+    )
+    out = capsys.readouterr().out
+    assert "jax:Catch, discount=0.9: evaluation_return_mean" in out
+    assert (tmp_path / "over.png").stat().st_size

@@ -210,3 +210,20 @@ def test_workers_keep_the_rate_they_were_last_known_to_have():
     assert progress.fields()["workers"].startswith("2 workers at 150/s, lag 1.5")
     progress.update({**lag, "worker_10_steps_per_second": 300.0})
     assert progress.fields()["workers"].startswith("2 workers at 250/s")
+
+
+def test_a_notebook_has_one_line_that_is_written_over(tmp_path):
+    file = io.StringIO()
+    console = Console(file=file, force_jupyter=True)
+    terminal = Terminal(console=console)
+    terminal.start(Run("n", tmp_path, {}, 100, "steps"))
+    for steps in (0, 1, 2):
+        terminal.log({"steps": steps, "episodes": 0})
+    terminal.note("evaluation: 1")
+    terminal.log({"steps": 3, "episodes": 0})
+    terminal.finish({})
+    shown = [line.rpartition("\r")[2].rstrip() for line in file.getvalue().split("\n")]
+    assert shown[0].startswith("n: 100 steps")
+    assert shown[1] == "evaluation: 1"
+    assert "3/100 steps" in file.getvalue()  # below the note
+    assert shown[2].startswith("results")  # which the summary takes the place of

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from rlws.environments import registry
+from rlws.environments import WithInfo, registry
 from rlws.settings import SettingError, importing
 from rlws.tracking.interrupts import handlers_kept
 
@@ -47,6 +47,8 @@ def registered() -> dict[str, bytes]:
 def check_sent(environment: Any, config: Any) -> None:
     """Raises a SettingError unless what a run is made of can be sent to other processes."""
     _packed("the agent's configuration", config)
+    if isinstance(environment, WithInfo):
+        environment = environment.environment
     factory = (
         registry.registered().get(environment) if isinstance(environment, str) else environment
     )

@@ -18,7 +18,7 @@ class Joined(NamedTuple):
     length: int
     timestep: dm_env.TimeStep  # that follows, leaves [B, ...]
     done: np.ndarray  # [length] steps of environments, up to and including each row
-    ended: np.ndarray  # [n, 3]: row, return and length of each episode that ended
+    ended: np.ndarray  # [n, 3 + k]: row, return, length and info of each episode that ended
 
 
 def join(blocks) -> Joined:
@@ -35,7 +35,7 @@ def join(blocks) -> Joined:
 
 
 def _ends_of(block) -> np.ndarray:
-    """Returns row, return and length of the episodes that ended in a block, [n, 3]."""
+    """Returns row, return, length and info of the episodes that ended in a block, [n, 3 + k]."""
     step_type = block.rows.timestep.step_type[1 : block.length]
     after = np.concatenate([step_type, np.asarray(block.timestep.step_type)[None]])
     return np.column_stack([np.argwhere(after == LAST)[:, 0], block.ended])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rlws.environments import WithInfo
 from rlws.numerics import checkpoint
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.distributed.joining import Joined, join
@@ -45,7 +46,8 @@ class Run:
         self._learning = Learning(agent, self._spec, seed, trainer.columns, *how)
         self._read = compile_acting(agent, self._spec, envs).params.take
         self.counts = dict.fromkeys(COUNTS, 0)
-        self._ended: list[np.ndarray] = []  # returns and lengths since the last report
+        info = environment.info if isinstance(environment, WithInfo) else ()
+        self._ended = [np.zeros((0, 2 + len(info)))]  # returns, lengths, info since the last report
         self._cut_ended = 0
         self._version = 0
         self._lags: list[int] = []
@@ -181,11 +183,11 @@ class Run:
     def _progress(self, spent, halted, stopped) -> Progress:
         before = self._learning.state()
         state, metrics = (before, {}) if stopped else self._learning.read()
-        ended = np.concatenate([np.zeros((0, 2)), *self._ended])
+        ended = np.concatenate(self._ended)
         save = partial(self._snapshot, before.totals, ended)
         warnings = tuple(self._warnings)
         if not stopped:
-            self._ended, self._warnings = [], []
+            self._ended, self._warnings = [ended[:0]], []
             if metrics:
                 metrics |= self._metrics()
         return Progress(
@@ -202,6 +204,7 @@ class Run:
             halted,
             stopped,
             warnings,
+            [*ended.T[2:]],
         )
 
     def _metrics(self) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Played(NamedTuple):
     rows: Row  # leaves [capacity, B, ...], NumPy
     length: int  # of them are filled
     timestep: dm_env.TimeStep  # that follows, leaves [B, ...]
-    ended: np.ndarray  # [n, 2], returns and lengths of episodes, in the order of their ends
+    ended: np.ndarray  # [n, 2 + k], returns, lengths and info of episodes as they ended
     after: Snapshot  # a worker that goes on from it goes on as this one would
     seconds: float = 0.0  # that playing it took
     warnings: tuple[str, ...] = ()  # as of `HostEnvironments`
@@ -99,7 +99,7 @@ class HostSource(Source):
         self._fresh = False
         rollout.advance(params, lambda: False)
         following, block = rollout.following(), rollout.block
-        ended = np.array(envs.ended, np.float64).reshape(-1, 2)
+        ended = envs.table(envs.ended)
         warnings = tuple(envs.warnings)
         envs.ended.clear()
         envs.warnings.clear()
@@ -154,7 +154,7 @@ class DeviceSource(Source):
         found = rules.rules(self.spec, rows.action, rows.timestep.step_type, after)
         row = int(self._run.step) - len(after.reward)
         check_rules(found, lambda t, i: f"environment {self._first + i}, row {row + t + 1}")
-        ended = ended.reshape(-1, 2)
+        ended = ended.reshape(-1, ended.shape[-1])
         after = Snapshot(checkpoint.flatten({"run": self._run}), {})
         played = ended[ended[:, 1] > 0].astype(np.float64)
         return Played(rows, len(rows.timestep.reward), timestep, played, after)

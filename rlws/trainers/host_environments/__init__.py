@@ -7,6 +7,7 @@ import dm_env
 
 from rlws.environments import resolve
 from rlws.environments.checks import closed_on_error, named
+from rlws.environments.info import WithInfo
 from rlws.trainers.host_environments.environments import HostEnvironments, splitter
 from rlws.trainers.host_environments.serial import Serial
 
@@ -26,6 +27,7 @@ def make_environments(
       begin: another number gives other episodes, where environments are stepped together.
       first: the number of the first among those of the run.
     """
+    info = environment.info if isinstance(environment, WithInfo) else ()
     if vectorization == "serial":
         with contextlib.ExitStack() as stack:
             envs: list[dm_env.Environment] = []
@@ -33,10 +35,11 @@ def make_environments(
                 with named(f"environment {index - first}, when it is made"):
                     envs.append(resolve.host(environment, seed, index, training=True))
                 stack.enter_context(closed_on_error(envs[-1]))
-            return Serial(envs)
+            return Serial(envs, len(info))
     from rlws.environments.vector import make_vector  # slow to import
     from rlws.trainers.host_environments.together import Together
 
-    several = make_vector(environment, num_envs, seed, vectorization, begin, first)
+    source = environment.environment if info else environment
+    several = make_vector(source, num_envs, seed, vectorization, begin, first)
     with closed_on_error(several):
-        return Together(several)
+        return Together(several, info)

@@ -1,7 +1,7 @@
 """What environments on the host are to whoever steps them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dm_env
@@ -25,7 +25,8 @@ class HostEnvironments:
       steps: environment steps so far.
       episodes: ended so far.
       episode_limit: steps at which an episode counts as ended, though it may go on.
-      ended: returns and lengths of those since whoever reads it last emptied it.
+      ended: returns, lengths and info of those since whoever reads it last emptied it.
+      info: how many numbers are kept of what an environment says in an episode.
       anew: episodes that a resumed run could not go on with, so far.
       warnings: what there is to say of them, likewise.
       episode, length: the number of each environment's episode, and its steps so far.
@@ -35,11 +36,12 @@ class HostEnvironments:
     timesteps: Any
     episode: Any
     length: Any
+    info = 0
 
     def __init__(self, num_envs: int):
         self.num_envs, self.steps, self.episodes, self.anew = num_envs, 0, 0, 0
         self.episode_limit = math.inf
-        self.ended, self.warnings = list[tuple[float, int]](), list[str]()
+        self.ended, self.warnings = list[tuple[float, ...]](), list[str]()
 
     def who(self, i: int, step: int = 0) -> str:
         """Returns what to call an environment, so many steps from now."""
@@ -57,9 +59,13 @@ class HostEnvironments:
         """
         raise NotImplementedError
 
-    def save(self, ended: list[tuple[float, int]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def table(self, ended: Iterable[Sequence[float]]) -> np.ndarray:
+        """Returns what ended as an array, float64 [n, 2 + info]."""
+        return np.array([*ended], np.float64).reshape(-1, 2 + self.info)
+
+    def save(self, ended: list[tuple[float, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns where the environments are, as arrays and as facts; `ended` as it shall be."""
-        arrays = {"timestep": self.batch(), "ended": np.array(ended, np.float64).reshape(-1, 2)}
+        arrays = {"timestep": self.batch(), "ended": self.table(ended)}
         facts: dict[str, Any] = {"steps": self.steps, "episodes": self.episodes, "anew": self.anew}
         facts["episode"], facts["length"] = [list(map(int, x)) for x in self.begun()]
         return arrays, facts
@@ -70,7 +76,9 @@ class HostEnvironments:
         Where that cannot be, the unfinished episodes end there, truncated, and new ones begin.
         """
         ended = arrays["environments/ended"]
-        self.ended.extend((float(total), int(length)) for total, length in ended)
+        if ended.shape[1:] != (2 + self.info,):  # another choice of info: of these there is none
+            ended = np.column_stack([ended[:, :2], np.full((len(ended), self.info), np.nan)])
+        self.ended.extend(map(tuple, ended.tolist()))
         self.steps, self.episodes, self.anew = facts["steps"], facts["episodes"], facts["anew"]
 
     def batch(self) -> dm_env.TimeStep:

@@ -28,8 +28,9 @@ LONG = 100_000  # actions of one episode, of which a log is kept
 class Serial(HostEnvironments):
     """dm_env environments, stepped one after the other."""
 
-    def __init__(self, envs: list[dm_env.Environment]):
+    def __init__(self, envs: list[dm_env.Environment], info: int = 0):
         super().__init__(len(envs))
+        self.info = info
         self._envs = envs
         self.spec = environments.spec(envs[0])
         self.timesteps = []
@@ -86,7 +87,8 @@ class Serial(HostEnvironments):
             returns[i] += timestep.reward
             lengths[i] += 1
             if timestep.step_type == LAST:
-                self.ended.append((returns[i], lengths[i]))
+                info = env.episode_info() if self.info else ()
+                self.ended.append((returns[i], lengths[i], *info))
                 restart[i] = True
                 self.episodes += 1
                 ends += 1

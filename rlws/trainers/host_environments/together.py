@@ -10,6 +10,7 @@ from rlws import environments
 from rlws.environments import rules
 from rlws.environments.actions import bounded
 from rlws.environments.checks import blame, check_rules, named
+from rlws.environments.info import Kept, check_said, parsed
 from rlws.environments.vector import VectorEnvironment
 from rlws.numerics import checkpoint
 from rlws.trainers.host_environments.environments import HostEnvironments, check_actions
@@ -20,8 +21,10 @@ LAST = dm_env.StepType.LAST
 class Together(HostEnvironments):
     """Environments that are stepped together."""
 
-    def __init__(self, envs: VectorEnvironment):
+    def __init__(self, envs: VectorEnvironment, info: tuple[str, ...] = ()):
         super().__init__(envs.num_envs)
+        self.info, self._rules = len(info), parsed(info)
+        self._kept = Kept.nothing((envs.num_envs, len(info)))
         self._envs, self.spec = envs, envs.spec
         with named(f"one of the {envs.num_envs} environments, at its first reset"):
             self.timesteps = envs.reset()
@@ -75,11 +78,25 @@ class Together(HostEnvironments):
             returns[self._last], lengths[self._last] = 0.0, 0
             self.episode[self._last] += 1
         self.steps += self.num_envs - (int(self._last.sum()) if any_last else 0)
+        info = self._heard() if self.info else None
         self._last = last = step_type == LAST
         ends = int(last.sum())
         if ends:
-            self.ended.extend(zip(returns[last].tolist(), lengths[last].tolist(), strict=True))
+            rows = returns[last], lengths[last], *([] if info is None else info[last].T)
+            self.ended.extend(zip(*(x.tolist() for x in rows), strict=True))
             self.episodes += ends
         if self.episode_limit < np.inf:
             ends += int(((lengths == self.episode_limit) & ~last).sum())
         return ends
+
+    def _heard(self):
+        """Returns what is kept of the episodes, [B, k], with what was said in this step."""
+        names, rules = (*self._rules,), (*self._rules.values(),)
+        fresh = Kept.nothing(self._kept.value.shape)
+        kept = self._kept.add(rules, self._envs.said(names))
+        begun = self._last[:, None]  # the step after an end, in which an episode begins
+        self._kept = Kept(*(np.where(begun, x, y) for x, y in zip(fresh, kept, strict=True)))
+        if (self.timesteps.step_type == LAST).any() and not self.episodes:
+            heard = dict(zip(names, (self._kept.count > 0).any(axis=0), strict=True))
+            check_said(names, self._envs.info, heard)
+        return self._kept.numbers(rules)

@@ -1,0 +1,208 @@
+"""What an environment says beside its timesteps, one number an episode each: success, distance.
+
+WithInfo("gym:HalfCheetah-v5", ("reward_ctrl=sum", "x_position")) is the environment with it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlws.environments.actions import legal
+from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.rules import FIRST
+from rlws.environments.wrappers import DmWrapped, State, Wrapped, Wrapper
+from rlws.settings import SettingError, Settings, choose
+from rlws.types import Action, Array, Key
+
+RULES = ("last", "sum", "mean", "max")  # by which what is said in the steps becomes one number
+TAKEN = ("return", "length", "unfinished")  # how columns begin that every run has
+STEPS = 10_000  # of an episode in which something must be said
+
+
+class WithInfo(Settings):
+    """An environment, and which of the numbers that it says are kept of each episode."""
+
+    environment: Any  # as for `resolve`: a name, an object, a function
+    info: tuple[str, ...]  # name=rule, one of `RULES`, of what is said in the steps; or name: last
+
+    def __post_init__(self):
+        super().__post_init__()
+        parsed(self.info)
+
+
+def parsed(info: tuple[str, ...]) -> dict[str, str]:
+    """Returns the rule of each name.
+
+    Raises:
+      SettingError: there is no such rule, or a name is there twice, or means something else.
+    """
+    found: dict[str, str] = {}
+    for text in info:
+        name, _, rule = text.partition("=")
+        choose(f"info {text!r}: rule", rule or "last", RULES)
+        if name in found or not name or name.startswith(TAKEN):
+            raise SettingError(
+                f"info must be different names, which do not begin with {' or '.join(TAKEN)}, got "
+                f"{' '.join(info)!r}; write success=last reward_ctrl=sum, say"
+            )
+        found[name] = rule or "last"
+    return found
+
+
+class Kept(NamedTuple):
+    """What was said in an episode so far; NaN, and what is not said in a step, do not count."""
+
+    value: Any  # [..., k]
+    count: Any  # [..., k], steps in which it was said
+
+    @classmethod
+    def nothing(cls, shape: tuple[int, ...], xp: Any = np) -> "Kept":
+        """Returns what there is before the first step."""
+        return cls(xp.full(shape, -xp.inf, xp.float32), xp.zeros(shape, xp.float32))
+
+    def add(self, rules: tuple[str, ...], said: Any, xp: Any = np) -> "Kept":
+        """Returns it with what was said in one more step, [..., k]."""
+        is_last, is_max = (np.array([rule == name for rule in rules]) for name in ("last", "max"))
+        before = xp.where(self.count > 0, self.value, 0.0)
+        value = xp.where(is_max, xp.maximum(self.value, said), before + said)
+        heard = ~xp.isnan(said)
+        value = xp.where(heard, xp.where(is_last, said, value), self.value)
+        return Kept(value.astype(np.float32), self.count + heard.astype(np.float32))
+
+    def numbers(self, rules: tuple[str, ...], xp: Any = np) -> Any:
+        """Returns the number of each name, [..., k]; NaN of what was never said."""
+        is_mean = np.array([rule == "mean" for rule in rules])
+        value = self.value / xp.where(is_mean, xp.maximum(self.count, 1.0), 1.0)
+        return xp.where(self.count > 0, value, xp.nan)
+
+
+class _Keeping(Wrapped):
+    """A JAX environment which keeps, in its state, what it said in the episode."""
+
+    names: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        environment, key = self.environment, jax.random.key_data(jax.random.key(0))
+        begun = jax.eval_shape(environment.reset, key)[0]
+        action = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), environment.spec().actions
+        )
+        said = jax.eval_shape(environment.step_with_info, begun, action)[2]
+        check_said(self.names, {name: np.zeros(np.shape(x)) for name, x in said.items()})
+
+    def reset(self, key: Key) -> tuple[State, dm_env.TimeStep]:
+        """Begins an episode, in which nothing was said yet."""
+        inner, timestep = self.environment.reset(key)
+        return State(inner, Kept.nothing((len(self.names),), jnp)), timestep
+
+    def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
+        """Takes a step, and keeps what is said in it."""
+        inner, timestep, info = self.environment.step_with_info(state.inner, action)
+        said = jnp.stack([jnp.asarray(info[name], jnp.float32) for name in self.names])
+        return State(inner, state.own.add(self.rules, said, jnp)), timestep
+
+
+class _DmKeeping(DmWrapped):
+    """A dm_env environment which keeps what it said in the episode."""
+
+    def __init__(self, environment: Any, names: tuple[str, ...], rules: tuple[str, ...]):
+        super().__init__(environment, Wrapper())
+        self._names, self._rules, self._said = names, rules, dict[str, Any]()
+        if not callable(getattr(environment, "info", None)):
+            check_said(names, {})
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins an episode, in which nothing was said yet."""
+        self._kept = Kept.nothing((len(self._names),))
+        return super().reset()
+
+    def step(self, action: Action) -> dm_env.TimeStep:
+        """Takes a step, and keeps what is said in it."""
+        timestep = super().step(action)
+        if timestep.step_type != FIRST:
+            self._said = self._environment.info()
+            self._kept = self._kept.add(self._rules, numbers(self._said, self._names))
+        return timestep
+
+    def episode_info(self) -> list[float]:
+        """Returns what is kept of the episode, in the order of the names."""
+        return self._kept.numbers(self._rules).tolist()
+
+    def try_info(self) -> None:
+        """Plays an episode of some action, unless all is said before its end.
+
+        Raises:
+          SettingError: something is not said in it.
+        """
+        timestep, known = self.reset(), dict[str, Any]()
+        for _ in range(STEPS):
+            if timestep.last() or known.keys() >= {*self._names}:
+                break
+            timestep = self.step(legal(self.action_spec()))
+            known |= self._said
+        check_said(self._names, known)
+
+
+def keeping(environment: Any, info: tuple[str, ...]) -> Any:
+    """Returns the environment, of either kind, keeping these numbers.
+
+    Below wrappers that are ours, so that nothing that is said in a repeated step is lost.
+
+    Raises:
+      SettingError: it says no such numbers.
+    """
+    if isinstance(environment, Wrapped):
+        return dataclasses.replace(environment, environment=keeping(environment.environment, info))
+    if isinstance(environment, DmWrapped):
+        environment._environment = keeping(environment._environment, info)
+        return environment
+    names, rules = (*parsed(info),), (*parsed(info).values(),)
+    if isinstance(environment, JaxEnvironment):
+        return _Keeping(environment, Wrapper(), names, rules)
+    return _DmKeeping(environment, names, rules)
+
+
+def episode_info(environment: JaxEnvironment, state: Any) -> Array | None:
+    """Returns what is kept of the episode, [..., k], in the order of names; None: nothing is."""
+    while isinstance(environment, Wrapped):
+        if isinstance(environment, _Keeping):
+            return state.own.numbers(environment.rules, jnp)
+        environment, state = environment.environment, state.inner
+    return None
+
+
+def numbers(said: Mapping[str, Any], names: tuple[str, ...]) -> np.ndarray:
+    """Returns what was said by these names, float32 [k]; NaN of what was not."""
+    found = [said.get(name, math.nan) for name in names]
+    try:
+        return np.array(found, np.float32)
+    except (TypeError, ValueError):
+        check_said(names, said)
+        raise
+
+
+def check_said(
+    names: tuple[str, ...], said: Mapping[str, Any], heard: Mapping[str, Any] | None = None
+) -> None:
+    """Raises a SettingError that lists what there is, where names are not of numbers.
+
+    Where several environments say it together, `heard` tells for each name whether it is.
+    """
+    is_number: Callable[[Any], bool] = lambda x: (
+        np.ndim(x) == (heard is not None) and np.asarray(x).dtype.kind in "biuf"
+    )
+    known = sorted(name for name, x in said.items() if is_number(x) and name[:1] != "_")
+    for name in names:
+        if not (name in known if heard is None else heard[name]):
+            raise SettingError(
+                f"info must be of numbers that the environment says, got {name!r}; it says "
+                f"{', '.join(known) or 'none: see info in rlws/environments/README.md'}"
+            )

@@ -1,0 +1,111 @@
+"""What is said of evaluations: which is the best, and when they are good enough to end a run."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rlws.environments.info import parsed
+from rlws.runs.experiment import Experiment
+from rlws.settings import SettingError, choose
+
+RETURN = "evaluation_return_mean"
+
+
+class Goal(NamedTuple):
+    """A column of evaluations, and whether more of it is better."""
+
+    name: str
+    sign: float  # 1, or -1 where less is
+
+    @classmethod
+    def of(cls, text: str) -> "Goal":
+        """Returns what `name` or `name:min` means."""
+        name, _, way = text.partition(":")
+        choose(f"{text}: after the colon", way or "max", ("max", "min"))
+        return cls(name, -1.0 if way == "min" else 1.0)
+
+    def score(self, row: Mapping[str, float]) -> float:
+        """Returns how good a row is, more is better; minus infinity where it has no value."""
+        found = self.sign * row.get(self.name, math.nan)
+        return -math.inf if math.isnan(found) else found
+
+
+def stop_at(experiment: Experiment) -> tuple[Goal, float] | None:
+    """Returns the goal of an experiment and the value at which it stops, None where there is none.
+
+    Raises:
+      SettingError: it is not name=number.
+    """
+    if not experiment.stop_at:
+        return None
+    text, _, value = experiment.stop_at.partition("=")
+    goal = Goal.of(text)
+    try:
+        return goal, float(value)
+    except ValueError:
+        raise SettingError(
+            f"stop_at must be name=number, got {experiment.stop_at!r}; such as {RETURN}=475, or "
+            "evaluation_distance:min=0.1 of what shall be small"
+        ) from None
+
+
+def patient_for(experiment: Experiment) -> Goal:
+    """Returns what has to get better for an experiment to go on: its goal, or what is kept."""
+    found = stop_at(experiment)
+    return found[0] if found else Goal.of(experiment.checkpoint.best or RETURN)
+
+
+def check_goals(experiment: Experiment, runs: int) -> None:
+    """Raises a SettingError unless evaluations say what an experiment wants to know of them."""
+    stops = stop_at(experiment)
+    if not (stops or experiment.patience or experiment.checkpoint.best):
+        return
+    known = RETURN, *(f"evaluation_{name}" for name in parsed(experiment.info))
+    goals = {"checkpoint.best": Goal.of(experiment.checkpoint.best or RETURN)}
+    for setting, goal in (goals | {"stop_at": patient_for(experiment)}).items():
+        choose(setting, goal.name, known)
+    if not (experiment.evaluation.period and experiment.evaluation.episodes):
+        raise SettingError(
+            "evaluation.period and evaluation.episodes must be at least 1, or no evaluation can be "
+            "the best or end the run, got 0; try --evaluation.period 10k"
+        )
+    if runs > 1 and (stops or experiment.patience):
+        raise SettingError(
+            f"stop_at and patience must be of one run, got {runs} that are trained together; "
+            "leave out the sweep and num_seeds"
+        )
+
+
+@dataclasses.dataclass
+class Stopping:
+    """Looks at the evaluations of a run, until they are good enough or no longer get better."""
+
+    times: int = 0  # in a row that the goal was reached
+    top: float = -math.inf  # the best score so far
+    since: int = 0  # evaluations since then
+
+    def save(self) -> dict[str, Any]:
+        """Returns what later answers depend on, JSON-able."""
+        return {**dataclasses.asdict(self), "top": None if math.isinf(self.top) else self.top}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Goes on from what `save` returned."""
+        known = {name: x for name, x in facts.items() if x is not None}
+        vars(self).update(known)
+
+    def look(self, experiment: Experiment, row: Mapping[str, float]) -> str:
+        """Returns why the run ends with this evaluation; "" where it goes on."""
+        goal = patient_for(experiment)
+        score, value = goal.score(row), row.get(goal.name, math.nan)
+        self.since = 0 if score > self.top else self.since + 1
+        self.top = max(self.top, score)
+        if stops := stop_at(experiment):
+            self.times = self.times + 1 if score >= goal.sign * stops[1] else 0
+            if self.times >= experiment.stop_times:
+                text = f", {self.times} times in a row" if self.times > 1 else ""
+                return f"{goal.name} came to {value:.4g}{text}: {experiment.stop_at}"
+        if experiment.patience and self.since >= experiment.patience:
+            best = goal.sign * self.top
+            return f"{goal.name} did not get better than {best:.4g} in {self.since} evaluations"
+        return ""
