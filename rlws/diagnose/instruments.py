@@ -72,8 +72,10 @@ class Instrument:
             key = f"{field}.{name}"
             new[name] = probes[key][index] + tables[key][index]
             if action is not None:  # a critic, or several [..., critics]
-                tilt = jnp.sum(action, axis=-1, keepdims=True) * slope
-                new[name] += tilt if new[name].ndim > index.ndim else tilt[..., 0]
+                several = new[name].ndim > index.ndim
+                steep = jnp.broadcast_to(slope, (*index.shape, jnp.size(slope)))
+                tilt = jnp.sum(action, axis=-1, keepdims=True) * steep
+                new[name] += tilt if several else tilt[..., 0]
         return _replaced(outputs, new)
 
     @cached_property
