@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "anneal_steps": None,
     "temperature": 0.01,  # values are of rewards, then, not of entropy
     "entropy_cost": 0.0,
+    "entropy_share": 0.0,
     "target_rate": 0.05,
     "target_period": 20,
     "unroll_length": 32,
