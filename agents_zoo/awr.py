@@ -8,7 +8,7 @@ Minimises on sequences of a replay, with TD(lambda) returns G_t of them and A_t 
     (V(s_t) - G_t)^2 / 2
     -log pi(a_t | s_t) min(exp(A_t / beta), omega)
 
-(algorithm 1, equation 12 and section 3.3). Departures from the paper: both are minimised in one
+(algorithm 1), omega being `max_weight`. Departures from the paper: both are minimised in one
 step; returns are of sequences of `sequence_length` steps, bootstrapped behind their last one, and
 not of whole episodes; advantages are standardised over a batch, as in the authors' code. An episode
 cut by a time limit is bootstrapped from its last observation.
@@ -98,17 +98,18 @@ class AWR(Learner):
             constant,
         )
         target = advantage + constant[:-1]
-        outputs = jax.tree.map(lambda x: x[:-1], outputs)
-        value_loss = returns(outputs, "value").loss(certain(target))
+        said = returns(outputs, "value", config.critic)
+        said, policy = jax.tree.map(lambda x: x[:-1], (said, outputs.policy))
+        value_loss = said.loss(certain(target))
         if config.normalise_advantages:
             advantage = standardise(advantage, trajectory.weight)
         weight = jnp.exp(jnp.minimum(advantage / config.temperature, jnp.log(config.max_weight)))
-        policy_loss = -weight * outputs.policy.log_prob(trajectory.action)
+        policy_loss = -weight * policy.log_prob(trajectory.action)
         return policy_loss + config.value_cost * value_loss, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "weight": weight,
-            "entropy": outputs.policy.entropy(),
-            "value": outputs.value,
+            "entropy": policy.entropy(),
+            "value": outputs.value[:-1],
             "target": target,
         }

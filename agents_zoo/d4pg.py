@@ -7,7 +7,7 @@ Minimises what `td3.py` does with one critic that says a histogram Z(s, a): the 
 
     sum_k gamma^k r_k + gamma^n Z'(s_n, mu'(s_n))
 
-(equation 2), projected to its atoms; the policy ascends the mean of Z. Departures from the paper:
+projected to its atoms; the policy ascends the mean of Z. Departures from the paper:
 one actor unless a trainer has more, uniform replay, targets that move a little with each update
 instead of copies, independent normal noise. The atoms must span the returns there are: `critic`.
 """

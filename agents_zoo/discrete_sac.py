@@ -10,7 +10,7 @@ temperature, the sum of
     E_pi[alpha log pi(. | s) - min_i Q_i(s, .)]
     -log(alpha) E_pi[log pi(. | s) + target entropy]
 
-(equations 4, 10, 11 and 12), each with respect to its own parameters. Departures from the paper:
+(equations 4 and 10 to 12), each with respect to its own parameters. Departures from the paper:
 the three are minimised in one step; the loss of the temperature is in log(alpha), as in `sac.py`;
 an episode cut by a time limit is bootstrapped from its last observation. What a critic says of the
 return of an action is a part (`critic`).

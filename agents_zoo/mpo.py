@@ -12,10 +12,11 @@ a_j ~ pi'(. | s) and their weights w_j = softmax_j(Q'(s, a_j) / eta), the sum of
     -sum_j w_j log pi(a_j | s) + alpha_i KL_i(pi' || pi)                   by the policy
     alpha_i (epsilon_i - KL_i(pi' || pi))                                  by the prices alpha_i
 
-(1806.06920, equations 4, 9 and 12), where i is first the mean of pi with the deviation of pi', then
-the reverse. Departures from the papers: independent components of actions; targets of n steps
-instead of Retrace; all losses are minimised in one step. Actions beyond their bounds are worth what those at the bounds are, which is what the environment makes of
-them. An episode cut by a time limit is bootstrapped from its last observation.
+where log pi and KL are of two parts: i is first the mean of pi with the deviation of pi', then the
+reverse. Departures from the papers: independent components of actions; targets of n steps instead
+of Retrace; all losses are minimised in one step.
+Actions beyond their bounds are worth what those at the bounds are, which is what the environment
+makes of them. An episode cut by a time limit is bootstrapped from its last observation.
 """
 
 import jax

@@ -4,9 +4,8 @@ Kuznetsov et al., 2020, "Controlling overestimation bias with truncated mixture 
 distributional quantile critics". https://arxiv.org/abs/2005.04269
 
 Minimises what `sac.py` does; targets are the pooled quantiles of all target critics without the
-`drop` times `critics` highest (equation 11), and the policy learns from the mean of all quantiles
-(equation 14). Departures from the paper: those of `sac.py`; of several critics it is the highest
-quantiles of the pool that are left out, as in the paper, and not those of each.
+`drop` times `critics` highest (equation 11), and the policy learns from the mean of all quantiles.
+Departures from the paper: those of `sac.py`.
 """
 
 from agents_zoo import sac

@@ -11,10 +11,11 @@ of highest A and weights w = exp(A / eta) / sum_D~ exp(A / eta), several times t
     eta epsilon + eta log mean_D~ exp(A / eta)                             by the temperature eta
     mean(alpha_i (epsilon_i - KL_i(pi_old || pi)))                         by the prices alpha_i
 
-(equations 3 to 5, 8), where i is the policy, or, of continuous actions, its mean and deviation.
+(equations 3 to 5), where i is the policy, or, of continuous actions, its mean and its deviation.
 Departures from the paper: pi_old is who acted in the batch, which gets `epochs` gradient steps, and
 not a target network of some updates; advantages are generalised (gae_lambda = 1 is the paper's) and
-divided by their deviation; rewards are scaled, not values (PopArt); gradients are clipped. An episode cut by a time limit is bootstrapped from its last observation.
+standardised; rewards are scaled, not values (PopArt); gradients are clipped. An episode cut by a
+time limit is bootstrapped from its last observation.
 """
 
 import jax
@@ -136,7 +137,7 @@ class VMPO(Learner):
     def loss(self, params, trajectory, key, state):
         config, extras, real = self.config, trajectory.extras, trajectory.weight > 0
         outputs = self.network.unroll(params, trajectory)
-        value_loss = returns(outputs, "value").loss(certain(extras["return"]))
+        value_loss = returns(outputs, "value", config.critic).loss(certain(extras["return"]))
         advantage = extras["advantage"]
         if config.normalise_advantages:
             advantage = standardise(advantage, trajectory.weight)
