@@ -115,7 +115,7 @@ class MPO(Learner):
             "policy": self.network.init(policy_key),
             "critic": self.critic.init(critic_key),
             "log_temperature": jnp.log(jnp.float32(self.config.temperature)),
-            "log_prices": jnp.log(jnp.full(2, self.config.price)),
+            "log_prices": jnp.log(jnp.full(2, self.config.price, jnp.float32)),
         }
 
     def init(self, key):

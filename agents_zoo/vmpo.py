@@ -104,7 +104,7 @@ class VMPO(Learner):
         return {
             **super().init_params(key),
             "log_temperature": jnp.log(jnp.float32(config.temperature)),
-            "log_prices": jnp.log(jnp.full(self.parts, config.price)),
+            "log_prices": jnp.log(jnp.full(self.parts, config.price, jnp.float32)),
         }
 
     def update(self, state, batch, key):
