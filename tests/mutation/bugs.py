@@ -123,8 +123,8 @@ BUGS = [
     Bug(
         "a2c_value_loss_broadcasts",
         A2C,
-        "value_loss = optax.l2_loss(values[:-1], targets)",
-        "value_loss = optax.l2_loss(values[:-1, None] - targets).mean(axis=1)",
+        "value_loss = said.loss(certain(targets))",
+        "value_loss = 0.5 * ((values[:-1, None] - targets) ** 2).mean(axis=1)",
         "agents_zoo.a2c",
         (),
         "tests/agents_zoo/test_a2c.py::test_a2c_loss_by_hand",
@@ -890,7 +890,7 @@ BUGS = [
     Bug(
         "a2c_value_loss_is_twice_what_it_says",
         A2C,
-        "value_loss = optax.l2_loss(values[:-1], targets)",
+        "value_loss = said.loss(certain(targets))",
         "value_loss = (values[:-1] - targets) ** 2",
         "agents_zoo.a2c",
         (),
