@@ -13,12 +13,12 @@ bootstrapped from its last observation.
 """
 
 import jax
-import optax
 
 from rlws import networks
 from rlws.actor import PolicyActor
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
+from rlws.critics import Critic, Scalar, certain, returns
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
@@ -37,6 +37,7 @@ class Config(AgentConfig):
     discount: Fraction = 0.99  # gamma, per step
     gae_lambda: Fraction = 0.95  # of advantages; 1: n-step returns
     unroll_length: PositiveInt = 16  # steps of each environment in a batch
+    critic: Critic = Scalar()  # what is said of the return from a state
     value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
     max_gradient_norm: Positive = 0.5
@@ -50,7 +51,7 @@ class Config(AgentConfig):
             self.backbone,
             shared=self.shared,
             policy=networks.policy(spec),
-            value=networks.Value(),
+            value=networks.ValueReturns(self.critic),
         )
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
         agent = Agent(
@@ -80,7 +81,8 @@ class A2C(Learner):
             jax.lax.stop_gradient(values),
         )
         targets = advantage + jax.lax.stop_gradient(values[:-1])
-        value_loss = optax.l2_loss(values[:-1], targets)
+        said = jax.tree.map(lambda x: x[:-1], returns(outputs, "value", config.critic))
+        value_loss = said.loss(certain(targets))
         if config.normalise_advantages:
             advantage = standardise(advantage, trajectory.weight)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)

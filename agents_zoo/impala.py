@@ -17,13 +17,13 @@ episode cut by a time limit is bootstrapped from its last observation. Where act
 
 import jax
 import jax.numpy as jnp
-import optax
 import rlax
 
 from rlws import networks
 from rlws.actor import PolicyActor
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
+from rlws.critics import Critic, Scalar, certain, returns
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
@@ -41,6 +41,7 @@ class Config(AgentConfig):
     trace: Fraction = 0.95  # lambda of the traces c_t; the paper's is 1
     max_ratio: Positive = 1.0  # rho_bar, of targets and of the policy gradient
     unroll_length: PositiveInt = 16  # steps of each environment in a batch
+    critic: Critic = Scalar()  # what is said of the return from a state
     value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
     max_gradient_norm: Positive = 0.5
@@ -53,7 +54,7 @@ class Config(AgentConfig):
             self.backbone,
             shared=self.shared,
             policy=networks.policy(spec),
-            value=networks.Value(),
+            value=networks.ValueReturns(self.critic),
         )
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
         agent = Agent(
@@ -91,7 +92,8 @@ class Impala(Learner):
             clip_pg_rho_threshold=config.max_ratio,
         )
         targets = constant[:-1] + estimates.errors
-        value_loss = optax.l2_loss(values[:-1], targets)
+        said = jax.tree.map(lambda x: x[:-1], returns(outputs, "value", config.critic))
+        value_loss = said.loss(certain(targets))
         policy_loss = -log_prob * estimates.pg_advantage
         entropy = policy.entropy()
         loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy

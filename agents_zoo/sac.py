@@ -42,6 +42,7 @@ class Config(AgentConfig):
     """Settings of SAC."""
 
     backbone: Backbone = MLP((256, 256), "relu")  # of the policy and of each critic
+    critic_backbone: Backbone | None = None  # of each critic, where it is another
     learning_rate: Positive = 3e-4  # of policy and temperature
     critic_learning_rate: Positive = 1e-3
     critic: Critic = Scalar()  # what is said of the return of an action
@@ -75,7 +76,8 @@ class Config(AgentConfig):
                 f"SAC: drop must leave quantiles, got {self.drop} of the {self._quantiles()} that "
                 f"{type(self.critic).__name__} says; take critics.Quantiles of more, or lower it"
             )
-        critics = networks.critics(spec, self.backbone, self.critics, self.critic)
+        backbone = self.critic_backbone or self.backbone
+        critics = networks.critics(spec, backbone, self.critics, self.critic)
         rates = {
             "policy": self.learning_rate,
             "log_temperature": self.learning_rate,

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from rlws.agent import AgentConfig
+from rlws.critics import Categorical
 from rlws.networks import MLP, Recurrent
 from rlws.settings import change
 from rlws.stacking import Stacked
@@ -19,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "anneal_steps": None,
     "temperature": 0.01,  # values are of rewards, then, not of entropy
     "entropy_cost": 0.0,
+    "entropy_share": 0.0,
     "target_rate": 0.05,
     "target_period": 20,
     "unroll_length": 32,
@@ -32,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "random_steps": 200,
     "epsilon_steps": 500,
     "period": 2,
+    "updates": 1,
 }
 
 
@@ -41,11 +44,15 @@ def toy(config: AgentConfig) -> AgentConfig:
         return toy(config.agent)
     names = {field.name for field in dataclasses.fields(config)}
     settings = {name: value for name, value in SETTINGS.items() if name in names}
+    for name in ("backbone", "critic_backbone"):
+        backbone = getattr(config, name, None)
+        if isinstance(backbone, MLP):
+            settings[name] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
+        elif isinstance(backbone, Recurrent):
+            settings[name] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
+    if isinstance(critic := getattr(config, "critic", None), Categorical):
+        settings["critic"] = dataclasses.replace(critic, low=-2.0, high=2.0, scale="linear")
     backbone = getattr(config, "backbone", None)
-    if isinstance(backbone, MLP):
-        settings["backbone"] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
-    elif isinstance(backbone, Recurrent):
-        settings["backbone"] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)
     return change(config, settings)

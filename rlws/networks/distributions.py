@@ -45,6 +45,10 @@ class Categorical(NamedTuple):
         log, others = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         return jnp.sum(jnp.exp(log) * (log - others), axis=-1)
 
+    def divergences(self, other: "Categorical") -> Array:
+        """Returns that by parts which can be bounded apart: its only one, [..., 1]."""
+        return self.kl(other)[..., None]
+
     def masked(self, legal: Array) -> "Categorical":
         """Returns the distribution over the legal actions, bool [..., n], alone."""
         return Categorical(jnp.where(legal, self.logits, ILLEGAL))
@@ -91,6 +95,15 @@ class Normal(NamedTuple):
         apart = jnp.square((self.mean - other.mean) * jnp.exp(-other.log_std))
         log_ratio = self.log_std - other.log_std
         return 0.5 * jnp.sum(apart + jnp.expm1(2.0 * log_ratio) - 2.0 * log_ratio, axis=-1)
+
+    def divergences(self, other: "Normal") -> Array:
+        """Returns that by parts which can be bounded apart, [..., 2].
+
+        If only the mean were another, and if only the deviation: Abdolmaleki et al., 2018,
+        "Relative entropy regularized policy iteration".
+        """
+        parts = Normal(other.mean, self.log_std), Normal(self.mean, other.log_std)
+        return jnp.stack([self.kl(part) for part in parts], axis=-1)
 
     def check_actions(self, name: str, spec: Any) -> None:
         """Raises a SettingError unless these are distributions over the actions of `spec`."""

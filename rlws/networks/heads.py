@@ -40,19 +40,23 @@ class CategoricalPolicy(Settings):
 
 
 class NormalPolicy(Settings):
-    """A normal distribution over continuous actions, its deviation the same in all states.
+    """A normal distribution over continuous actions.
 
     Where actions have finite bounds, mean and deviation are in units of half their range.
     """
 
     actions: specs.Array
     scale: NonNegative = 0.01  # small, so the first means are near the middle
+    dependent: bool = False  # whether the deviation depends on the state
 
     def __call__(self, features: Array) -> Normal:
         centre, half_range = bounds(self.actions, finite=False)
         init = Orthogonal(self.scale)
         mean = hk.Linear(centre.size, w_init=init)(features)
-        log_std = hk.get_parameter("log_std", centre.shape, init=jnp.zeros)
+        if self.dependent:
+            log_std = hk.Linear(centre.size, w_init=init)(features)
+        else:
+            log_std = hk.get_parameter("log_std", centre.shape, init=jnp.zeros)
         return Normal(centre + half_range * mean, log_std + np.log(half_range))
 
 

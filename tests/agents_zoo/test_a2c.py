@@ -17,7 +17,11 @@ KEY = jax.random.key(0)
 
 
 class Outputs(dict):
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 # Observation i: value params["v"][i], logits params["l"][i].

@@ -21,7 +21,11 @@ PLAIN = {"normalise_observations": False, "scale_rewards": False}
 
 
 class Outputs(dict):
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 # Observation i: value params["v"][i], logits params["l"][i].

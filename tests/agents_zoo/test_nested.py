@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from agents_zoo import a2c, ddpg, dqn, impala, ppo, sac, td3
+from agents_zoo import a2c, awr, ddpg, discrete_sac, dqn, impala, mpo, ppo, sac, td3, vmpo
 from rlws import networks
 from rlws.trainers import HostTrainer, core, initial
 from rlws.types import EnvironmentSpec
@@ -24,8 +24,12 @@ AGENTS = {
     "sac": sac.Config(SMALL, random_steps=5, **REPLAY),
     "td3": td3.Config(SMALL, random_steps=5, **REPLAY),
     "ddpg": ddpg.Config(SMALL, random_steps=5, **REPLAY),
+    "discrete sac": discrete_sac.Config(SMALL, random_steps=5, **REPLAY),
+    "mpo": mpo.Config(SMALL, **REPLAY),
+    "vmpo": vmpo.Config(SMALL, unroll_length=8),
+    "awr": awr.Config(SMALL, sequence_length=4, **REPLAY),
 }
-CONTINUOUS = sac.Config | td3.Config
+CONTINUOUS = sac.Config | td3.Config | mpo.Config
 
 
 class Nested(dm_env.Environment):
