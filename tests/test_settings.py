@@ -388,6 +388,8 @@ NUMBERS = [
 ]
 NEGATIVE = {
     "agents_zoo.sac.Config.target_entropy",
+    "rlws.critics.Categorical.low",
+    "rlws.critics.Categorical.high",
     "rlws.networks.heads.TanhNormalPolicy.log_std_min",
     "rlws.networks.heads.TanhNormalPolicy.log_std_max",
 }

@@ -32,6 +32,8 @@ def begin(
     """Returns the states of learner and adder at the start."""
     learner = agent.learner.init(init_key(seed))
     adder = agent.adder.init(example_row(agent, spec, learner.params), num_envs)
+    if type(agent.learner).begin is Learner.begin:  # it does not look at batches
+        return learner, adder
     batch = jax.eval_shape(lambda adder: agent.adder.sample(adder, seed_key())[1], adder)
     return begin_learner(agent.learner, learner, batch), adder
 
