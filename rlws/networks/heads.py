@@ -14,7 +14,7 @@ from rlws.networks.distributions import Categorical, Joint, MultiCategorical, No
 from rlws.networks.initializers import Orthogonal
 from rlws.networks.masks import ILLEGAL
 from rlws.networks.noise import linear
-from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
+from rlws.settings import NonNegative, Positive, PositiveInt, SettingError, Settings
 from rlws.types import Array, EnvironmentSpec, Key
 
 
@@ -47,12 +47,13 @@ class NormalPolicy(Settings):
 
     actions: specs.Array
     scale: NonNegative = 0.01  # small, so the first means are near the middle
+    std: Positive = 1.0  # of the first policy
 
     def __call__(self, features: Array) -> Normal:
         centre, half_range = bounds(self.actions, finite=False)
-        init = Orthogonal(self.scale)
-        mean = hk.Linear(centre.size, w_init=init)(features)
-        log_std = hk.get_parameter("log_std", centre.shape, init=jnp.zeros)
+        mean = hk.Linear(centre.size, w_init=Orthogonal(self.scale))(features)
+        init = hk.initializers.Constant(np.log(self.std))
+        log_std = hk.get_parameter("log_std", centre.shape, init=init)
         return Normal(centre + half_range * mean, log_std + np.log(half_range))
 
 
@@ -116,13 +117,19 @@ class JointPolicy(Settings):
     """A distribution for each part of a nested action."""
 
     actions: Any  # specs, nested
+    std: Positive = 1.0  # as of `NormalPolicy`
 
     def __call__(self, features: Array) -> Joint:
-        return Joint(jax.tree.map(lambda part: policy_for(part)(features), self.actions))
+        one = lambda part: policy_for(part, self.std)(features)
+        return Joint(jax.tree.map(one, self.actions))
 
 
-def policy(spec: EnvironmentSpec) -> Callable[[Array], Any]:
+def policy(spec: EnvironmentSpec, std: float = 1.0) -> Callable[[Array], Any]:
     """Returns the policy head for the actions of an environment, of any kind.
+
+    Args:
+      spec: of the environment.
+      std: of the first policy where actions are continuous, in units of half their range.
 
     Raises:
       SettingError: there is none for some.
@@ -130,7 +137,7 @@ def policy(spec: EnvironmentSpec) -> Callable[[Array], Any]:
     return policy_for(spec.actions)
 
 
-def policy_for(actions: Any) -> Callable[[Array], Any]:
+def policy_for(actions: Any, std: float = 1.0) -> Callable[[Array], Any]:
     """Returns the policy head for actions: discrete ones, vectors of whole or real numbers, nests.
 
     Raises:
@@ -139,12 +146,12 @@ def policy_for(actions: Any) -> Callable[[Array], Any]:
     if isinstance(actions, specs.DiscreteArray):
         return CategoricalPolicy(actions.num_values)
     if not isinstance(actions, specs.Array):
-        return JointPolicy(actions)
+        return JointPolicy(actions, std)
     whole = np.issubdtype(actions.dtype, np.integer) and isinstance(actions, specs.BoundedArray)
     if whole and len(actions.shape) == 1 and actions.shape[0]:
         return MultiCategoricalPolicy(actions)
     bounds(actions, finite=False)
-    return NormalPolicy(actions)
+    return NormalPolicy(actions, std=std)
 
 
 def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:
