@@ -120,8 +120,11 @@ class JointPolicy(Settings):
     std: Positive = 1.0  # as of `NormalPolicy`
 
     def __call__(self, features: Array) -> Joint:
-        one = lambda part: policy_for(part, self.std)(features)
-        return Joint(jax.tree.map(one, self.actions))
+        def one(path, part):
+            with hk.name_scope(jax.tree_util.keystr(path, simple=True, separator="_")):
+                return policy_for(part, self.std)(features)  # each with a deviation of its own
+
+        return Joint(jax.tree_util.tree_map_with_path(one, self.actions))
 
 
 def policy(spec: EnvironmentSpec, std: float = 1.0) -> Callable[[Array], Any]:
@@ -134,7 +137,7 @@ def policy(spec: EnvironmentSpec, std: float = 1.0) -> Callable[[Array], Any]:
     Raises:
       SettingError: there is none for some.
     """
-    return policy_for(spec.actions)
+    return policy_for(spec.actions, std)
 
 
 def policy_for(actions: Any, std: float = 1.0) -> Callable[[Array], Any]:
