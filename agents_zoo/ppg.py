@@ -42,7 +42,7 @@ class Config(ppo.Config):
             spec,
             self.backbone,
             shared=(("policy", "auxiliary"), ("value",)),
-            policy=networks.policy(spec),
+            policy=networks.policy(spec, self.std),
             auxiliary=networks.Value(),
             value=networks.Value(),
         )

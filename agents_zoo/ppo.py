@@ -39,9 +39,10 @@ class Config(AgentConfig):
 
     backbone: Backbone = MLP()  # of policy and value
     shared: bool = False  # one backbone for both
-    learning_rate: Positive = 1e-3
+    std: Positive = 0.5  # of the first policy's continuous actions, in half ranges
+    learning_rate: Positive = 5e-4
     anneal_steps: PositiveInt | None = None  # environment steps until the rate is 0; None: never
-    discount: Fraction = 0.98  # gamma, per step
+    discount: Fraction = 0.99  # gamma, per step
     gae_lambda: Fraction = 0.95  # of advantages
     unroll_length: PositiveInt = 512  # steps of each environment in a batch
     epochs: PositiveInt = 10  # passes over a batch
@@ -72,7 +73,7 @@ class Config(AgentConfig):
 
     def network(self, spec):
         """Returns the network of policy and value."""
-        heads = dict(policy=networks.policy(spec), value=networks.Value())
+        heads = dict(policy=networks.policy(spec, self.std), value=networks.Value())
         return networks.compose(spec, self.backbone, shared=self.shared, **heads)
 
     def learner(self, network, optimizer):

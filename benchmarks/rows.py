@@ -5,7 +5,7 @@ from typing import NamedTuple
 from agents_zoo import a2c, dqn, ppo, reinforce, sac
 from benchmarks import truncation
 from rlws.agent import AgentConfig
-from rlws.trainers import DeviceTrainer, Trainer
+from rlws.trainers import DeviceTrainer, HostTrainer, Trainer
 
 
 class Row(NamedTuple):
@@ -21,7 +21,10 @@ class Row(NamedTuple):
     episodes: int = 100  # of the evaluation
 
 
-PPO = ppo.Config(learning_rate=5e-4, anneal_steps=500_000)  # in both of its rows
+PPO = ppo.Config(anneal_steps=500_000)
+# As many steps a batch as of four environments: 16 x 128 = 4 x 512.
+MUJOCO_PPO = ppo.Config(unroll_length=128, anneal_steps=1_000_000)
+MUJOCO = HostTrainer(num_envs=16, vectorization="envpool")
 
 ROWS = {
     "1": Row(
@@ -62,7 +65,7 @@ ROWS = {
         1000,
     ),
     "4-truncation": Row(  # what row 4 would be if time limits were ends
-        truncation.Config(learning_rate=PPO.learning_rate, anneal_steps=PPO.anneal_steps),
+        truncation.Config(anneal_steps=PPO.anneal_steps),
         "gymnax:Pendulum-v1",
         100_000,
         {"match": ("E", -172.0), "stretch": ("E", -157.0)},
@@ -70,6 +73,33 @@ ROWS = {
         "as row 4",
         DeviceTrainer(num_envs=4),
         1000,
+    ),
+    "5": Row(
+        MUJOCO_PPO,
+        "gym:HalfCheetah-v5",
+        1_000_000,
+        {"match": ("T", 1443.0), "stretch": ("E", 5784.0)},
+        -242.0,
+        "CleanRL's documentation, 3 seeds; Tianshou's table, 10 seeds, the best of training",
+        MUJOCO,
+    ),
+    "5-hopper": Row(
+        MUJOCO_PPO,
+        "gym:Hopper-v5",
+        1_000_000,
+        {"match": ("T", 2383.0)},
+        18.5,
+        "CleanRL's documentation, Hopper-v4, 3 seeds",
+        MUJOCO,
+    ),
+    "5-walker": Row(
+        MUJOCO_PPO,
+        "gym:Walker2d-v5",
+        1_000_000,
+        {"match": ("T", 2288.0)},
+        2.1,
+        "CleanRL's documentation, Walker2d-v4, 3 seeds",
+        MUJOCO,
     ),
     "7": Row(
         dqn.Config(learning_rate=1e-4, n_step=3, period=10, epsilon_steps=100_000),

@@ -14,7 +14,7 @@ from rlws.networks.distributions import Categorical, Joint, MultiCategorical, No
 from rlws.networks.initializers import Orthogonal
 from rlws.networks.masks import ILLEGAL
 from rlws.networks.noise import linear
-from rlws.settings import NonNegative, PositiveInt, SettingError, Settings
+from rlws.settings import NonNegative, Positive, PositiveInt, SettingError, Settings
 from rlws.types import Array, EnvironmentSpec, Key
 
 
@@ -47,6 +47,7 @@ class NormalPolicy(Settings):
 
     actions: specs.Array
     scale: NonNegative = 0.01  # small, so the first means are near the middle
+    std: Positive = 1.0  # of the first policy
     dependent: bool = False  # whether the deviation depends on the state
 
     def __call__(self, features: Array) -> Normal:
@@ -54,9 +55,10 @@ class NormalPolicy(Settings):
         init = Orthogonal(self.scale)
         mean = hk.Linear(centre.size, w_init=init)(features)
         if self.dependent:
-            log_std = hk.Linear(centre.size, w_init=init)(features)
+            log_std = np.float32(np.log(self.std)) + hk.Linear(centre.size, w_init=init)(features)
         else:
-            log_std = hk.get_parameter("log_std", centre.shape, init=jnp.zeros)
+            constant = hk.initializers.Constant(np.log(self.std))
+            log_std = hk.get_parameter("log_std", centre.shape, init=constant)
         return Normal(centre + half_range * mean, log_std + np.log(half_range))
 
 
@@ -120,21 +122,30 @@ class JointPolicy(Settings):
     """A distribution for each part of a nested action."""
 
     actions: Any  # specs, nested
+    std: Positive = 1.0  # as of `NormalPolicy`
 
     def __call__(self, features: Array) -> Joint:
-        return Joint(jax.tree.map(lambda part: policy_for(part)(features), self.actions))
+        def one(path, part):
+            with hk.name_scope(jax.tree_util.keystr(path, simple=True, separator="_")):
+                return policy_for(part, self.std)(features)  # each with a deviation of its own
+
+        return Joint(jax.tree_util.tree_map_with_path(one, self.actions))
 
 
-def policy(spec: EnvironmentSpec) -> Callable[[Array], Any]:
+def policy(spec: EnvironmentSpec, std: float = 1.0) -> Callable[[Array], Any]:
     """Returns the policy head for the actions of an environment, of any kind.
+
+    Args:
+      spec: of the environment.
+      std: of the first policy where actions are continuous, in units of half their range.
 
     Raises:
       SettingError: there is none for some.
     """
-    return policy_for(spec.actions)
+    return policy_for(spec.actions, std)
 
 
-def policy_for(actions: Any) -> Callable[[Array], Any]:
+def policy_for(actions: Any, std: float = 1.0) -> Callable[[Array], Any]:
     """Returns the policy head for actions: discrete ones, vectors of whole or real numbers, nests.
 
     Raises:
@@ -143,12 +154,12 @@ def policy_for(actions: Any) -> Callable[[Array], Any]:
     if isinstance(actions, specs.DiscreteArray):
         return CategoricalPolicy(actions.num_values)
     if not isinstance(actions, specs.Array):
-        return JointPolicy(actions)
+        return JointPolicy(actions, std)
     whole = np.issubdtype(actions.dtype, np.integer) and isinstance(actions, specs.BoundedArray)
     if whole and len(actions.shape) == 1 and actions.shape[0]:
         return MultiCategoricalPolicy(actions)
     bounds(actions, finite=False)
-    return NormalPolicy(actions)
+    return NormalPolicy(actions, std=std)
 
 
 def bounds(actions: Any, finite: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -280,10 +280,11 @@ def test_ppo_acts_in_continuous_spaces_within_the_bounds():
     spec = EnvironmentSpec(
         specs.Array((3,), np.float32), actions, specs.Array((), float), specs.Array((), float)
     )
-    network = small().make(spec).learner.network
+    network = small(std=0.25).make(spec).learner.network
     policy = jax.jit(lambda: network.apply(network.init(KEY), jnp.ones(3)).policy)()
     np.testing.assert_allclose(policy.mean, [0.0, 0.5], atol=0.05)
-    np.testing.assert_allclose(jnp.exp(policy.log_std), [2.0, 0.5], rtol=1e-6)
+    # A quarter of half the range.
+    np.testing.assert_allclose(jnp.exp(policy.log_std), [0.5, 0.125], rtol=1e-6)
     with pytest.raises(SettingError, match="vector of real numbers"):
         small().make(spec._replace(actions=specs.BoundedArray((2, 2), np.float32, -1, 1)))
 

@@ -11,6 +11,7 @@ REINFORCE, SAC, TD3 = "agents_zoo/reinforce.py", "agents_zoo/sac.py", "agents_zo
 TYPES, LEARNER, ACTOR = "rlws/types.py", "rlws/learner.py", "rlws/actor.py"
 MEANS = "rlws/numerics/means.py"
 COMPOSE, DISTRIBUTIONS = "rlws/networks/compose.py", "rlws/networks/distributions.py"
+HEADS = "rlws/networks/heads.py"
 REPLAY, PRIORITISED = "rlws/adders/replay.py", "rlws/adders/prioritised.py"
 EPISODES, NORMALISE = "rlws/adders/episodes.py", "rlws/normalise.py"
 
@@ -109,6 +110,17 @@ BUGS = [
         "tests/agents_zoo/test_ppo.py::test_ppo_each_epoch_sees_each_step_once",
         None,
         "each step is seen as often as others in the mean",
+    ),
+    Bug(
+        "ppo_std_is_taken_for_its_log",
+        HEADS,
+        "hk.initializers.Constant(np.log(self.std))",
+        "hk.initializers.Constant(self.std)",
+        "agents_zoo.ppo",
+        (),
+        "tests/agents_zoo/test_ppo.py::test_ppo_acts_in_continuous_spaces_within_the_bounds",
+        None,
+        "the deviation is learned, wherever it begins",
     ),
     Bug(
         "a2c_advantage_not_stopped",

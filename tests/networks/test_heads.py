@@ -7,6 +7,7 @@ import pytest
 from dm_env import specs
 
 from rlws.networks import MLP, Categorical, CategoricalPolicy, Value, compose
+from rlws.networks.heads import policy
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec
 
@@ -37,6 +38,19 @@ def test_policy_begins_near_uniform(num_actions):
     entropy = np.asarray(network.apply(params, observations).policy.entropy())
     assert (entropy > 0.99 * np.log(num_actions)).all()
     assert (entropy < np.log(num_actions) + 1e-5).all()
+
+
+def test_policy_begins_with_its_deviation_in_every_part_of_an_action():
+    actions = {
+        "arm": specs.BoundedArray((2,), np.float32, -1, 1),
+        "leg": specs.Array((3,), np.float32),
+    }
+    spec = EnvironmentSpec(specs.Array((6,), np.float32), actions, SCALAR, SCALAR)
+    network = compose(spec, MLP((8,)), policy=policy(spec, std=0.25))
+    params = network.init(KEY)
+    found = [module["log_std"] for module in params.values() if "log_std" in module]
+    assert sorted(map(len, found)) == [2, 3]
+    np.testing.assert_allclose(np.concatenate(found), np.log(0.25), rtol=1e-6)
 
 
 def test_categorical_policy_needs_discrete_actions():
