@@ -387,7 +387,7 @@ NUMBERS = [
     for name in [f"{cls.__module__}.{cls.__qualname__}.{field}"]
 ]
 NEGATIVE = {
-    "agents_zoo.sac.Config.target_entropy",
+    *(f"agents_zoo.{name}.Config.target_entropy" for name in ("sac", "tqc", "redq", "droq")),
     "rlws.critics.Categorical.low",
     "rlws.critics.Categorical.high",
     "rlws.networks.heads.TanhNormalPolicy.log_std_min",

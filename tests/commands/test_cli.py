@@ -17,7 +17,7 @@ import gymnasium
 import jax.numpy as jnp
 import pytest
 
-from agents_zoo import reinforce
+from agents_zoo import dqn, reinforce
 from rlws import environments
 from rlws.__main__ import main as rlws
 from rlws.commands.cli import ERRORS, main
@@ -59,10 +59,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def fails(capfd, *args):
+def fails(capfd, *args, experiment=TOY):
     """Runs the toy with `args`; returns the one line it says about what is wrong."""
     with pytest.raises(SystemExit) as end:
-        main(TOY, args=args)
+        main(experiment, args=args)
     out, err = capfd.readouterr()
     assert end.value.code == 2
     assert out == ""
@@ -146,7 +146,8 @@ def test_cli_mistakes_are_told_on_any_terminal(encoding, capfd, monkeypatch):
 
 
 def test_cli_mismatch_of_agent_and_environment_names_both(capfd, folder):
-    line = fails(capfd, "--environment", "gym:Pendulum-v1")
+    discrete = dataclasses.replace(TOY, agent=dqn.Config())
+    line = fails(capfd, "--environment", "gym:Pendulum-v1", experiment=discrete)
     assert "needs discrete actions" in line
     assert "BoundedArray(shape=(1,)" in line
     assert "choose an environment that has them" in line
