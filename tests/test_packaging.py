@@ -19,6 +19,7 @@ DISTRIBUTIONS = {
     "imageio_ffmpeg": "imageio-ffmpeg",
     "ale_py": "ale-py",
     "cv2": "opencv-python-headless",
+    "PIL": "pillow",
     "mlflow": "mlflow-skinny",
 }
 TOOLS = ("sh", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "readlink", "rm", "sed", "tr")

@@ -65,7 +65,7 @@ def test_resume_with_a_larger_budget_comes_to_what_one_long_run_does(copy, tmp_p
         (["--seed", "5"], "(saved, now): seed: 0, 5; use those, or make a variant: rlws fork"),
         (
             ["--agent.learning-rate", "0.5", "--trainer.num-envs", "4", "--steps", "900"],
-            "(saved, now): agent.learning_rate: 0.001, 0.5; trainer.num_envs: 2, 4; use those",
+            "(saved, now): agent.learning_rate: 0.0005, 0.5; trainer.num_envs: 2, 4; use those",
         ),
         (["--trainer", "host"], "(saved, now): trainer.type: 'rlws.trainers.device:DeviceTrainer'"),
     ],
@@ -166,7 +166,7 @@ def edit(run, **changes):
 @pytest.mark.parametrize(
     ("changes", "differs"),
     [
-        ({"agent__learning_rate": 0.5}, "agent.learning_rate: 0.001, 0.5"),
+        ({"agent__learning_rate": 0.5}, "agent.learning_rate: 0.0005, 0.5"),
         ({"seed": 4, "steps": 600}, "seed: 0, 4"),
         ({"trainer__num_envs": 4}, "trainer.num_envs: 2, 4"),
         ({"environment": "jax:Memory"}, "environment: 'jax:Catch', 'jax:Memory'"),

@@ -31,7 +31,7 @@ def unchanged(before, folder):
         ("--agent.backbone.hidden-sizes 8", "agent.backbone.hidden_sizes: [4], [8]"),
         ("--agent.backbone.hidden-sizes 4 4", "agent.backbone.hidden_sizes: [4], [4, 4]"),
         ("--agent.backbone.activation relu", "agent.backbone.activation: 'tanh', 'relu'"),
-        ("--agent.learning-rate 1e-5", "agent.learning_rate: 0.001, 1e-05"),
+        ("--agent.learning-rate 1e-5", "agent.learning_rate: 0.0005, 1e-05"),
         ("--seed 1", "seed: 0, 1"),
         ("--environment faulty:nan", "environment: 'faulty:none', 'faulty:nan'"),
         ("--trainer.num-envs 2", "trainer.num_envs: 1, 2"),

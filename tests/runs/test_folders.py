@@ -108,7 +108,7 @@ def test_a_run_may_go_on_longer_and_be_kept_otherwise(fields, tmp_path):
         ({"seed": 4}, "(saved, now): seed: 0, 4; use those, or make a variant: rlws fork"),
         (
             {"agent": dataclasses.replace(TOY.agent, learning_rate=0.5), "steps": 7, "seed": 1},
-            "(saved, now): agent.learning_rate: 0.001, 0.5; seed: 0, 1; use",
+            "(saved, now): agent.learning_rate: 0.0005, 0.5; seed: 0, 1; use",
         ),
         (
             {"trainer": dataclasses.replace(TOY.trainer, num_envs=5)},
