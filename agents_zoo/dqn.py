@@ -42,6 +42,7 @@ from rlws.settings import (
     PositiveInt,
     SettingError,
 )
+from rlws.types import EnvironmentSpec
 
 
 class Config(AgentConfig):
@@ -63,6 +64,8 @@ class Config(AgentConfig):
     epsilon_start: Fraction = 1.0  # probability of a random action, at first
     epsilon_end: Fraction = 0.05
     epsilon_steps: PositiveInt = 10_000  # environment steps from one to the other
+    boltzmann: NonNegative = 0.0  # temperature of the policy that acts; 0: the best action
+    optimism: NonNegative = 0.0  # deviations of its return that are added to an action's value
     noise: NonNegative = 0.0  # of the last layer's weights, at first; 0.5 is the paper's
     capacity: PositiveInt = 50_000  # steps of the replay
     min_size: PositiveInt = 1_000  # steps before the first update
@@ -77,22 +80,34 @@ class Config(AgentConfig):
     burn_in: NonNegativeInt = 0  # steps before those, only to warm up the core
 
     def make(self, spec) -> Agent:
-        num_actions = networks.ActionValues.of(spec).num_actions
-        head = networks.ActionReturns(num_actions, self.chosen_critic(), self.duelling, self.noise)
-        network = networks.compose(spec, self.backbone, q=head)
+        network = networks.compose(spec, self.backbone, q=self.head(spec))
         if network.recurrent != (self.sequence_length > 1):
             raise SettingError(
                 f"DQN: sequence_length must be above 1 for a recurrent backbone and 1 for another, "
                 f"got {self.sequence_length} for {type(self.backbone).__name__}"
             )
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
-        schedule = self.epsilon_start, self.epsilon_end, self.epsilon_steps
         return Agent(
-            actor=EpsilonGreedy(network, *schedule),
+            actor=self.explorer(network),
             learner=DQN(network, optimizer, self),
-            adder=self._replay(),
+            adder=self.replay(),
             evaluator=EpsilonGreedy(network, 0.0, 0.0, 1, greedy=True),
         )
+
+    def head(self, spec: EnvironmentSpec) -> networks.ActionReturns:
+        """Returns what says of each action what it returns."""
+        num_actions = networks.ActionValues.of(spec).num_actions
+        return networks.ActionReturns(num_actions, self.chosen_critic(), self.duelling, self.noise)
+
+    def explorer(self, network: Network) -> Actor:
+        """Returns the actor that experience comes from."""
+        if self.optimism and isinstance(self.critic, Scalar):
+            raise SettingError(
+                f"DQN: optimism needs a critic that says more than a mean, got {self.optimism} "
+                "with Scalar; take critics.Quantiles"
+            )
+        schedule = self.epsilon_start, self.epsilon_end, self.epsilon_steps
+        return EpsilonGreedy(network, *schedule, temperature=self.boltzmann, optimism=self.optimism)
 
     def chosen_critic(self) -> Critic:
         """Returns the critic, with the loss that was chosen for it."""
@@ -110,7 +125,8 @@ class Config(AgentConfig):
             )
         return dataclasses.replace(self.critic, error=self.loss)
 
-    def _replay(self):
+    def replay(self) -> Replay:
+        """Returns where experience is kept."""
         settings: dict[str, Any] = dict(
             capacity=self.capacity,
             batch_size=self.batch_size,
@@ -133,13 +149,19 @@ class Config(AgentConfig):
 
 
 class EpsilonGreedy(Actor):
-    """Takes the action of highest value, or with probability epsilon any."""
+    """Takes the action of highest value, or with probability epsilon any.
+
+    With a temperature it draws from softmax(Q / temperature) instead (Boltzmann's policy); with
+    optimism c the value is Q + c times the deviation of the return.
+    """
 
     network: Network
     start: Fraction
     end: Fraction
     steps: PositiveInt
     greedy: bool = False  # without what networks draw
+    temperature: NonNegative = 0.0
+    optimism: NonNegative = 0.0
 
     def initial_state(self):
         return self.network.initial_state(), jnp.int32(0)
@@ -147,15 +169,23 @@ class EpsilonGreedy(Actor):
     def select_action(self, params, timestep, state, key):
         core, count = state
         count, now = count_steps(count, timestep)
-        explore_key, action_key, noise_key = jax.random.split(key, 3)
+        explore_key, action_key, noise_key, choice_key = jax.random.split(key, 4)
         noise_key = None if self.greedy else noise_key
         outputs, next_core = self.network.step(
             params, timestep.observation, timestep.first(), core, noise_key
         )
         explore = jax.random.uniform(explore_key) < linear(self.start, self.end, self.steps, now)
         anything = networks.random_action(timestep.observation, outputs.q.shape[-1], action_key)
-        action = jnp.where(explore, anything, jnp.argmax(outputs.q).astype(jnp.int32))
+        best = self.choose(outputs, choice_key).astype(jnp.int32)
+        action = jnp.where(explore, anything, best)
         return action, (next_core, count), {"core": core} if self.network.recurrent else {}
+
+    def choose(self, outputs, key):
+        """Returns the action by what the network says of each."""
+        q = outputs.q
+        if self.optimism:
+            q = q + self.optimism * returns(outputs, "q").deviation()
+        return jax.random.categorical(key, q / self.temperature) if self.temperature else q.argmax()
 
 
 class DQN(Learner):
@@ -203,16 +233,17 @@ class DQN(Learner):
             ours.trace(),
         )
         value, target = said.mean(), targets.mean()
-        error_size = jnp.abs(target - value) * (ours.weight > 0)
+        apart = jnp.abs(target - value) * (ours.weight > 0)
         metrics = {
             "q": value.mean(),
-            "td_error": error_size.mean(),
+            "td_error": apart.mean(),
             "value": value,
             "target": target,
         }
         if config.prioritised:
             # Of a sequence, between its largest and its mean error (Kapturowski et al., 2019).
-            metrics["priority"] = 0.9 * error_size.max() + 0.1 * error_size.mean()
+            surprise = said.surprise(targets) * (ours.weight > 0)
+            metrics["priority"] = 0.9 * surprise.max() + 0.1 * surprise.mean()
         return jnp.pad(said.loss(targets), (config.burn_in, 0)), metrics
 
     def soft(self, q_t, selector, q, trajectory):

@@ -59,6 +59,10 @@ class Returns:
         """Returns how far these are from targets, which are constants, [...]."""
         return self.critic.distance(self, jax.lax.stop_gradient(target))
 
+    def surprise(self, target: "Returns") -> Array:
+        """Returns how little targets were expected, [...]: what priorities are made of."""
+        return self.critic.surprise(self, target)
+
     def take(self, index: Array) -> Self:
         """Returns those of one of n, such as an action: [..., n] by indices [...]."""
         # By comparison: the gradient of an index is a scatter, which on a CPU is a loop.
@@ -152,6 +156,10 @@ class Critic(Settings):
         """Returns the loss [...] of what this critic said, [..., N], for targets [..., M]."""
         raise NotImplementedError
 
+    def surprise(self, said: Returns, target: Returns) -> Array:
+        """Returns how little targets were expected, [...]: by default, how far means are apart."""
+        return jnp.abs(target.mean() - said.mean())
+
 
 SCALES: dict[str, tuple[Callable, Callable]] = {
     "linear": (lambda x: x, lambda x: x),
@@ -184,9 +192,15 @@ class Scalar(Critic):
         return Returns(SCALES[self.scale][1](said), inner=inner, critic=self)
 
     def distance(self, said, target):
-        inner = said.atoms if said.inner is None else said.inner
-        error = SCALES[self.scale][0](target.mean()) - inner[..., 0]
+        error = self._error(said, target)
         return optax.huber_loss(error) if self.error == "huber" else optax.l2_loss(error)
+
+    def surprise(self, said, target):
+        return jnp.abs(self._error(said, target))  # on its scale
+
+    def _error(self, said, target):
+        inner = said.atoms if said.inner is None else said.inner
+        return SCALES[self.scale][0](target.mean()) - inner[..., 0]
 
 
 class Categorical(Critic):
@@ -224,6 +238,11 @@ class Categorical(Critic):
     def distance(self, said, target):
         log = jax.nn.log_softmax(said.logits)
         return -jnp.sum(self.projected(target) * log, axis=-1)
+
+    def surprise(self, said, target):
+        """Returns the divergence of what was said from targets, which chance does not add to."""
+        share = self.projected(target)
+        return self.distance(said, target) + jnp.sum(jax.scipy.special.xlogy(share, share), axis=-1)
 
     def projected(self, target: Returns) -> Array:
         """Returns the probabilities of this critic's atoms, [..., size], that come closest."""

@@ -210,9 +210,10 @@ class ActionReturns(Settings):
     noise: NonNegative = 0.0  # of weights, at first; see `NoisyLinear`
 
     def __call__(self, features: Array) -> Returns:
-        return self.critic(features, self._layer)
+        return self.critic(features, self.layer)
 
-    def _layer(self, features, size):
+    def layer(self, features: Array, size: int) -> Array:
+        """Returns so many numbers for each action, [..., n, size]."""
         init = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
         said = linear(self.num_actions * size, init, self.noise)(features)
         said = said.reshape(*features.shape[:-1], self.num_actions, size)

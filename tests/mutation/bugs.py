@@ -251,8 +251,8 @@ BUGS = [
     Bug(
         "dqn_acts_for_the_worst",
         DQN,
-        "jnp.argmax(outputs.q)",
-        "jnp.argmin(outputs.q)",
+        "else q.argmax()",
+        "else q.argmin()",
         "agents_zoo.dqn",
         (),
         "tests/agents_zoo/test_dqn.py::test_dqn_epsilon_is_a_function_of_environment_steps",
