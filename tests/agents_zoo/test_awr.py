@@ -12,6 +12,7 @@ from rlws.learner import LearnerState
 from rlws.testing import AgentConformance
 from tests.agents_zoo.test_a2c import PARAMS, TABLE
 from tests.agents_zoo.trajectories import trajectory
+from tests.diagnose.healthy import PARTS
 
 KEY = jax.random.key(0)
 CONFIG = awr.Config(
@@ -65,10 +66,11 @@ def test_awr_returns_end_where_the_episode_does(discount, first):
 @pytest.mark.slow
 class TestAWR(AgentConformance):
     config = awr.Config()
-    seeds, only = 3, ("actor", "adder", "learner", "P1 ", "P4", "P5", "P6", "P7")
+    only = PARTS
 
 
 @pytest.mark.slow
 class TestContinuousAWR(AgentConformance):
     config = awr.Config()
-    actions, seeds = "continuous", 3
+    actions = "continuous"
+    only = PARTS

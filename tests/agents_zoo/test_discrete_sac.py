@@ -14,6 +14,7 @@ from rlws.networks import MLP
 from rlws.testing import AgentConformance
 from rlws.types import ACTION_MASK, EnvironmentSpec
 from tests.agents_zoo.trajectories import trajectory
+from tests.diagnose.healthy import PARTS
 
 KEY = jax.random.key(0)
 SPEC = EnvironmentSpec(specs.Array((3,), np.float32), specs.DiscreteArray(2))
@@ -143,4 +144,4 @@ def test_discrete_sac_takes_any_critic(critic):
 @pytest.mark.slow
 class TestDiscreteSAC(AgentConformance):
     config = discrete_sac.Config()
-    seeds = 3
+    only = PARTS

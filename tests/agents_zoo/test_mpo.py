@@ -13,6 +13,7 @@ from rlws.networks import MLP, Normal
 from rlws.settings import SettingError
 from rlws.testing import AgentConformance
 from tests.agents_zoo.test_sac import SPEC, batch_of, constant, one_of
+from tests.diagnose.healthy import PARTS
 
 KEY = jax.random.key(0)
 CONFIG = mpo.Config(
@@ -134,4 +135,4 @@ def test_mpo_needs_continuous_actions():
 @pytest.mark.slow
 class TestMPO(AgentConformance):
     config = mpo.Config()
-    seeds = 3
+    only = PARTS

