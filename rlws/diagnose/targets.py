@@ -105,7 +105,9 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
 
 def check_gradients(subject: Subject, learned: LearnerState) -> Iterator[Check]:
     """Yields whether targets are of `extra`, where there is one, and constant."""
-    if any(np.size(x) > 1 for x in jax.tree.leaves(learned.extra)):
+    # Of a target network: what else a learner keeps, such as data, may be of any use.
+    shapes = {np.shape(x) for x in jax.tree.leaves(learned.params) if np.size(x) > 1}
+    if any(np.shape(x) in shapes for x in jax.tree.leaves(learned.extra)):
         yield _check_extra(subject, learned)
     yield _check_semi_gradient(subject, learned)
 
