@@ -18,6 +18,8 @@ RUN = (
     *("--agent.minibatches", "8"),
     *("--checkpoint.period", "100", "--resume", "--directory"),
 )
+# Where one of the two environments begins an episode, the other makes a step alone.
+ENDS = 3000, 3001
 
 
 def tagged(tag):
@@ -91,8 +93,7 @@ def test_processes_that_are_killed_or_stopped_are_named_and_the_run_goes_on(tmp_
         assert "Traceback" not in ended.err
         assert len(ended.err.splitlines()) == 2
     assert rlws("inspect", str(folder)).status == 0
-    # Where one of the two environments fails, the steps before may be an odd number.
-    assert finishes(folder, 5) in (3000, 3001)
+    assert finishes(folder, 5) in ENDS
 
 
 def finishes(folder, ends, *flags):
@@ -116,4 +117,4 @@ def test_chained_kills_lose_no_more_than_unfinished_episodes(tmp_path):
         process = start(*RUN, str(tmp_path / "run"), *flags)
         wait_for_lines(process, tmp_path / "run", count)
         assert kill(process).status == -signal.SIGKILL
-    assert finishes(tmp_path / "run", 3, *flags) == 3000
+    assert finishes(tmp_path / "run", 3, *flags) in ENDS

@@ -119,10 +119,10 @@ def workers_alive():
 @pytest.mark.slow
 def test_five_kills_at_random_and_then_of_all_leave_no_trace():
     def play(kill):
-        rng, kills, rows = np.random.default_rng(0), 0, []
+        rng, kills, lost, rows = np.random.default_rng(0), 0, 0, []
         for report in TRAINER.train(PPO, "gym:CartPole-v1", seed=3, steps=12_000, report_period=99):
             rows.append((*report[:3], *report.returns))
-            lost = report.metrics.get("worker_restarts", 0)
+            lost = report.metrics.get("worker_restarts", lost)  # of a report with updates
             # The next only once the last is made good, or it would come for nothing.
             if kill and report.steps and lost == min(kills, 5) and kills < 6:
                 alive = workers_alive()
