@@ -26,6 +26,13 @@ VALUES = Question(
     "in proportion to how far it is off",
     "the error of a value is its target minus the value of the same step, each as often as others",
 )
+ENDS = Question(
+    "learner: ends",
+    "where an episode is cut, its last value counts, and nothing of the episode after it",
+    "0, and gamma",
+    "returns and traces stop where trajectory.last, at a time limit, too: trajectory.trace() is 0 "
+    "there; what follows is worth trajectory.discount times the value of the last observation",
+)
 CREDIT = Question(
     "learner: credit",
     "more reward makes the action it came of likelier",
@@ -80,6 +87,7 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
         yield VALUES.skip(f"its networks cannot be told what to say: {line_of(error)}")
         return
     yield from _check_values(instrument, tables, fields, found, loss)
+    yield from _check_ends(instrument, tables, fields, loss, subject.discount)
     yield from _check_policy(instrument, tables, fields, found, loss)
     yield from _check_value(instrument, tables)
     if _critics(instrument) and "network.value" not in tables:  # of actions, too
@@ -172,6 +180,40 @@ def _check_values(instrument, tables, fields, found, loss):
         got = float(metrics["q"])
         expected = float(np.clip(got, low, high))
         yield _reported("q", expected, metrics, loss, 0.02)
+
+
+def _check_ends(instrument, tables, fields, loss, gamma):
+    """Yields what values make of what is beyond an end, where each step is cut after it."""
+    name, real = "network.value", np.asarray(instrument.batch.weight) > 0
+    row = real.sum(axis=1).argmax()
+    steps = np.flatnonzero(real[row])
+    if name not in tables or len(steps) < 4:
+        return
+    at = steps[len(steps) // 2 - 1]
+    fields = fields | {"discount": np.ones_like(fields["discount"])}
+    here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
+
+    def pull(reward: Any = 0.0, when: Any = at, value: float = 0.0):
+        """Returns how values are drawn, where a reward, or the value after the step, is more."""
+        more, table = fields["reward"].copy(), tables[name].copy()
+        more[row, when] += np.float32(reward)
+        table[following] += np.float32(value)
+        found = instrument.measure(
+            {**tables, name: table}, _slope(instrument, 0.0), fields | {"reward": more}, {}
+        )
+        return found[0][name].reshape(instrument.count, -1).mean(axis=-1)
+
+    once = pull()
+    by_reward = pull(1.0) - once
+    beyond = pull(1.0, steps[steps > at]) - once
+    others = np.delete(np.arange(instrument.count).reshape(instrument.batch.first.shape), row, 0)
+    if not by_reward[here] or not np.allclose(beyond[others], 0, atol=1e-3 * abs(by_reward[here])):
+        yield ENDS.skip("values of one trajectory are drawn to what others come to")
+        return
+    leaks = float(beyond[here] / by_reward[here])
+    follows = float((pull(value=1.0) - once)[here] / by_reward[here])
+    fine = abs(leaks) < 0.02 and (gamma is None or abs(follows - gamma) < 0.05)
+    yield ENDS.answer(fine, f"{leaks:.2g}, and {follows:.2f}", loss)
 
 
 def _check_policy(instrument, tables, fields, found, loss):

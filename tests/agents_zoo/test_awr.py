@@ -69,7 +69,7 @@ class TestAWR(AgentConformance):
     only = PARTS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestContinuousAWR(AgentConformance):
     config = awr.Config()
     actions = "continuous"

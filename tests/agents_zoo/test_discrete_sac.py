@@ -141,7 +141,7 @@ def test_discrete_sac_takes_any_critic(critic):
     assert np.isfinite(loss).all()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestDiscreteSAC(AgentConformance):
     config = discrete_sac.Config()
     only = PARTS

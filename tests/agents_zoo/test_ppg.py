@@ -92,7 +92,7 @@ def test_ppg_host_and_device_agree():
     jax.tree.map(close, one.params, other.params)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestPPG(AgentConformance):
     config = ppg.Config(phase=2, auxiliary_epochs=2, auxiliary_minibatches=2)
     only = PARTS

@@ -95,19 +95,19 @@ def test_learning_is_finite_and_moves_all_parameters(config):
     assert np.isfinite(last.metrics["loss"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestC51(AgentConformance):
     config = c51.Config()
     only = PARTS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestRainbow(AgentConformance):
     config = rainbow.Config()
     only = PARTS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestR2D2(AgentConformance):
     config = r2d2.Config()
     only = PARTS

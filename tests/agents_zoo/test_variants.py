@@ -97,14 +97,14 @@ def test_droq_is_redq_with_two_critics():
 
 
 # Their learner is that of TD3 and of SAC, which the doctor looks at as a whole.
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestD4PG(AgentConformance):
     config = d4pg.Config()
     only = PARTS
     test_host_and_device_agree = None  # it is TD3, with other settings
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestTQC(AgentConformance):
     config = tqc.Config()
     only = PARTS

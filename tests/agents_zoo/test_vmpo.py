@@ -107,13 +107,13 @@ def test_vmpo_gradient_is_that_of_weighted_imitation_and_a_bound():
     np.testing.assert_allclose(gradient["log_prices"], [CONFIG.epsilon_policy - kl], rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestVMPO(AgentConformance):
     config = vmpo.Config()
     only = PARTS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestContinuousVMPO(AgentConformance):
     config = vmpo.Config()
     actions = "continuous"

@@ -27,6 +27,22 @@ class Late(a2c.A2C):
         return loss, {**metrics, "value": value[1:]}
 
 
+class Leaking(a2c.A2C):
+    """Its traces run on into the episode after a time limit."""
+
+    def loss(self, params, trajectory, key, state):
+        never = jnp.zeros_like(trajectory.last)
+        return super().loss(params, trajectory._replace(last=never), key, state)
+
+
+class Cut(a2c.A2C):
+    """Takes a time limit for an end."""
+
+    def loss(self, params, trajectory, key, state):
+        ended = trajectory._replace(discount=trajectory.discount * ~trajectory.last)
+        return super().loss(params, ended, key, state)
+
+
 class Apart(a2c.A2C):
     """Draws values to something else than their targets."""
 
@@ -72,6 +88,8 @@ def of(module, learner, settings):
         pytest.param(a2c.Config(**UNROLLS), set(), id="right", marks=pytest.mark.slow),
         pytest.param(of(a2c, Late, UNROLLS), {"reported"}, id="late", marks=pytest.mark.slow),
         pytest.param(of(a2c, Apart, UNROLLS), {"values"}, id="apart"),
+        pytest.param(of(a2c, Leaking, UNROLLS), {"ends"}, id="leaking", marks=pytest.mark.slow),
+        pytest.param(of(a2c, Cut, UNROLLS), {"ends"}, id="cut", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_of_values_is_told(config, expected):

@@ -9,9 +9,13 @@ from rlws.diagnose import diagnose
 from tests.diagnose.healthy import PARTS
 from tests.diagnose.right_agents import RIGHT
 
+SOME = "leave one out", "Peng's Q(lambda)", "quantiles"  # the others: `-m thorough`
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RIGHT)
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=pytest.mark.slow if x in SOME else pytest.mark.thorough) for x in RIGHT],
+)
 def test_the_parts_of_an_agent_that_is_right_are_healthy(name):
     report = diagnose(RIGHT[name], only=PARTS)
     assert not report.failures, [(check.name, check.got) for check in report.failures]

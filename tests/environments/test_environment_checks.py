@@ -11,8 +11,9 @@ import pytest
 from dm_env import specs
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from plain import IN_BLOCKS, ROW_BY_ROW
 
-from agents_zoo import dqn, ppo, reinforce
+from agents_zoo import ppo
 from rlws.environments import JaxEnvironment, resolve, rules
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_adapter import GymEnvironment
@@ -54,8 +55,7 @@ class Liar(dm_env.Environment):
 
 
 def train(make, num_envs=1):
-    config = reinforce.Config(MLP((4,)), max_episode_length=5)
-    list(HostTrainer(num_envs=num_envs).train(config, make, steps=10))
+    list(HostTrainer(num_envs=num_envs).train(IN_BLOCKS, make, steps=10))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,9 @@ def test_what_a_space_does_not_hold_is_named_and_not_cast(space, value, message)
 
 
 PPO = ppo.Config(MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
-DQN = dqn.Config(MLP((4,)), min_size=32, capacity=64, batch_size=4)
 
 
-@pytest.mark.parametrize("config", [PPO, DQN], ids=["in blocks", "row by row"])
+@pytest.mark.parametrize("config", [IN_BLOCKS, ROW_BY_ROW], ids=["in blocks", "row by row"])
 def test_what_jax_does_not_hold_is_found_in_any_row(config):
     shown = iter([*[0 * WIDE] * 12, 1e9 + WIDE])
     make = of_gymnasium(REAL64, lambda: next(shown, WIDE))
@@ -305,7 +304,7 @@ def test_slips_of_environments_stepped_together_are_named(answer, message):
 
     trainer = HostTrainer(num_envs=2, vectorization="sync")
     with pytest.raises(EnvironmentFault, match=message):
-        list(trainer.train(PPO, lambda seed, count: Several(), steps=10))
+        list(trainer.train(IN_BLOCKS, lambda seed, count: Several(), steps=10))
 
 
 def test_what_is_made_in_vain_is_closed():
@@ -323,7 +322,7 @@ def test_what_is_made_in_vain_is_closed():
     for call, kind in (
         (lambda: GymEnvironment(Closing(spaces.Text(3), "abc")), SettingError),
         (lambda: resolve.host(lambda seed, index: Else(), 0, 0), SettingError),
-        (lambda: list(trainer.train(PPO, several, steps=9)), ValueError),
+        (lambda: list(trainer.train(IN_BLOCKS, several, steps=9)), ValueError),
     ):
         closed.clear()
         with pytest.raises(kind):
@@ -390,11 +389,11 @@ class Slip(JaxEnvironment):
 def test_a_slip_in_jax_is_named_before_anything_is_compiled(kind, message):
     for trainer in (DeviceTrainer(), HostTrainer()):
         with pytest.raises(EnvironmentFault, match=message):
-            list(trainer.train(reinforce.Config(), Slip(kind), steps=10))
+            list(trainer.train(IN_BLOCKS, Slip(kind), steps=10))
 
 
 def test_flags_of_python_will_do_in_jax():
-    *_, report = DeviceTrainer().train(PPO, Slip("flags"), steps=10)
+    *_, report = DeviceTrainer().train(IN_BLOCKS, Slip("flags"), steps=10)
     assert (report.episodes, report.steps) == (10, 10)
 
 
@@ -426,7 +425,7 @@ def test_an_environment_may_change_the_action_it_gets(bound):
         made.append(Greedy(spaces.Box(-bound, bound, (2,), np.float32)))
         return GymEnvironment(made[-1], seed, index)
 
-    *_, report = HostTrainer().train(PPO, make, steps=13, report_period=13)
+    *_, report = HostTrainer().train(IN_BLOCKS, make, steps=13, report_period=13)
     arrays = checkpoint.flatten(report.snapshot().arrays)
     logged, seen = arrays["environments/actions_0"], made[0].seen
     assert len(logged) == 3
@@ -454,7 +453,7 @@ class Reusing(gymnasium.Env):
         return self._show(), float(action), False, bool(self.seen[1] == 5), {}
 
 
-@pytest.mark.parametrize("config", [PPO, DQN], ids=["in blocks", "row by row"])
+@pytest.mark.parametrize("config", [IN_BLOCKS, ROW_BY_ROW], ids=["in blocks", "row by row"])
 def test_an_environment_may_change_what_it_has_shown(config):
     def learned(copies):
         make = lambda seed, index: GymEnvironment(Reusing(copies, index), seed, index)
@@ -466,8 +465,7 @@ def test_an_environment_may_change_what_it_has_shown(config):
 
 def test_discrete_actions_are_as_the_space_samples_them():
     environment = Greedy(spaces.Discrete(2))
-    config = reinforce.Config(max_episode_length=10)
-    list(HostTrainer().train(config, lambda *_: GymEnvironment(environment), steps=10))
+    list(HostTrainer().train(IN_BLOCKS, lambda *_: GymEnvironment(environment), steps=10))
     assert len(environment.seen) == 10
 
 
@@ -481,7 +479,7 @@ def test_discrete_actions_are_as_the_space_samples_them():
 )
 def test_nothing_to_see_is_named(space, message):
     with pytest.raises(SettingError, match=message):
-        train(of_gymnasium(space, space.sample()))
+        list(HostTrainer().train(PPO, of_gymnasium(space, space.sample()), steps=10))
 
 
 def test_no_action_to_take_is_named():

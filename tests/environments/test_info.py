@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import specs
+from plain import IN_BLOCKS
 
 from agents_zoo import ppo
 from rlws import environments
@@ -116,7 +117,7 @@ KINDS = {"jax": Corridor(), "gym": gym, "dm": dm}
 
 
 def last(trainer, environment, info=INFO, steps=42, **control):
-    *_, report = trainer.train(AGENT, WithInfo(environment, info), steps=steps, **control)
+    *_, report = trainer.train(IN_BLOCKS, WithInfo(environment, info), steps=steps, **control)
     return report
 
 
@@ -151,7 +152,7 @@ def test_environments_stepped_together_report_the_same():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_returns_it_after_returns_and_lengths(kind):
-    agent = AGENT.make(SPEC)
+    agent = IN_BLOCKS.make(SPEC)
     params = agent.learner.init(jnp.zeros(2, jnp.uint32)).params
     evaluate = evaluation.evaluator(agent, WithInfo(KINDS[kind], INFO), 5, num_envs=2)
     returns, lengths, *info = evaluate(params, 0)
@@ -179,15 +180,15 @@ def test_repeated_steps_are_all_heard(kind):
 def test_a_resumed_run_keeps_what_was_said_before(trainer):
     source = WithInfo(Corridor(), INFO)
     control = dict(steps=42, report_period=7)  # reports lie within episodes
-    whole = list(trainer.train(AGENT, source, **control))
-    for report in trainer.train(AGENT, source, **control):
+    whole = list(trainer.train(IN_BLOCKS, source, **control))
+    for report in trainer.train(IN_BLOCKS, source, **control):
         if report.steps >= 20:
             snapshot = report.snapshot()
             break
     from rlws.numerics import checkpoint
 
     snapshot = snapshot._replace(arrays=checkpoint.flatten(snapshot.arrays))
-    resumed = list(trainer.train(AGENT, source, resume=snapshot, **control))
+    resumed = list(trainer.train(IN_BLOCKS, source, resume=snapshot, **control))
     for ours, theirs in zip(resumed, whole[-len(resumed) :], strict=True):
         np.testing.assert_array_equal(ours.info, theirs.info)
 
@@ -196,7 +197,7 @@ def test_a_resumed_run_keeps_what_was_said_before(trainer):
     "trainer", [HostTrainer(num_envs=2), DeviceTrainer(num_envs=2)], ids=["host", "device"]
 )
 def test_it_changes_nothing_about_a_run(trainer):
-    *_, without = trainer.train(AGENT, Corridor(), steps=42)
+    *_, without = trainer.train(IN_BLOCKS, Corridor(), steps=42)
     report = last(trainer, Corridor())
     assert (without.metrics, [*without.info]) == (report.metrics, [])
     np.testing.assert_array_equal(without.returns, report.returns)

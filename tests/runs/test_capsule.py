@@ -161,13 +161,14 @@ class Case(NamedTuple):
 
 
 FAST = "a2c, the very first"
+ALIKE = "ppo on the device", "dqn, first of four, on the device"
+MARKS = {FAST: "exact", **dict.fromkeys(ALIKE, "thorough")}
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.exact if name == FAST else pytest.mark.slow)
-        for name in CASES
+        pytest.param(name, marks=getattr(pytest.mark, MARKS.get(name, "slow"))) for name in CASES
     ],
 )
 def case(request, tmp_path_factory):

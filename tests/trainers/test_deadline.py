@@ -8,15 +8,12 @@ import dm_env
 import numpy as np
 import pytest
 from dm_env import specs
+from plain import IN_BLOCKS
 
-from agents_zoo import ppo
-from rlws import networks
 from rlws.environments.checks import EnvironmentFault
 from rlws.numerics import checkpoint
 from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.deadline import deadline
-
-AGENT = ppo.Config(networks.MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
 
 
 class Broken(dm_env.Environment):
@@ -54,7 +51,7 @@ def train(at_seventh, timeout=600.0):
 
     trainer = HostTrainer(num_envs=2, environment_timeout=timeout)
     try:
-        for _ in trainer.train(AGENT, make, steps=40):
+        for _ in trainer.train(IN_BLOCKS, make, steps=40):
             pass
     finally:
         assert [env.closed for env in made] == [1, 1]
@@ -98,7 +95,7 @@ def test_one_that_answers_just_in_time_is_not_interrupted():
 
 
 def test_a_run_left_in_the_middle_does_not_disarm_the_next():
-    left = HostTrainer().train(AGENT, lambda seed, index: Broken(lambda: None), steps=40)
+    left = HostTrainer().train(IN_BLOCKS, lambda seed, index: Broken(lambda: None), steps=40)
     next(left)
     test_one_that_hangs_is_named()
     left.close()
@@ -142,11 +139,11 @@ class Replayed(Broken):
 )
 def test_one_that_goes_wrong_while_it_is_played_again_is_named(what, says):
     make, trainer = lambda seed, index: Replayed(what), HostTrainer(environment_timeout=0.2)
-    *_, last = trainer.train(AGENT, make, steps=5)
+    *_, last = trainer.train(IN_BLOCKS, make, steps=5)
     saved = last.snapshot()
     saved = Snapshot(checkpoint.flatten(saved.arrays), saved.facts)
     with pytest.raises(EnvironmentFault, match=says):
-        list(trainer.train(AGENT, make, steps=40, resume=saved))
+        list(trainer.train(IN_BLOCKS, make, steps=40, resume=saved))
 
 
 def test_an_alarm_of_others_is_left_to_them():

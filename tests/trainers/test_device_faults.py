@@ -7,21 +7,18 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain
 import pytest
 from dm_env import specs
+from plain import IN_BLOCKS, ROW_BY_ROW
 
-from agents_zoo import dqn, ppo
-from rlws import networks
 from rlws.actor import Actor
 from rlws.environments.checks import AgentFault, EnvironmentFault
 from rlws.environments.jax_environment import JaxEnvironment, first, following
 from rlws.trainers import DeviceTrainer, HostTrainer, Member
 from rlws.types import EnvironmentSpec
 
-MLP = networks.MLP((4,))
 SLOW = pytest.mark.slow
-PPO = ppo.Config(MLP, unroll_length=16, epochs=1, minibatches=2)
-DQN = dqn.Config(MLP, min_size=32, capacity=64, batch_size=4)
 FAULTS = {
     "nan": lambda x: x._replace(observation={**x.observation, "luck": jnp.float32([0, jnp.nan])}),
     "reward": lambda x: x._replace(reward=jnp.float32(jnp.inf)),
@@ -84,9 +81,9 @@ def said(trainer, config, environment, error=EnvironmentFault, seed=0):
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        # In blocks of 16 rows, and of one, where the row before is what counts.
-        pytest.param(DQN, "first", marks=SLOW),
-        *(pytest.param(PPO, fault, marks=[SLOW] * (fault != "nan")) for fault in FAULTS),
+        # In blocks, and of one, where the row before is what counts.
+        pytest.param(ROW_BY_ROW, "first", marks=SLOW),
+        *(pytest.param(IN_BLOCKS, fault, marks=[SLOW] * (fault != "nan")) for fault in FAULTS),
     ],
 )
 def test_faults_of_environments_are_named_as_on_a_host(config, fault):
@@ -101,18 +98,18 @@ def test_faults_of_environments_are_named_as_on_a_host(config, fault):
 
 def test_the_first_timestep_of_all_is_looked_at_before_anything_is_compiled():
     environment = Unlucky("nan", at=0)
-    text = said(DeviceTrainer(num_envs=256), PPO, environment)
+    text = said(DeviceTrainer(num_envs=256), IN_BLOCKS, environment)
     assert re.match(r"Unlucky, environment \d+, episode 0, step 0: observation\['luck'\]", text)
 
 
 @pytest.mark.slow
 def test_the_member_that_is_wrong_ends_all_and_is_right_about_where():
     environment = Unlucky("reward")
-    alone = [said(DeviceTrainer(num_envs=2), PPO, environment, seed=seed) for seed in (0, 1)]
+    alone = [said(DeviceTrainer(num_envs=2), IN_BLOCKS, environment, seed=seed) for seed in (0, 1)]
     trainer = DeviceTrainer(num_envs=2, num_seeds=2)
     members = [Member(0, {}), Member(1, {})]
     with pytest.raises(EnvironmentFault) as raised:
-        list(trainer.train_all(PPO, environment, members, steps=2_000))
+        list(trainer.train_all(IN_BLOCKS, environment, members, steps=2_000))
     assert str(raised.value) in alone
 
 
@@ -131,7 +128,7 @@ class Reckless(Actor):
         return jnp.where(lucky, self.bad, action).astype(action.dtype), state, extras
 
 
-class RecklessPPO(ppo.Config):
+class RecklessConfig(plain.Config):
     bad: Any = 7.0
 
     def make(self, spec):
@@ -148,7 +145,7 @@ class RecklessPPO(ppo.Config):
     ],
 )
 def test_a_policy_is_blamed_for_what_is_no_action(continuous, bad, says):
-    config = RecklessPPO(MLP, unroll_length=16, epochs=1, minibatches=2, bad=bad)
+    config = RecklessConfig(IN_BLOCKS.adder, bad=bad)
     environment = Unlucky(continuous=continuous)
     device = said(DeviceTrainer(num_envs=3), config, environment, AgentFault)
     host = said(HostTrainer(num_envs=3), config, environment, AgentFault)
@@ -159,7 +156,7 @@ def test_a_policy_is_blamed_for_what_is_no_action(continuous, bad, says):
 
 @pytest.mark.slow
 def test_healthy_runs_with_all_of_this_within_reach_go_on():
-    *_, last = DeviceTrainer(num_envs=3).train(PPO, Unlucky(), steps=500)
+    *_, last = DeviceTrainer(num_envs=3).train(IN_BLOCKS, Unlucky(), steps=500)
     assert last.steps >= 500
     assert isinstance(last.agent.actor, Actor)
     assert dm_env.StepType.FIRST == 0

@@ -4,18 +4,16 @@ import dm_env
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
+import plain
 import pytest
 from dm_env import specs
+from plain import IN_BLOCKS
 
-from agents_zoo import ppo
-from rlws import networks
 from rlws.actor import Actor
 from rlws.environments.checks import AgentFault, EnvironmentFault
 from rlws.numerics import checkpoint
 from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.host_environments import serial
-
-SMALL = ppo.Config(networks.MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
 
 
 class Fixed(Actor):
@@ -32,8 +30,8 @@ class Fixed(Actor):
         return jnp.asarray(self.answer), state, extras
 
 
-class Acting(ppo.Config):
-    """PPO that answers always the same."""
+class Acting(plain.Config):
+    """Answers always the same."""
 
     answer: float | int | tuple = 0
 
@@ -113,20 +111,20 @@ def test_actions_are_of_the_type_of_their_spec_and_may_be_changed(spec, answer):
 
 
 def _acting(answer):
-    return Acting(SMALL.backbone, unroll_length=8, minibatches=1, epochs=1, answer=answer)
+    return Acting(IN_BLOCKS.adder, answer=answer)
 
 
 @pytest.mark.slow
 def test_no_log_is_kept_of_an_episode_that_is_too_long(monkeypatch):
     monkeypatch.setattr(serial, "LONG", 6)
     make = lambda seed, index: Count(DISCRETE)
-    *_, last = HostTrainer().train(SMALL, make, steps=10)
+    *_, last = HostTrainer().train(IN_BLOCKS, make, steps=10)
     saved = checkpoint.flatten(last.snapshot().arrays)
     assert not [name for name in saved if "actions_" in name]
     (warning,) = last.warnings
     assert warning.startswith("environment 0, episode 0, step 6: no longer kept")
     resumed = Snapshot(saved, last.snapshot().facts)
-    *_, last = HostTrainer().train(SMALL, make, steps=20, resume=resumed)
+    *_, last = HostTrainer().train(IN_BLOCKS, make, steps=20, resume=resumed)
     assert last.snapshot().facts["anew"] == 1
     assert last.snapshot().facts["episode"] == [1]
     assert "could not repeat episode 0" in last.warnings[0]
@@ -166,16 +164,16 @@ def vector(wrong=None):
 def test_environments_stepped_together_are_told_apart():
     trainer = HostTrainer(num_envs=2, vectorization="sync")
     with pytest.raises(EnvironmentFault, match="environment 1, episode 1, step 2: observation"):
-        list(trainer.train(SMALL, vector(wrong=1), steps=40))
+        list(trainer.train(IN_BLOCKS, vector(wrong=1), steps=40))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", range(20, 28, 2))  # wherever an episode is
 def test_environments_stepped_together_go_on_with_new_episodes(steps):
     trainer = HostTrainer(num_envs=2, vectorization="sync")
-    *_, half = trainer.train(SMALL, vector(), steps=steps)
+    *_, half = trainer.train(IN_BLOCKS, vector(), steps=steps)
     saved = half.snapshot()
     saved = Snapshot(checkpoint.flatten(saved.arrays), saved.facts)
-    *_, last = trainer.train(SMALL, vector(), steps=60, resume=saved)
+    *_, last = trainer.train(IN_BLOCKS, vector(), steps=60, resume=saved)
     assert last.steps == 60
     assert last.snapshot().facts["anew"] in (0, 2)

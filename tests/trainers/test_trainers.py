@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import plain
 import pytest
 from dm_env import specs
 
 from agents_zoo import a2c, dqn, reinforce
 from rlws import networks
 from rlws.actor import Actor
+from rlws.adders import Episodes
 from rlws.environments import CartPole, Catch
 from rlws.environments.checks import EnvironmentFault
 from rlws.learner import Learner
@@ -20,7 +22,7 @@ from rlws.trainers.acting import clock, compile_acting
 from rlws.trainers.row_buffer import RowBuffer
 from rlws.types import EnvironmentSpec, Row
 
-SMALL = reinforce.Config(backbone=networks.MLP((8,)), episodes_per_update=2)
+SMALL = plain.Config(Episodes(2, 9))
 TRAINERS = [HostTrainer(), HostTrainer(num_envs=3), DeviceTrainer(), DeviceTrainer(num_envs=3)]
 IDS = ["host", "host3", "device", "device3"]
 
@@ -85,7 +87,7 @@ def test_metrics_are_means_over_the_updates_since_the_last_report(trainer):
 
 @pytest.mark.slow
 def test_host_trainer_without_jit_learns_the_same():
-    config = reinforce.Config(backbone=networks.MLP((4,)), episodes_per_update=1)
+    config = plain.Config(Episodes(1, 9))
     on, off = (train(HostTrainer(jit=jit), config, episodes=2)[-1] for jit in (True, False))
     assert on.updates == off.updates == 1
     run = HostTrainer(jit=False).train(config, "jax:Catch", episodes=2)
@@ -239,7 +241,8 @@ class Nested(dm_env.Environment):
 
 @pytest.mark.slow
 def test_nested_observations_train_on_the_host():
-    last = train(HostTrainer(num_envs=2), SMALL, lambda seed, index: Nested(), episodes=9)[-1]
+    config = reinforce.Config(networks.MLP((8,)), episodes_per_update=2)
+    last = train(HostTrainer(num_envs=2), config, lambda seed, index: Nested(), episodes=9)[-1]
     assert last.updates > 0
 
 
