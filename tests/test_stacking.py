@@ -104,6 +104,7 @@ def test_batches_are_stacked_within_episodes(adder):
         np.testing.assert_array_equal(time, expected)
 
 
+@pytest.mark.slow
 def test_a_mask_is_that_of_now():
     stacked = StackedAdder(Unrolls(4), 3)
     rows = stream(5, 2, mask=True)
@@ -141,6 +142,7 @@ def test_a_million_frames_take_what_they_are():
     assert 7.056e9 < sum(sizes) < 7.2e9
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr("rlws.trainers.memory.free_memory", lambda: 7 * 10**9)
     config = Stacked(dqn.Config(backbone=nature(), capacity=10**6), 4)

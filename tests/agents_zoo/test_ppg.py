@@ -36,6 +36,7 @@ def same(one, other):
     return jax.tree.map(lambda x, y: np.array_equal(x, y), one, other)
 
 
+@pytest.mark.slow
 def test_the_auxiliary_phase_comes_every_so_many_updates():
     """Its head learns then, and only then."""
     begin = jax.jit(lambda: initial.init(CONFIG.make(SPEC), SPEC, 0, 2))().learner.params

@@ -54,6 +54,7 @@ def test_tqc_targets_leave_out_the_highest_of_all_quantiles():
     np.testing.assert_allclose(metrics["policy_loss"], -np.mean([2, 6]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_redq_targets_are_the_lower_of_any_two_critics():
     config = redq.Config(**SMALL, critics=3, temperature=1e-9)
     agent = config.make(SPEC)

@@ -391,6 +391,7 @@ def test_experiments_run_by_path(folder):
     assert "evaluation_return_mean" in json.loads((folder / "run" / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_experiments_run_as_module(folder, monkeypatch, capfd):
     """As by `python -m`, which calls no other function; they are found, as these tests are."""
     monkeypatch.setattr(sys, "argv", ["", *QUICK])

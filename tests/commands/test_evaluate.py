@@ -101,6 +101,7 @@ def test_evaluate_acts_as_in_training_or_elsewhere(copy, rlws, refused):
     assert text.startswith("--environment must show and take what the run's does")
 
 
+@pytest.mark.slow
 def test_evaluate_and_fork_at_the_best(copy, rlws):
     name = checkpoint.names(copy / "checkpoints")[2]
     found = checkpoint.read(copy / "checkpoints" / name)

@@ -189,6 +189,7 @@ class Strict(Faulty):
         return super().step(action)
 
 
+@pytest.mark.slow
 def test_an_environment_may_refuse_to_be_stepped_after_the_end(tmp_path, in_peace):
     make = lambda seed=0, index=0: Strict(lambda x: x, 3, seed, index)
     environments.register("faulty:strict", make)

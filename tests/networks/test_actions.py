@@ -83,6 +83,7 @@ def test_parts_of_an_action_are_independent():
     np.testing.assert_allclose(parts[0].entropy(), 2 * np.log(2), rtol=1e-2)  # near uniform
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [HostTrainer(num_envs=8), DeviceTrainer(num_envs=8)])
 def test_a2c_learns_every_part(trainer):
     config = a2c.Config(backbone=MLP((16,)), unroll_length=8, learning_rate=0.03)
@@ -90,6 +91,7 @@ def test_a2c_learns_every_part(trainer):
     assert last.returns[-100:].mean() > 5.0  # of 6; at random 2.9
 
 
+@pytest.mark.slow
 def test_ppo_goes_through_minibatches_of_nests():
     config = ppo.Config(backbone=MLP((8,)), unroll_length=16, minibatches=2, epochs=2)
     *_, last = DeviceTrainer(num_envs=4).train(config, Buttons(), steps=128)

@@ -45,6 +45,7 @@ def test_a_jax_environment_is_settings_and_is_found_again(tmp_path):
     assert shown == "Wrapped(environment=Catch(rows=3, columns=2), wrapper=Stack(count=2))"
 
 
+@pytest.mark.slow
 def test_a_function_is_known_by_its_name(tmp_path, capsys):
     rlws.run(experiment(lake, tmp_path / "run"))
     assert "nobody else can find" not in capsys.readouterr().err

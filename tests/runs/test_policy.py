@@ -148,6 +148,7 @@ def test_actions_are_those_of_the_spec(folders):
     assert (action.shape, action.dtype) == ((), np.int32)
 
 
+@pytest.mark.slow
 def test_wrong_observations_are_refused_with_what_is_expected(folders):
     policy = rlws.load(folders("ppo"))
     zero = np.asarray(policy.spec.zero_observation())

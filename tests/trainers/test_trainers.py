@@ -31,7 +31,11 @@ def train(trainer, config=SMALL, environment="jax:Catch", **budget):
     return list(trainer.train(config, environment, **budget))
 
 
-@pytest.mark.parametrize("trainer", TRAINERS, ids=IDS)
+@pytest.mark.parametrize(
+    "trainer",
+    [*TRAINERS[::2], *(pytest.param(x, marks=pytest.mark.slow) for x in TRAINERS[1::2])],
+    ids=IDS[::2] + IDS[1::2],
+)
 def test_budgets_are_kept(trainer):
     reports = train(trainer, steps=200, report_period=50)
     assert reports[0].steps == reports[0].updates == 0
