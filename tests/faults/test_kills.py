@@ -48,7 +48,14 @@ def random_moment(process, folder, rng, index, left, startup=STARTUP):
     return f"{seconds:.3f} s after row {count}"
 
 
-@pytest.mark.parametrize("toy", TOYS | OTHERS)
+# Each kind of trainer and adder; the other pairs of them are asked for.
+CHAINED = "reinforce", "ppo", "dqn", "dqn_device"
+
+
+@pytest.mark.parametrize(
+    "toy",
+    [pytest.param(x, marks=[pytest.mark.thorough] * (x not in CHAINED)) for x in TOYS | OTHERS],
+)
 def test_chained_kills_leave_no_trace(toy, tmp_path, uninterrupted):
     if toy == "sac_device":
         pytest.importorskip("gymnax")
