@@ -179,7 +179,8 @@ def test_wrong_targets_are_named(args, message, capsys):
 @pytest.mark.slow
 def test_all_fails_that_a_bug_brings_about():
     report = diagnose(planted(ppo, TruncationEnds), only=NO_MASKS, seeds=2, steps=1000)
-    assert names(report) == {"learner: bootstrap", "learner: truncation", "P6 truncation"}
+    learner = {f"learner: {name}" for name in ("bootstrap", "ends", "truncation")}
+    assert names(report) == {*learner, "P6 truncation"}
     for check in report.failures:
         if check.name.endswith("truncation"):
             assert "truncation is treated as termination" in check.advice
@@ -199,34 +200,34 @@ class TestPPO(AgentConformance):
     test_host_and_device_agree = None  # as tests/agents_zoo/test_ppo.py has it, on CartPole
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestRecurrentPPO(AgentConformance):
     config = ppo.Config(backbone=networks.GRU())
     only = PARTS
     test_host_and_device_agree = None  # likewise
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestContinuousPPO(AgentConformance):
     config = ppo.Config()
     actions = "continuous"
     only = PARTS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestReinforce(AgentConformance):
     config = reinforce.Config()
     seeds, only = 3, NO_MASKS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestA2C(AgentConformance):
     config = a2c.Config()
     only = PARTS
     test_host_and_device_agree = None  # tests/agents_zoo/test_a2c.py
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestIMPALA(AgentConformance):
     config = impala.Config()
     only = PARTS
@@ -246,13 +247,13 @@ class TestSAC(AgentConformance):
     seeds = 3
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestTD3(AgentConformance):
     config = td3.Config()
     only = PARTS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestDDPG(AgentConformance):
     config = ddpg.Config()
     only = PARTS
