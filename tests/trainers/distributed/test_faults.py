@@ -36,7 +36,7 @@ def in_peace():
     return run(Making(die, at=10**9, where=None))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # five kills at random, and then of all, are below
 def test_workers_killed_all_at_once_are_replaced_and_leave_no_trace(tmp_path, in_peace):
     killed = run(Making(die, at=37, where=None, once=tmp_path))
     assert killed[2] >= 2

@@ -77,7 +77,11 @@ def assert_same(one, other, exact=True):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    ["gru", "reinforce", "dqn", "row by row", pytest.param("ppo", marks=pytest.mark.exact)],
+    [
+        *("gru", "row by row"),
+        *(pytest.param(case, marks=pytest.mark.thorough) for case in ("reinforce", "dqn")),
+        pytest.param("ppo", marks=pytest.mark.exact),
+    ],
 )
 def test_one_actor_is_bitwise_the_host_trainer(case):
     host = played(HostTrainer(num_envs=2), case)
@@ -145,10 +149,10 @@ def test_actors_with_compiled_environments_are_the_device_trainer():
 @pytest.mark.parametrize(
     ("case", "settings"),
     [
-        ("ppo", {"num_actors": 1, "lookahead": 1}),
+        pytest.param("ppo", {"num_actors": 1, "lookahead": 1}, marks=pytest.mark.thorough),
         ("gru", {"num_actors": 2, "lookahead": 2}),
         ("dqn", {"num_actors": 2}),
-        ("reinforce", {"num_actors": 1}),
+        pytest.param("reinforce", {"num_actors": 1}, marks=pytest.mark.thorough),
     ],
 )
 def test_stopped_and_resumed_is_bitwise_the_same(case, settings):
