@@ -252,7 +252,8 @@ def test_two_devices_learn_what_one_does():
             print(type(config).__module__, one.updates, max(jax.tree.leaves(gap)))
     """
     program = textwrap.dedent(program)
-    environ = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = os.environ.get("XLA_FLAGS", "")
+    environ = os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2"}
     found = subprocess.run(
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
     )

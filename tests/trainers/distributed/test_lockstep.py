@@ -123,7 +123,8 @@ def test_a_learner_on_two_devices_learns_what_one_does():
             assert_same(two, one, exact=False)
             print(case)
     """
-    environ = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = os.environ.get("XLA_FLAGS", "")
+    environ = os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2"}
     environ.pop("RLWS_TEST_RAY", None)
     found = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
