@@ -14,13 +14,12 @@ as in the authors' code.
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from agents_zoo import ppo
 from rlws import networks
+from rlws.critics import certain, returns
 from rlws.learner import now_and_then
-from rlws.numerics.packing import pack
-from rlws.numerics.permutation import permutation
+from rlws.numerics.epochs import scan_minibatches
 from rlws.settings import NonNegative, PositiveInt, SettingError
 
 
@@ -43,8 +42,8 @@ class Config(ppo.Config):
             self.backbone,
             shared=(("policy", "auxiliary"), ("value",)),
             policy=networks.policy(spec, self.std),
-            auxiliary=networks.Value(),
-            value=networks.Value(),
+            auxiliary=networks.ValueReturns(self.critic),
+            value=networks.ValueReturns(self.critic),
         )
 
     def learner(self, network, optimizer):
@@ -79,7 +78,7 @@ class PPG(ppo.PPO):
         config, (_, kept) = self.config, state.extra
         flat = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[3:]), kept)
         old = self.network.apply(state.params, flat.observation).policy
-        samples = pack(flat._replace(extras={**flat.extras, "old": old}))
+        samples = flat._replace(extras={**flat.extras, "old": old})
         count = len(flat.reward)
         steps = config.auxiliary_minibatches * config.phase
         if count % steps:
@@ -88,20 +87,18 @@ class PPG(ppo.PPO):
                 "auxiliary_minibatches * phase; change one of these, unroll_length or num_envs"
             )
 
-        def step(state, inputs):
-            index, key = inputs
-            return self.step(state, samples.take(index), key, self.auxiliary_loss)[0], None
+        def step(state, minibatch, key):
+            return self.step(state, minibatch, key, self.auxiliary_loss)[0], None
 
-        shuffle_key, loss_key = jax.random.split(key)
-        shuffle = lambda key: permutation(key, count)
-        order = jax.vmap(shuffle)(jax.random.split(shuffle_key, config.auxiliary_epochs))
-        order = order.reshape(config.auxiliary_epochs * steps, -1)
-        after, _ = jax.lax.scan(step, state, (order, jax.random.split(loss_key, len(order))))
+        after, _ = scan_minibatches(step, state, samples, key, config.auxiliary_epochs, steps)
         return after._replace(updates=state.updates)
 
     def auxiliary_loss(self, params, trajectory, key, state):
         outputs, extras = self.network.apply(params, trajectory.observation), trajectory.extras
-        value_loss = optax.l2_loss(outputs.value, extras["return"])
-        features_loss = optax.l2_loss(outputs.auxiliary, extras["return"])
+        target = certain(extras["return"])
+        value_loss, features_loss = (
+            returns(outputs, name, self.config.critic).loss(target)
+            for name in ("value", "auxiliary")
+        )
         kl = extras["old"].kl(outputs.policy)
         return value_loss + features_loss + self.config.clone_cost * kl, {"clone_kl": kl}

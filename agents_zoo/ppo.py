@@ -22,13 +22,13 @@ from rlws import networks
 from rlws.actor import PolicyActor, linear
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
+from rlws.critics import Critic, Scalar, certain, returns
 from rlws.learner import Learner
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
+from rlws.numerics.epochs import scan_minibatches, sequences
 from rlws.numerics.means import standardise
 from rlws.numerics.optimizers import clipped_adam
-from rlws.numerics.packing import pack
-from rlws.numerics.permutation import permutation
 from rlws.numerics.returns import generalised_advantages
 from rlws.numerics.vitals import explained_variance
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt, SettingError
@@ -42,6 +42,7 @@ class Config(AgentConfig):
     std: Positive = 0.5  # of the first policy's continuous actions, in half ranges
     learning_rate: Positive = 5e-4
     anneal_steps: PositiveInt | None = None  # environment steps until the rate is 0; None: never
+    critic: Critic = Scalar()  # what is said of the return from a state
     discount: Fraction = 0.99  # gamma, per step
     gae_lambda: Fraction = 0.95  # of advantages
     unroll_length: PositiveInt = 512  # steps of each environment in a batch
@@ -59,6 +60,12 @@ class Config(AgentConfig):
     scale_rewards: bool = True  # by the running deviation of discounted returns
 
     def make(self, spec) -> Agent:
+        linear = isinstance(self.critic, Scalar) and self.critic.scale == "linear"
+        if self.value_clip is not None and not linear:
+            raise SettingError(
+                f"value_clip needs the critic Scalar on a linear scale, got "
+                f"{self.value_clip} with {self.critic}; leave value_clip out"
+            )
         network = self.network(spec)
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm, eps=1e-5)
         agent = Agent(
@@ -73,8 +80,13 @@ class Config(AgentConfig):
 
     def network(self, spec):
         """Returns the network of policy and value."""
-        heads = dict(policy=networks.policy(spec, self.std), value=networks.Value())
-        return networks.compose(spec, self.backbone, shared=self.shared, **heads)
+        return networks.compose(
+            spec,
+            self.backbone,
+            shared=self.shared,
+            policy=networks.policy(spec, self.std),
+            value=networks.ValueReturns(self.critic),
+        )
 
     def learner(self, network, optimizer):
         """Returns what learns them."""
@@ -92,23 +104,15 @@ class PPO(Learner):
     def update(self, state, batch, key):
         config = self.config
         samples = jax.vmap(self.samples, in_axes=(None, 0))(state.params, batch)
-        # Each step is a sample of its own, but for a core, whose state was recorded with each step.
-        length = config.sequence_length if self.network.recurrent else 1
-        count, rest = divmod(batch.reward.size, length)
-        if rest or config.unroll_length % length or count % config.minibatches:
-            raise SettingError(
-                f"PPO: the {batch.reward.size} steps of a batch must be minibatches="
-                f"{config.minibatches} of whole sequences of {length}, which end with an unroll of "
-                f"{config.unroll_length}; change minibatches, sequence_length, unroll_length or "
-                "num_envs"
-            )
         value, target = samples.extras["value"], samples.extras["return"]
         explained = explained_variance(value, target, batch.weight)
-        samples = pack(jax.tree.map(lambda x: x.reshape(count, length, *x.shape[2:]), samples))
+        # Each step is a sample of its own, but for a core, whose state was recorded with each step.
+        length = config.sequence_length if self.network.recurrent else 1
+        samples = sequences(samples, length, config.minibatches)
 
-        def step(carry, inputs):
-            (state, stopped), (index, key) = carry, inputs
-            after, metrics = super(PPO, self).update(state, samples.take(index), key)
+        def step(carry, minibatch, key):
+            state, stopped = carry
+            after, metrics = super(PPO, self).update(state, minibatch, key)
             if config.anneal_steps is not None:
                 rate = linear(1.0, 0.0, config.anneal_steps, state.extra)
                 params = optax.incremental_update(after.params, state.params, rate)
@@ -121,13 +125,9 @@ class PPO(Learner):
                 metrics["update_norm"] = keep(0.0, metrics["update_norm"])
             return (after, stopped), metrics
 
-        shuffle_key, loss_key = jax.random.split(key)
-        shuffle = lambda key: permutation(key, count)
-        order = jax.vmap(shuffle)(jax.random.split(shuffle_key, config.epochs))
-        order = order.reshape(config.epochs * config.minibatches, -1)
-        keys = jax.random.split(loss_key, len(order))
         begin = state, jnp.bool_(False)
-        (after, _), metrics = jax.lax.scan(step, begin, (order, keys))
+        passes = config.epochs, config.minibatches
+        (after, _), metrics = scan_minibatches(step, begin, samples, key, *passes)
         learned_from = jnp.sum(batch.weight > 0).astype(jnp.float32)
         metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained}
         return after._replace(extra=state.extra + learned_from), metrics
@@ -155,12 +155,12 @@ class PPO(Learner):
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
         policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage)
-        value_loss = jnp.square(outputs.value - extras["return"])
+        target = certain(extras["return"])
+        value_loss = returns(outputs, "value", config.critic).loss(target)
         if config.value_clip is not None:
             change = outputs.value - extras["value"]
             near = extras["value"] + jnp.clip(change, -config.value_clip, config.value_clip)
-            value_loss = jnp.maximum(value_loss, jnp.square(near - extras["return"]))
-        value_loss = 0.5 * value_loss
+            value_loss = jnp.maximum(value_loss, certain(near, config.critic).loss(target))
         entropy = outputs.policy.entropy()
         loss = policy_loss + config.value_cost * value_loss - config.entropy_cost * entropy
         return loss, {

@@ -10,8 +10,9 @@ import optax
 import pytest
 from dm_env import specs
 
-from agents_zoo import ppo
+from agents_zoo import ppg, ppo
 from rlws import environments
+from rlws.critics import Quantiles, Scalar
 from rlws.diagnose import probes
 from rlws.diagnose.tabular import Tabular
 from rlws.networks import GRU, MLP, Network
@@ -117,6 +118,22 @@ def test_ppo_value_loss_and_its_clipping():
     loss, _ = loss_of(**base, value_cost=1.0, value_clip=0.2)
     # V = 0, V_old = (0.9, -0.5): clipped to 0.7 and -0.3; the larger error counts: 1 and 2.3^2.
     np.testing.assert_allclose(loss, (1 + 2.3**2) / 4, atol=1e-6)
+
+
+def test_ppo_value_may_be_said_by_any_critic():
+    """Three quantiles at 0, of returns that are 1 and 2: sums of |level| times Huber losses."""
+    loss, _ = loss_of([1.0, 1.0], [0.0, 0.0], value_cost=1.0, critic=Quantiles(3))
+    np.testing.assert_allclose(loss, 1.5 * (0.5 + 1.5) / 2, atol=1e-6)
+    two = dict(value_clip=0.2, value_cost=1.0)
+    huber, _ = loss_of([1.0, 1.0], [0.0, 0.0], **two, critic=Scalar("huber"))
+    np.testing.assert_allclose(huber, (0.5 + 1.8) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("critic", [Quantiles(3), Scalar(scale="symlog")])
+@pytest.mark.parametrize("agent", [ppo, ppg])
+def test_ppo_clips_the_change_of_numbers_only(critic, agent):
+    with pytest.raises(SettingError, match=r"value_clip needs the critic Scalar on a linear scale"):
+        agent.Config(value_clip=0.2, critic=critic).make(SPEC)
 
 
 def test_ppo_entropy_bonus():

@@ -9,7 +9,7 @@ A2C, DQN, PPO = "agents_zoo/a2c.py", "agents_zoo/dqn.py", "agents_zoo/ppo.py"
 IMPALA = "agents_zoo/impala.py"
 REINFORCE, SAC, TD3 = "agents_zoo/reinforce.py", "agents_zoo/sac.py", "agents_zoo/td3.py"
 TYPES, LEARNER, ACTOR = "rlws/types.py", "rlws/learner.py", "rlws/actor.py"
-MEANS = "rlws/numerics/means.py"
+MEANS, EPOCHS = "rlws/numerics/means.py", "rlws/numerics/epochs.py"
 COMPOSE, DISTRIBUTIONS = "rlws/networks/compose.py", "rlws/networks/distributions.py"
 HEADS = "rlws/networks/heads.py"
 REPLAY, PRIORITISED = "rlws/adders/replay.py", "rlws/adders/prioritised.py"
@@ -102,7 +102,7 @@ BUGS = [
     ),
     Bug(
         "ppo_minibatches_with_replacement",
-        PPO,
+        EPOCHS,
         "shuffle = lambda key: permutation(key, count)",
         "shuffle = lambda key: jax.random.randint(key, (count,), 0, count)",
         "agents_zoo.ppo",
