@@ -5,6 +5,7 @@ from rlws.environments.adapters import episode_key as episode_key
 from rlws.environments.adapters import to_dm_env as to_dm_env
 from rlws.environments.cartpole import CartPole as CartPole
 from rlws.environments.catch import Catch as Catch
+from rlws.environments.deep_sea import DeepSea as DeepSea
 from rlws.environments.info import WithInfo as WithInfo
 from rlws.environments.jax_environment import JaxEnvironment as JaxEnvironment
 from rlws.environments.jax_environment import spec as spec

@@ -16,6 +16,7 @@ import dm_env
 from rlws.environments.cartpole import CartPole
 from rlws.environments.catch import Catch
 from rlws.environments.checks import closed_on_error
+from rlws.environments.deep_sea import DeepSea
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.memory import Memory
 from rlws.environments.names import Name, check_settings, parse, takes_any, unknown
@@ -27,6 +28,7 @@ Environment: TypeAlias = JaxEnvironment | dm_env.Environment
 _factories: dict[str, Callable[..., Environment]] = {
     "jax:CartPole-v1": CartPole,
     "jax:Catch": Catch,
+    "jax:DeepSea": DeepSea,
     "jax:Memory": Memory,
 }
 

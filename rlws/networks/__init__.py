@@ -26,3 +26,4 @@ from rlws.networks.heads import Value as Value
 from rlws.networks.heads import ValueReturns as ValueReturns
 from rlws.networks.heads import policy as policy
 from rlws.networks.masks import random_action as random_action
+from rlws.networks.prior import with_prior as with_prior

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import rlax
 
-from rlws.numerics.returns import generalised_advantages, n_step_returns
+from rlws.numerics.returns import generalised_advantages, n_step_returns, traced_returns
 
 
 def stream(steps, seed):
@@ -52,3 +52,38 @@ def test_generalised_advantages_are_those_of_a_loop_over_all_pairs_of_steps():
                 factor *= discount_t[k] * lambda_ * trace[k]
         found = generalised_advantages(*map(np.float32, (r_t, discount_t, lambda_ * trace, values)))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 9])
+def test_traced_returns_are_rlaxs(steps):
+    """Peng's Q(lambda), tree backup and Retrace; rlax takes one lambda, so no episode is cut."""
+    rng = np.random.default_rng(steps)
+    r_t, discount_t, *_ = stream(steps, steps)
+    q = rng.normal(size=(steps + 1, 3)).astype(np.float32)
+    pi, mu = (rng.dirichlet(np.ones(3), steps + 1).astype(np.float32) for _ in range(2))
+    action = rng.integers(0, 3, steps + 1)
+    at = lambda x: np.take_along_axis(x, action[:, None], 1)[1:, 0]
+    ours = jax.jit(traced_returns)
+
+    peng = ours(r_t, discount_t, np.full(steps, np.float32(0.8)), q[1:].max(axis=1))
+    expected = rlax.lambda_returns(r_t, discount_t, q[1:].max(axis=1), 0.8)
+    np.testing.assert_allclose(peng, expected, rtol=1e-4, atol=1e-5)
+
+    mean, taken = (pi * q).sum(axis=1)[1:], at(q)
+    for c_t in (0.8 * at(pi), 0.8 * np.minimum(1.0, at(pi) / at(mu))):
+        found = ours(r_t, discount_t, c_t, mean, taken)
+        expected = rlax.general_off_policy_returns_from_action_values(
+            q[1:], action[1:], r_t, discount_t, c_t, pi[1:]
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("discount", "first"), [(0.5, 1 + 0.5 * 10), (0.0, 1.0)])
+def test_traced_returns_stop_where_an_episode_ends(discount, first):
+    """By time they bootstrap from its last observation, by termination from nothing."""
+    ones = np.ones(3, np.float32)
+    c_t = np.float32([0.0, 0.8, 0.8])
+    values = np.float32([10, 100, 1000])
+    found = traced_returns(ones, 0.5 * ones * [2 * discount, 1, 1], c_t, values)
+    last = 1 + 0.5 * 1000
+    np.testing.assert_allclose(found, [first, 1 + 0.5 * (0.2 * 100 + 0.8 * last), last], rtol=1e-6)
