@@ -20,8 +20,8 @@ time limit is bootstrapped from its last observation.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from dm_env import specs
 
 from agents_zoo.mpo import bounded
 from rlws import networks
@@ -77,7 +77,8 @@ class Config(AgentConfig):
             "dual": optax.adam(self.dual_learning_rate),
             "other": clipped_adam(self.learning_rate, self.max_gradient_norm),
         }
-        parts = 1 if isinstance(spec.actions, specs.DiscreteArray) else 2
+        real = [np.issubdtype(x.dtype, np.floating) for x in jax.tree.leaves(spec.actions)]
+        parts = 2 if any(real) else 1
         agent = Agent(
             actor=PolicyActor(network),
             learner=VMPO(network, optax.partition(steps, _labels), parts, self),

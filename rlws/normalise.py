@@ -46,7 +46,7 @@ class ObservationStatistics(Term):
     def init(self, key, params):
         def moments(path, spec):
             real = jnp.issubdtype(spec.dtype, jnp.floating)
-            is_mask = path == (jax.tree_util.DictKey(masks.KEY),)
+            is_mask = path[:1] == (jax.tree_util.DictKey(masks.KEY),)
             return Moments.of(spec.shape) if real and not is_mask else None
 
         return {STATISTICS: jax.tree_util.tree_map_with_path(moments, self.observations)}, ()

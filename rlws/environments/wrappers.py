@@ -343,7 +343,7 @@ def _but_masks(change: Callable, nest: Any, *others: Any) -> Any:
     """Returns the nest with `change(path, leaf, ...)` for its leaves but the action mask."""
 
     def leaf(path, *leaves):
-        mask = path and getattr(path[-1], "key", None) == ACTION_MASK
+        mask = any(getattr(part, "key", None) == ACTION_MASK for part in path)
         return leaves[0] if mask else change(path, *leaves)
 
     return jax.tree.map_with_path(leaf, nest, *others)

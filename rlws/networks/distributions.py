@@ -179,6 +179,14 @@ class MultiCategorical(NamedTuple):
         """Returns the divergence of `other` from this, [...]."""
         return Categorical(self.logits).kl(Categorical(other.logits)).sum(axis=-1)
 
+    def divergences(self, other: "MultiCategorical") -> Array:
+        """Returns that by parts which can be bounded apart: its only one, [..., 1]."""
+        return self.kl(other)[..., None]
+
+    def masked(self, legal: Array) -> "MultiCategorical":
+        """Returns the distribution over the legal choices, bool [..., k, n], alone."""
+        return self._replace(logits=jnp.where(legal, self.logits, ILLEGAL))
+
     def check_actions(self, name: str, spec: Any) -> None:
         """Raises a SettingError unless these are distributions over the actions of `spec`."""
         whole = isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.integer)
@@ -220,6 +228,27 @@ class Joint(NamedTuple):
         """Returns the divergence of `other` from this, [...]."""
         each = zip(self._flat()[0], other._flat()[0], strict=True)
         return sum(one.kl(two) for one, two in each)
+
+    def divergences(self, other: "Joint") -> Array:
+        """Returns that by parts which can be bounded apart, [..., 2], or [..., 1].
+
+        Sums over parts of the action: of choices and means, and of deviations, where there are any.
+        """
+        each = zip(self._flat()[0], other._flat()[0], strict=True)
+        found = [one.divergences(two) for one, two in each]
+        return jnp.stack(
+            [
+                sum(x[..., i] for x in found if i < x.shape[-1])
+                for i in range(max(x.shape[-1] for x in found))
+            ],
+            axis=-1,
+        )
+
+    def masked(self, legal: Any) -> "Joint":
+        """Returns the distribution over the legal choices of each part, nested as the action is."""
+        parts, structure = self._flat()
+        each = zip(parts, jax.tree.leaves(legal), strict=True)
+        return Joint(jax.tree.unflatten(structure, [one.masked(mask) for one, mask in each]))
 
     def _flat(self):
         return jax.tree.flatten(self.parts, is_leaf=lambda x: hasattr(x, "log_prob"))

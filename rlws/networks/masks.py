@@ -1,6 +1,8 @@
 """Action masks: an observation that says which of n discrete actions are legal.
 
 It does so by its entry `action_mask`, bool or 0 and 1, [n]. The network's backbone sees the rest.
+Of k whole numbers at once it is [k, n], where n is how many the largest may be; of nested actions,
+all of them discrete, one for each part, nested alike.
 """
 
 from collections.abc import Mapping
@@ -8,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from dm_env import specs
 
 from rlws.settings import SettingError
@@ -30,13 +33,18 @@ def split(observation: Observation) -> tuple[Observation, Array | None]:
     return (next(iter(rest.values())) if len(rest) == 1 else rest), observation[KEY]
 
 
-def legal(mask: Array) -> Array:
+def legal(mask: Any) -> Any:
     """Returns which actions a mask [..., n] allows, bool; all where it allows none.
 
-    So it is in padding and often at the end of an episode, where no action counts.
+    So it is in padding and often at the end of an episode, where no action counts. Of a nest of
+    masks, it returns one of these.
     """
-    allowed = jnp.asarray(mask) > 0
-    return allowed | ~allowed.any(axis=-1, keepdims=True)
+
+    def one(mask):
+        allowed = jnp.asarray(mask) > 0
+        return allowed | ~allowed.any(axis=-1, keepdims=True)
+
+    return jax.tree.map(one, mask)
 
 
 def random_action(observation: Observation, num_actions: int, key: Key) -> Array:
@@ -80,15 +88,24 @@ def check(spec: EnvironmentSpec) -> None:
     rest, mask = split(spec.observations)
     if mask is None:
         return
-    if not isinstance(spec.actions, specs.DiscreteArray):
+    wanted = jax.tree.map(_shape, spec.actions)
+    found = jax.tree.map(lambda x: x.shape, mask)
+    if found != wanted:
         raise SettingError(
-            f"observation['{KEY}'] needs discrete actions, got {spec.actions}; rename or remove it"
-        )
-    shape, wanted = getattr(mask, "shape", None), (spec.actions.num_values,)
-    if shape != wanted:
-        raise SettingError(
-            f"observation['{KEY}'] has shape {shape}, but the environment's "
-            f"{spec.actions.num_values} actions need shape {wanted}"
+            f"observation['{KEY}'] has shape {found}, but the environment's actions, "
+            f"{spec.actions}, need shape {wanted}"
         )
     if not jax.tree.leaves(rest):
         raise SettingError(f"observations must have an entry beside {KEY}, for the network to see")
+
+
+def _shape(action: Any) -> tuple[int, ...]:
+    """Returns the shape of the mask of a part of an action."""
+    if isinstance(action, specs.DiscreteArray):
+        return (action.num_values,)
+    whole = np.issubdtype(action.dtype, np.integer) and isinstance(action, specs.BoundedArray)
+    if not whole or len(action.shape) != 1:
+        raise SettingError(
+            f"observation['{KEY}'] needs discrete actions, got {action}; rename or remove it"
+        )
+    return *action.shape, int(np.max(action.maximum - action.minimum.astype(np.int64))) + 1

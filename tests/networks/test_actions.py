@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 
-from agents_zoo import a2c, dqn, ppo
+from agents_zoo import a2c, dqn, ppo, vmpo
 from rlws import networks
 from rlws.environments import JaxEnvironment
 from rlws.networks import MLP
@@ -81,6 +81,61 @@ def test_parts_of_an_action_are_independent():
     np.testing.assert_allclose(policy.entropy(), sum(part.entropy() for part in parts), rtol=1e-5)
     np.testing.assert_allclose(policy.kl(policy), 0.0, atol=1e-6)
     np.testing.assert_allclose(parts[0].entropy(), 2 * np.log(2), rtol=1e-2)  # near uniform
+
+
+def test_divergences_of_nested_actions_are_sums_by_kind():
+    """Of choices and means, and of deviations."""
+    one = distribution()
+    parts = {
+        **one.parts,
+        "flags": one.parts["flags"]._replace(logits=one.parts["flags"].logits + jnp.arange(2.0)),
+        "move": one.parts["move"]._replace(logits=one.parts["move"].logits + jnp.arange(3.0)),
+        "push": (one.parts["push"][0]._replace(mean=jnp.full((5, 1), 0.3)), one.parts["push"][1]),
+    }
+    wider = parts["push"][0]._replace(log_std=one.parts["push"][0].log_std + 0.7)
+    other = Joint({**parts, "push": (wider, parts["push"][1])})
+    found = one.divergences(other)
+    normal, choices = one.parts["push"][0], ("flags", "move")
+    moved = normal.kl(parts["push"][0])
+    first = sum(one.parts[name].kl(parts[name]) for name in choices) + moved
+    second = normal.kl(normal._replace(log_std=wider.log_std))
+    np.testing.assert_allclose(found, np.stack([first, second], axis=1), rtol=1e-5)
+    assert (found > 1e-3).all()
+    discrete = Joint({name: one.parts[name] for name in choices})
+    changed = Joint({name: parts[name] for name in choices})
+    expected = sum(one.parts[name].kl(parts[name]) for name in choices)[:, None]
+    np.testing.assert_allclose(discrete.divergences(changed), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_vmpo_learns_every_part():
+    config = vmpo.Config(backbone=MLP((16,)), unroll_length=8, learning_rate=0.01)
+    *_, last = DeviceTrainer(num_envs=8).train(config, Buttons(), steps=6_400, report_period=3_200)
+    assert last.returns[-100:].mean() > 4.0  # of 6; at random 2.9
+
+
+def test_each_part_has_a_mask_of_its_own():
+    actions = {"flags": NEST["flags"], "counts": COUNTS, "move": NEST["move"]}
+    shapes = {"flags": (2, 2), "counts": (2, 4), "move": (3,)}
+    masks = {name: specs.BoundedArray(x, bool, False, True) for name, x in shapes.items()}
+    seen = {"action_mask": masks, "place": specs.Array((1,), np.float32)}
+    spec = EnvironmentSpec(seen, actions, SCALAR, SCALAR)
+    network = networks.compose(spec, MLP((8,)), policy=networks.policy(spec))
+    legal = {
+        "flags": np.array([[1, 0], [1, 1]], bool),
+        "counts": np.array([[1, 1, 0, 0], [0, 0, 1, 0]], bool),
+        "move": np.array([0, 0, 0], bool),  # forbids nothing
+    }
+    observation = {"action_mask": legal, "place": np.ones(1, np.float32)}
+    policy = network.apply(network.init(KEY), observation).policy
+    drawn = jax.vmap(policy.sample)(jax.random.split(KEY, 200))
+    found = {name: [set(np.unique(x)) for x in np.atleast_2d(drawn[name].T)] for name in drawn}
+    assert found == {"flags": [{0}, {0, 1}], "counts": [{1, 2}, {3}], "move": [{0, 1, 2}]}
+    wrong = spec._replace(observations={**seen, "action_mask": masks["move"]})
+    with pytest.raises(SettingError, match=r"has shape \(3,\), but the environment's actions, "):
+        networks.compose(wrong, MLP((8,)), policy=networks.policy(wrong))
+    with pytest.raises(SettingError, match=r"needs discrete actions, got BoundedArray"):
+        networks.compose(spec._replace(actions=NEST), MLP((8,)), policy=networks.policy(spec))
 
 
 @pytest.mark.slow
