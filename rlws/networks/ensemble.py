@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from rlws.critics import Critic, Returns, Scalar
+from rlws.networks.backbones import Recurrent
 from rlws.networks.compose import Network, compose
 from rlws.networks.heads import ValueReturns, bounds
+from rlws.settings import SettingError
 from rlws.types import Array, EnvironmentSpec, Observation
 
 SCALAR = Scalar()
@@ -18,7 +20,11 @@ def ensemble(network: Network, size: int) -> Network:
 
     Their outputs are stacked along the last axis: a value of shape [...] becomes [..., size]. What
     they say of returns is stacked before the atoms, [..., size, N].
+
+    Raises:
+      SettingError: it has a memory, of which nobody would keep the state.
     """
+    _check(network.recurrent)
 
     def init(key):
         return {str(i): network.init(k) for i, k in enumerate(jax.random.split(key, size))}
@@ -46,7 +52,11 @@ def critics(
     Its outputs, for pairs (observation, action), are `value` [..., size] and `value_returns`.
 
     They see actions in [-1, 1], where those of the environment have bounds.
+
+    Raises:
+      SettingError: the backbone has a memory.
     """
+    _check(isinstance(backbone, Recurrent))
     centre, half_range = bounds(spec.actions, finite=False)
 
     def seen(pair):
@@ -55,3 +65,11 @@ def critics(
 
     pairs = spec._replace(observations=(spec.observations, spec.actions))
     return ensemble(compose(pairs, seen, value=ValueReturns(critic)), size)
+
+
+def _check(recurrent: bool) -> None:
+    if recurrent:
+        raise SettingError(
+            "an ensemble, such as twin critics, is of networks without a memory, got a recurrent "
+            "backbone; take another, such as mlp, or another agent: DQN and PPO can have one"
+        )

@@ -11,8 +11,8 @@ import pytest
 from dm_env import specs
 from scipy import integrate
 
-from agents_zoo import sac
-from rlws.networks import MLP, TanhNormal
+from agents_zoo import discrete_sac, mpo, sac, td3
+from rlws.networks import GRU, MLP, TanhNormal
 from rlws.settings import SettingError
 from rlws.trainers import core
 from rlws.trainers.initial import initial_actor_state
@@ -229,3 +229,11 @@ def test_sac_target_counts_the_entropy_of_what_follows():
     # Not more likely than anything could be, nor as unlikely as nothing the policy does.
     assert 0.0 < beyond(0.2) < 0.2 * 0.99 * 10
     assert beyond(0.4) == pytest.approx(2 * beyond(0.2), rel=1e-4)
+
+
+@pytest.mark.parametrize("agent", [sac, td3, mpo, discrete_sac])
+def test_no_ensemble_of_critics_has_a_memory(agent):
+    """Whose state nobody would keep: it would silently forget."""
+    spec = SPEC._replace(actions=specs.DiscreteArray(2)) if agent is discrete_sac else SPEC
+    with pytest.raises(SettingError, match="without a memory, got a recurrent backbone"):
+        agent.Config(backbone=GRU(MLP((8,)), 8)).make(spec)

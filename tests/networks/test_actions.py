@@ -88,8 +88,10 @@ def test_divergences_of_nested_actions_are_sums_by_kind():
     one = distribution()
     parts = {
         **one.parts,
-        "flags": one.parts["flags"]._replace(logits=one.parts["flags"].logits + jnp.arange(2.0)),
-        "move": one.parts["move"]._replace(logits=one.parts["move"].logits + jnp.arange(3.0)),
+        "flags": one.parts["flags"]._replace(
+            logits=one.parts["flags"].logits + jnp.arange(2.0)[None, None]
+        ),
+        "move": one.parts["move"]._replace(logits=one.parts["move"].logits + jnp.arange(3.0)[None]),
         "push": (one.parts["push"][0]._replace(mean=jnp.full((5, 1), 0.3)), one.parts["push"][1]),
     }
     wider = parts["push"][0]._replace(log_std=one.parts["push"][0].log_std + 0.7)
