@@ -105,10 +105,12 @@ def test_one_member_acts_in_an_episode_and_all_are_drawn():
     ],
 )
 def test_what_cannot_have_a_prior_is_said(settings, message):
-    with pytest.raises(SettingError, match=message):
+    def valued():
         learner = dataclasses.replace(CONFIG, **settings).make(SPEC).learner
-        params = jax.eval_shape(learner.init, KEY).params
-        jax.eval_shape(learner.value, params, STEP)
+        return learner.value(learner.init(KEY).params, STEP)
+
+    with pytest.raises(SettingError, match=message):
+        jax.eval_shape(valued)
 
 
 @pytest.mark.slow

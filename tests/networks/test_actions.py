@@ -86,12 +86,12 @@ def test_parts_of_an_action_are_independent():
 def test_divergences_of_nested_actions_are_sums_by_kind():
     """Of choices and means, and of deviations."""
     one = distribution()
+    ramp = lambda x: jnp.broadcast_to(jnp.arange(float(x.shape[-1])), x.shape)
+    steeper = lambda part: part._replace(logits=part.logits + ramp(part.logits))
     parts = {
         **one.parts,
-        "flags": one.parts["flags"]._replace(
-            logits=one.parts["flags"].logits + jnp.arange(2.0)[None, None]
-        ),
-        "move": one.parts["move"]._replace(logits=one.parts["move"].logits + jnp.arange(3.0)[None]),
+        "flags": steeper(one.parts["flags"]),
+        "move": steeper(one.parts["move"]),
         "push": (one.parts["push"][0]._replace(mean=jnp.full((5, 1), 0.3)), one.parts["push"][1]),
     }
     wider = parts["push"][0]._replace(log_std=one.parts["push"][0].log_std + 0.7)
