@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from agents_zoo import dqn
 from rlws import networks
 from rlws.networks import MLP, Backbone, Network
-from rlws.settings import Fraction, NonNegative, PositiveInt
+from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
 
 
 class Config(dqn.Config):
@@ -30,7 +30,7 @@ class Config(dqn.Config):
     members: PositiveInt = 20
     prior_scale: NonNegative = 3.0
     share: Fraction = 1.0  # of all steps that a member learns from; 0.5: 2016's, beside 1
-    learning_rate: NonNegative = 1e-3
+    learning_rate: Positive = 1e-3
     double: bool = False
     epsilon_start: Fraction = 0.0
     epsilon_end: Fraction = 0.0
@@ -38,9 +38,16 @@ class Config(dqn.Config):
     def make(self, spec):
         agent = super().make(spec)
         network = networks.with_prior(agent.learner.network, self.prior_scale)
-        plain = dict(start=self.epsilon_start, end=self.epsilon_end, steps=self.epsilon_steps)
+        schedule = self.epsilon_start, self.epsilon_end, self.epsilon_steps
         return agent._replace(
-            actor=OneOfMany(network, **plain, members=self.members, share=self.share),
+            actor=OneOfMany(
+                network,
+                *schedule,
+                temperature=self.boltzmann,
+                optimism=self.optimism,
+                members=self.members,
+                share=self.share,
+            ),
             learner=Bootstrapped(network, agent.learner.optimizer, self),
             evaluator=dqn.EpsilonGreedy(averaged(network), 0.0, 0.0, 1, greedy=True),
         )
@@ -86,7 +93,7 @@ class Bootstrapped(dqn.DQN):
         return jax.vmap(self.network.init)(jax.random.split(key, self.config.members))
 
     def value(self, params, trajectory):
-        return jax.vmap(super().value, in_axes=(0, None))(params, trajectory).mean(axis=0)
+        return averaged(self.network).unroll(params, trajectory).q.max(axis=-1)
 
     def loss(self, params, trajectory, key, state):
         def one(params, target, key):
