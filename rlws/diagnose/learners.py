@@ -10,6 +10,7 @@ from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_gradients, check_targets
+from rlws.networks.prior import PRIOR
 from rlws.types import Trajectory
 
 PACE = Question(
@@ -120,10 +121,11 @@ def _check_updates(subject):
 
     def moves(question, name, old, new, component):
         leaves = zip(jax.tree.leaves_with_path(old), jax.tree.leaves(new), strict=True)
+        fixed = jax.tree_util.DictKey(PRIOR)  # on purpose
         stuck = [
             name + jax.tree_util.keystr(path)
             for (path, x), y in leaves
-            if jnp.size(x) > 1 and np.array_equal(x, y)
+            if jnp.size(x) > 1 and np.array_equal(x, y) and fixed not in path
         ]
         return question.holds(not stuck, f"{', '.join(stuck[:3])} never moved", component)
 

@@ -8,6 +8,8 @@ from rlws.critics import Returns
 from rlws.networks.compose import Network
 from rlws.settings import SettingError
 
+PRIOR = "prior"  # the entry of parameters that never learns
+
 
 def with_prior(network: Network, scale: float) -> Network:
     """Returns a network plus `scale` times another of its kind, which is drawn and never learns.
@@ -27,7 +29,7 @@ def with_prior(network: Network, scale: float) -> Network:
 
     def init(key):
         learned_key, prior_key = jax.random.split(key)
-        return {"learned": network.init(learned_key), "prior": network.init(prior_key)}
+        return {"learned": network.init(learned_key), PRIOR: network.init(prior_key)}
 
     def add(said, prior):
         if not isinstance(said, Returns):
@@ -42,7 +44,7 @@ def with_prior(network: Network, scale: float) -> Network:
     def apply(params, observation, key=None):
         given = () if key is None else (key,)
         said = network.apply(params["learned"], observation, *given)
-        prior = network.apply(jax.lax.stop_gradient(params["prior"]), observation, *given)
+        prior = network.apply(jax.lax.stop_gradient(params[PRIOR]), observation, *given)
         return jax.tree.map(add, said, prior, is_leaf=lambda x: isinstance(x, Returns))
 
     return Network(init, apply, random=network.random)
