@@ -1,6 +1,7 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -127,8 +128,8 @@ class Population(NamedTuple):
         restore = lambda run: place(_copy(run))
         return Compiled(agents, lambda: place(init(seeds, values)), restore, step)
 
-    def evaluate(self, members: list[Member], params: Any, episodes: int) -> list[tuple]:
-        """Returns returns, lengths and info of episodes that each of several members plays.
+    def evaluate(self, members: list[Member], params: Any, episodes: int) -> list[Callable]:
+        """Plays episodes with each of several members; returns what says what each came to.
 
         They are those that `evaluation.evaluator` plays with the seed of the member.
 
@@ -142,7 +143,7 @@ class Population(NamedTuple):
         keys = jax.tree.map(lambda *x: np.stack(x), *map(evaluation.keys, np.asarray(seeds)))
         found = jax.device_get(play(params, values, *keys))
         one = lambda i: jax.tree.map(itemgetter(i), found)
-        return [evaluation.read(one(i), self.environment) for i in range(len(members))]
+        return [partial(evaluation.read, one(i), self.environment) for i in range(len(members))]
 
     def _traced(self, members):
         """Returns `init` and `advance` of a program, with the seeds and the values they are for."""
@@ -182,9 +183,7 @@ def _functions(
 
 
 @Remembered
-def _player(
-    config: AgentConfig, environment: JaxEnvironment, episodes: int, axis: str, vary: bool
-):
+def _player(config: AgentConfig, environment: JaxEnvironment, episodes: int, axis: str, vary: bool):
     """Returns the compiled evaluation of all members of a program."""
 
     def play(params, values, act_key, reset_key):
