@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from rlws.analysis.curves import COLOURS
 from rlws.analysis.statistics import interquartile_mean, interval
@@ -160,3 +161,5 @@ def _draw(axes: Axes, space: Space, common: Pairs, ended: Pairs) -> None:
         axes.plot(places(failed), bottom, "x", color="grey", ms=6, label="came to NaN")
     if space.log:
         axes.set_xscale("log")
+    elif not space.choices:
+        axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))

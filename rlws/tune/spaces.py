@@ -61,7 +61,7 @@ def parse_spaces(texts: Sequence[str], experiment: Experiment) -> tuple[Space, .
 
 def _parsed(text, experiment):
     name, equals, values = text.partition("=")
-    span = re.fullmatch(r"(log:)?([^:,]+):([^:,]+)", values)
+    span = re.fullmatch(r"(log:)?(?!log:)([^:,]+):([^:,]+)", values)
     plain = f"{span[2]},{span[3]}" if span else values
     if not equals or (values.startswith("log") and not span):
         raise SettingError(

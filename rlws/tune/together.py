@@ -14,7 +14,7 @@ from rlws.numerics import checkpoint
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.recorder import Recorder
-from rlws.settings import SettingError, describe
+from rlws.settings import SettingError, change, describe
 from rlws.tracking import Csv, Json, Run, Tracker
 from rlws.tracking.stderr import warn
 from rlws.trainers import Member, Snapshot
@@ -63,7 +63,9 @@ class _Group:
 
     def __init__(self, trials, job, places, checkpointer):
         self._trials, self._checkpointer = trials, checkpointer
-        experiment = trials.of(job)[0]
+        # Of real settings as they are: their values are data, and so the same program serves all.
+        fixed = {k: v for k, v in job.settings.items() if not isinstance(v, float)}
+        experiment = change(trials.experiment, fixed)
         self._environment = resolve.device(experiment.source)
         self._population = Population(
             experiment.agent, self._environment, experiment.trainer.num_envs
@@ -188,7 +190,7 @@ class _Group:
         for i, ((job, j), recorder) in enumerate(zip(runs, recorders, strict=True)):
             arrays, facts = trainer.member(host, i)
             facts = {**facts, "steps": [reports[i].steps], "next_report": reports[i].steps}
-            kept = recorder.end(reports[i], seconds, played[i] if episodes else None)
+            kept = recorder.conclude(reports[i], seconds, played[i] if episodes else None)
             folder = recorder.run.directory
             self._checkpointer.save(job.steps, Snapshot(arrays, facts), kept, folder)
             counts = {name: facts[name][0] for name in COUNTS}
@@ -206,12 +208,14 @@ class _Following(Recorder):
     """A recorder that goes on with a run, and is told of its evaluations."""
 
     def __init__(self, experiment: Experiment, facts: dict[str, Any] | None):
-        """Follows a run from the beginning, or from what `end` kept."""
+        """Follows a run from the beginning, or from what `conclude` kept."""
         folder = pathlib.Path(str(experiment.directory))
         folder.mkdir(parents=True, exist_ok=True)
         tracker = Tracker((Csv(), Json(), *experiment.sinks()))
         steps = facts["steps"] if facts else None
-        run = Run(experiment.name, folder, describe(experiment), experiment.steps, "steps", steps)
+        run = Run(
+            experiment.name, folder, describe(experiment), experiment.steps or 0, "steps", steps
+        )
         self._played: Any = None
         told = {repr(describe(experiment.agent)): lambda params, seed: self._played}
         super().__init__(experiment, run, tracker, told)
@@ -222,7 +226,7 @@ class _Following(Recorder):
             self.summary.pop("ended_by", None)  # of what somebody else's state took the place
         tracker.start(run)
 
-    def end(self, report, seconds, played) -> dict[str, Any]:
+    def conclude(self, report, seconds, played) -> dict[str, Any]:
         """Takes the last report; returns the facts of a checkpoint."""
         self._played = played
         before = self.save()

@@ -50,9 +50,7 @@ def _searched(study):
     say(f"trials.csv and study.png in {short(directory)}")
     say(f"winner: trial {winner.trial}: {_told(winner)}")
     if not search.confirm:
-        say(
-            "its score on the seeds it was chosen by says too much; --confirm 10 puts it to the test"
-        )
+        say("its score is the best of many, so too high; --confirm 10 would test it")
         return None
     say(
         f"Its score is the best of {search.trials}, so too high. Now it and the default, each with "
@@ -60,14 +58,14 @@ def _searched(study):
     )
     one, other = study.confirm(winner, say)
     sides, notes = make_sides([str(one)], [str(other)])
-    found = [scores(side, search.metric, None, {}) for side in sides]
+    ours, theirs = (scores(side, search.metric, None, {}) for side in sides)
     command = ["rlws", "compare", short(one), short(other)]
     command += ["--metric", search.metric]
     comparison = Comparison(
         sides=sides,
-        scores=(found[0], found[1]),
+        scores=(ours, theirs),
         metric=search.metric,
-        verdict=judge(*found, margin=0.0),
+        verdict=judge(ours, theirs, margin=0.0),
         looks=[],
         plan=None,
         notes=notes,
