@@ -15,9 +15,9 @@ from rlws.runs import launch
 from rlws.runs.experiment import Checkpoints
 from rlws.runs.folders import experiment_of
 from rlws.settings import SettingError
-from rlws.trainers import DeviceTrainer, HostTrainer
-from rlws.tune import journal, tune
-from rlws.tune.study import Search, Study
+from rlws.trainers import HostTrainer
+from rlws.tune import journal, methods, rounds, tune
+from rlws.tune.study import Search
 from tests.commands.toys import TOY, arrays, rows
 
 SPACE = "agent.learning-rate=log:1e-4:1e-1"
@@ -188,3 +188,72 @@ def test_settings_that_are_not_real_numbers_have_programs_of_their_own(tmp_path)
     found = search(tmp_path / "study", space=space, method="halving", trials=4, rungs=2)
     assert sorted(row["agent.unroll_length"] for row in found) == ["10", "10", "20", "20"]
     assert sorted(row["steps"] for row in found) == ["160", "160", "80", "80"]
+
+
+def test_the_winner_is_compared_with_the_default_on_seeds_it_has_not_seen(asha, tmp_path, capsys):
+    study = tmp_path / "study"
+    shutil.copytree(asha[0], study)
+    saved = json.loads((study / "study.json").read_text())
+    saved["search"]["confirm"] = 2
+    (study / "study.json").write_text(json.dumps(saved))
+    search(study, resume=True, confirm=2)
+    out = capsys.readouterr().out
+    assert "2 seeds that the search has not seen" in out
+    command = f"rlws compare {study}/confirm/winner {study}/confirm/default"
+    assert command in out
+    assert "undecided: 2 and 2 seeds are too few" in out
+    winner = table(study)[2]  # the only one that got to the end
+    assert winner["steps"] == "160"
+    for side, discount in (("winner", float(winner["agent.discount"])), ("default", 0.99)):
+        folders = [study / "confirm" / side / f"seed{i}" for i in (1, 2)]
+        assert [experiment_of(folder).seed for folder in folders] == [1, 2]
+        assert {experiment_of(folder).agent.discount for folder in folders} == {discount}
+        assert {json.loads((f / "summary.json").read_text())["steps"] > 159 for f in folders}
+
+
+def test_a_winner_of_changing_settings_is_confirmed_with_the_changes(asha):
+    turns = [{}, {}, {}]
+    at = lambda trial, value, steps, parent=None: (
+        methods.Job(trial, {"x": value}, steps, parent),
+        float(trial),
+    )
+    turns[0] = {0: at(0, 1.0, 10), 1: at(1, 2.0, 10), 2: at(2, 3.0, 10)}
+    turns[1] = {0: at(0, 1.0, 20), 1: at(1, 2.4, 20, 0), 2: at(2, 3.0, 20)}
+    turns[2] = {0: at(0, 1.0, 30), 1: at(1, 2.4, 30), 2: at(2, 2.5, 30, 1)}
+    played = rounds.Rounds(journal.Journal(asha[0] / "none.jsonl"), 0.0)
+    played.played = turns
+    assert played.best() == (2, 2.0, [(10, {"x": 1.0}), (20, {"x": 2.4}), (30, {"x": 2.5})])
+
+
+HOST = dataclasses.replace(TINY, environment="gym:CartPole-v1", trainer=HostTrainer(num_envs=2))
+
+
+@pytest.mark.slow
+def test_trials_on_a_host_are_runs_by_themselves(tmp_path):
+    how = dict(of=HOST, method="halving", trials=4, rungs=2, seeds=2)
+    found = search(tmp_path / "study", **how)
+    assert sorted(row["steps"] for row in found) == ["160", "160", "80", "80"]
+    for row in found:
+        folder = tmp_path / "study" / "trials" / f"00{row['trial']}"
+        ends = [json.loads((folder / f"seed{i}" / "summary.json").read_text()) for i in (0, 1)]
+        scores = [end["evaluation_return_mean"] for end in ends]
+        assert float(row["score"]) == pytest.approx(np.mean(scores))
+        assert {end["steps"] - int(row["steps"]) for end in ends} <= {0, 1}  # of two environments
+    assert search(tmp_path / "study", resume=True, **how) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(of=dataclasses.replace(TINY, sweep=("seed=0..1",))), "say what varies by --space"),
+        (dict(of=dataclasses.replace(TINY, steps=None, episodes=3)), "add --steps"),
+        (dict(metric="evaluation_retrun_mean"), "did you mean 'evaluation_return_mean'"),
+        (dict(of=HOST, method="pbt"), "and the trainer device, got a host trainer; try"),
+        (dict(space=("agent.epochs=1:3",), method="pbt"), r"must be real .*got agent\.epochs"),
+        (dict(space=("trainer.environment-timeout=1:9.5",)), "has no setting"),
+    ],
+)
+def test_what_cannot_be_is_named_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(SettingError, match=message):
+        search(tmp_path / "study", **changes)
+    assert not (tmp_path / "study").exists()
