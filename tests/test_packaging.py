@@ -13,7 +13,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 DISTRIBUTIONS = {
-    "sklearn": "scikit-learn",
     "haiku": "dm-haiku",
     "dm_env": "dm-env",
     "tree": "dm-tree",

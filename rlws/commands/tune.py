@@ -9,6 +9,7 @@ from rlws.commands.run import named
 from rlws.settings import whole
 
 PASSES_ON = True  # flags that are the experiment's
+SMALL = 16  # trials; of more, not all are trained to the end unless it is asked for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SETTING=log:LOW:HIGH",
         help="what is searched; also SETTING=LOW:HIGH and SETTING=VALUE,VALUE; repeat the flag",
     )
-    parser.add_argument("--method", choices=get_args(Method), help="by default sobol")
+    parser.add_argument(
+        "--method", choices=get_args(Method), help=f"sobol, of more than {SMALL} trials asha"
+    )
     helps = {
         "trials": "how many",
         "seeds": "of each trial, whose score is their mean",
         "metric": "entry of summary.json of which more is better",
-        "parallel": "trials at once in one program",
+        "parallel": "runs at once in one program; 0 is 8 on a CPU, else 64",
         "eta": "halving, asha: one in so many goes on",
         "rungs": "halving, asha: how often trials are compared",
         "rounds": "pbt: between which settings change",
@@ -47,5 +50,6 @@ def run(args: argparse.Namespace) -> None:
 
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Search)}
     given = {name: value for name, value in given.items() if value is not None}
-    search = Search(**given | {"space": tuple(args.space)})
+    method = "sobol" if given.get("trials", Search.trials) <= SMALL else "asha"
+    search = Search(**{"method": method} | given | {"space": tuple(args.space)})
     tune(parse(named(args.experiment), args.rest), search)

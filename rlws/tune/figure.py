@@ -1,8 +1,8 @@
 """Which settings mattered: a measure, and one picture."""
 
 import math
-import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,11 +12,10 @@ from matplotlib.ticker import ScalarFormatter
 from rlws.analysis.curves import COLOURS
 from rlws.analysis.statistics import interquartile_mean, interval
 from rlws.runs.differences import shown
-from rlws.settings import SettingError, describe
+from rlws.settings import describe
 from rlws.tracking.figures import blank, literal, panel
 from rlws.tune.methods import Job
 from rlws.tune.spaces import Space
-from rlws.tune.tpe import distributions, optuna
 
 Pairs = Sequence[tuple[Job, float]]
 BINS, EACH = 6, 4  # of a range, at most; trials in each, at least
@@ -32,40 +31,35 @@ def comparable(pairs: Pairs) -> list[tuple[Job, float]]:
     return [pair for pair in pairs if pair[0].steps == count]
 
 
-def importance(spaces: Sequence[Space], pairs: Pairs) -> tuple[str, dict[str, float]]:
-    """Returns which share of what scores differ by is due to each setting, and how it was found.
+class Share(NamedTuple):
+    """Which share of what scores differ by goes with a setting."""
 
-    By functional ANOVA (Hutter et al., 2014, "An efficient approach for assessing hyperparameter
-    importance") where Optuna and its forest are installed; else by bins, each setting by itself.
-    """
+    share: float  # of the variance, between bins of the setting, less what chance puts there
+    p: float  # how often scores that were dealt out anew come to more
+
+    @property
+    def text(self) -> str:
+        if math.isnan(self.share):
+            return ""
+        chance = ", no more than chance" if self.p > 0.05 else ""
+        return f": {self.share:.0%} of the variance{chance}"
+
+
+def importance(spaces: Sequence[Space], pairs: Pairs) -> dict[str, Share]:
+    """Returns the share of each setting by itself, by name; NaN where there are too few scores."""
     scored = [(job, score) for job, score in pairs if math.isfinite(score)]
     scores = np.array([score for _, score in scored])
     if len(scores) < 2 * EACH or np.ptp(scores) == 0:
-        return "too few scores that differ", {space.name: math.nan for space in spaces}
-    try:
-        return "fANOVA", _fanova(spaces, scored)
-    except (ImportError, SettingError):
-        return "bins", {space.name: _explained(_bins(space, scored), scores) for space in spaces}
-
-
-def _fanova(spaces, scored):
-    package, known = optuna(), distributions(spaces)
-    from sklearn import ensemble  # noqa: F401  # the forest
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that parts of it are experimental
-        study = package.create_study(direction="maximize")
-        for job, score in scored:
-            params = {
-                s.name: s.choices.index(x) if s.choices else x
-                for s in spaces
-                for x in [job.settings[s.name]]
-            }
-            made = package.trial.create_trial(params=params, distributions=known, value=score)
-            study.add_trial(made)
-        evaluator = package.importance.FanovaImportanceEvaluator(seed=0)
-        found = package.importance.get_param_importances(study, evaluator=evaluator)
-    return {space.name: float(found.get(space.name, math.nan)) for space in spaces}
+        return {space.name: Share(math.nan, math.nan) for space in spaces}
+    random = np.random.default_rng(0)
+    dealt = [random.permutation(scores) for _ in range(1000)]
+    found = {}
+    for space in spaces:
+        bins = _bins(space, scored)
+        share = _explained(bins, scores)
+        p = float(np.mean([_explained(bins, other) >= share for other in dealt]))
+        found[space.name] = Share(max(0.0, share), p)
+    return found
 
 
 def _bins(space, pairs):
@@ -90,14 +84,14 @@ def _explained(bins, scores):
     free = len(scores) - len(groups)
     if free < 1:
         return math.nan
-    return max(0.0, float((total - within - (len(groups) - 1) * within / free) / total))
+    return float((total - within - (len(groups) - 1) * within / free) / total)
 
 
 def study_figure(spaces: Sequence[Space], pairs: Pairs, metric: str, title: str = "") -> Figure:
     """Draws a panel for each setting, the most important first: scores over its values."""
     common = comparable(pairs)
-    measure, shares = importance(spaces, common)
-    order = sorted(spaces, key=lambda space: -np.nan_to_num(shares[space.name], nan=-1.0))
+    shares = importance(spaces, common)
+    order = sorted(spaces, key=lambda space: -np.nan_to_num(shares[space.name].share))
     across = min(3, len(order))
     down = -(-len(order) // across)
     figure = blank(3.8 * across, 3.2 * down + 0.8)
@@ -105,10 +99,8 @@ def study_figure(spaces: Sequence[Space], pairs: Pairs, metric: str, title: str 
     ended = [pair for pair in pairs if pair[0].steps == longest > common[0][0].steps]
     for place, space in enumerate(order, 1):
         axes = panel(figure, down, across, place)
-        share = shares[space.name]
-        told = "" if math.isnan(share) else f": {share:.0%} of the variance ({measure})"
-        name = space.name.removeprefix("agent.")
-        axes.set_title(literal(name + told), loc="left", fontsize=10)
+        told = space.name.removeprefix("agent.") + shares[space.name].text
+        axes.set_title(literal(told), loc="left", fontsize=10)
         _draw(axes, space, common, ended)
         if (place - 1) % across == 0:
             axes.set_ylabel(literal(metric.replace("_", " ")), fontsize=9)

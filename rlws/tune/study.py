@@ -6,12 +6,23 @@ import pathlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
+import jax
+
 from rlws.numerics.cache import enable_cache
+from rlws.numerics.memo import sharing
 from rlws.runs import launch
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.goals import RETURN
-from rlws.settings import PositiveInt, Range, SettingError, Settings, choose, describe
+from rlws.settings import (
+    NonNegativeInt,
+    PositiveInt,
+    Range,
+    SettingError,
+    Settings,
+    choose,
+    describe,
+)
 from rlws.trainers import DeviceTrainer
 from rlws.tune import methods
 from rlws.tune.apart import Apart
@@ -34,7 +45,9 @@ class Search(Settings):
     method: Method = "sobol"
     seeds: PositiveInt = 1  # of each trial; its score is their mean
     metric: str = RETURN  # entry of summary.json; more is better
-    parallel: PositiveInt = 16  # trials at once in a program; of tpe, asked for at a time
+    # Runs at once in a program; of tpe, asked for at a time. 0: 8 on a CPU, where more are no
+    # faster, else 64.
+    parallel: NonNegativeInt = 0
     eta: Annotated[int, Range(2, 1000)] = 4  # halving, asha: one in so many goes on
     rungs: Annotated[int, Range(1, 20)] = 3  # halving, asha: how often, the end among them
     rounds: Annotated[int, Range(1, 10_000)] = 20  # pbt: between which settings change
@@ -60,6 +73,7 @@ class Study:
         evaluation = dataclasses.replace(experiment.evaluation, period=0)
         self.experiment = dataclasses.replace(experiment, evaluation=evaluation, video=False)
         self.spaces = parse_spaces(search.space, experiment)
+        self.parallel = search.parallel or (8 if jax.default_backend() == "cpu" else 64)
         self.device = isinstance(experiment.trainer, DeviceTrainer)
         columns = [f"evaluation_{text.partition('=')[0]}" for text in experiment.info]
         choose("--metric", search.metric, [RETURN, *columns, "training_return_last_100"])
@@ -100,7 +114,7 @@ class Study:
         """Returns the rounds of the method."""
         search, steps, seed = self.search, self.experiment.steps or 0, self.experiment.seed
         if search.method == "tpe":
-            how = search.trials, steps, search.parallel, seed, self.directory / "tpe.log"
+            how = search.trials, steps, self.parallel, seed, self.directory / "tpe.log"
             return tpe(self.spaces, *how)
         draws = draw(self.spaces, search.trials, seed, sobol=search.method != "random")
         stops = methods.rungs(steps, search.rungs, search.eta)
@@ -132,7 +146,7 @@ class Study:
         place = self.directory / "trials"
         trials = Trials(self.experiment, seeds, place, self.search.metric, apart)
         self.rounds = Rounds(Journal(self.directory / "journal.jsonl"), self.expected())
-        with self._trainer(trials, self.search.parallel) as trains:
+        with self._trainer(trials) as trains:
             after = lambda: self.rounds.write(self.directory)
             self.rounds.play(self.plan(trains), trains, say, after)
         after()
@@ -149,17 +163,18 @@ class Study:
         place, names = self.directory / "confirm", ("winner", "default")
         trials = Trials(self.experiment, seeds, place, self.search.metric, names=names)
         rounds = Rounds(Journal(self.directory / "confirm.jsonl"), 2.0 * winner.segments[-1][0])
-        with self._trainer(trials, 2) as trains:
+        with self._trainer(trials) as trains:
             plan = methods.schedule([winner.segments, default])
             rounds.play(plan, trains, say, lambda: None)
         return place / names[0], place / names[1]
 
     @contextlib.contextmanager
-    def _trainer(self, trials: Trials, places: int) -> Iterator[Trains]:
+    def _trainer(self, trials: Trials) -> Iterator[Trains]:
         enable_cache()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(sharing())  # programs, from turn to turn
             facts = {"experiment": describe(self.experiment), "exact": True, "members": 1}
             trials.directory.mkdir(parents=True, exist_ok=True)
             one = Checkpointer(trials.directory, self.experiment.checkpoint, facts)
             stack.callback(one.close)
-            yield Together(trials, places, one) if self.device else Apart(trials, stack)
+            yield Together(trials, self.parallel, one) if self.device else Apart(trials, stack)

@@ -26,6 +26,7 @@ from rlws.tune.methods import Job, Values
 from rlws.tune.trials import Scored, Trials
 
 ROWS = 50  # of metrics in a trial that is trained to the end
+FEW = 4  # one in so many places taken, at most: a narrower program is worth its compilation
 
 
 class State(NamedTuple):
@@ -40,9 +41,10 @@ class State(NamedTuple):
 class Together:
     """Trains the trials of each group in one program, as many at once as there are places."""
 
-    def __init__(self, trials: Trials, places: int, checkpointer: Checkpointer):
-        """Trains up to so many trials at once."""
-        self._trials, self.places, self._checkpointer = trials, places, checkpointer
+    def __init__(self, trials: Trials, runs: int, checkpointer: Checkpointer):
+        """Trains up to so many runs at once, at least those of a trial."""
+        self._trials, self._checkpointer = trials, checkpointer
+        self.places = max(1, runs // len(trials.seeds))
         self._groups = dict[Any, _Group]()
 
     def group(self, settings: Values) -> Any:
@@ -96,7 +98,9 @@ class _Group:
         seeds = range(len(self._trials.seeds))
         runs = [(job, j) for job in jobs for j in seeds]
         members = self._members(jobs)
-        members += [members[0]] * (self._width - len(members))  # places that nobody takes
+        few = self._width // FEW
+        width = few if len(members) <= few and few > 1 else self._width
+        members += [members[0]] * (width - len(members))  # places that nobody takes
         compiled = self._population.compile(members)
         # From now on all have so many steps to go, so that one budget ends them all at once.
         total = max(job.steps - before.get(job.trial, 0) for job in jobs)
@@ -105,7 +109,7 @@ class _Group:
         control = Control(steps=total, report_period=max(1, self._trials.experiment.steps // ROWS))
         began = time.perf_counter()
         going = reports_of(
-            *(compiled, self._environment, control, [[*range(self._width)]], run, tallies),
+            *(compiled, self._environment, control, [[*range(width)]], run, tallies),
             next_report=min(total, control.report_period),
         )
         for reports in going:
@@ -125,8 +129,9 @@ class _Group:
     def _placed(self, compiled, runs, before, total):
         """Returns the population at the beginning of a turn, and what was counted of each."""
         fresh = compiled.init()
-        tallies = [Tally(steps=total) for _ in range(self._width)]
-        take, held = np.zeros(self._width, np.int32), np.zeros(self._width, bool)
+        width = len(compiled.agents)
+        tallies = [Tally(steps=total) for _ in range(width)]
+        take, held = np.zeros(width, np.int32), np.zeros(width, bool)
         loaded = {}
         for i, (job, j) in enumerate(runs):
             tallies[i] = Tally(steps=total - job.steps)
