@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from rlws.analysis.curves import COLOURS
 from rlws.analysis.statistics import interquartile_mean, interval
@@ -22,12 +22,12 @@ BINS, EACH = 6, 4  # of a range, at most; trials in each, at least
 
 
 def comparable(pairs: Pairs) -> list[tuple[Job, float]]:
-    """Returns the jobs that most trials have in common: all to the same steps, the most there are.
+    """Returns the jobs that most trials have in common, all to the same steps, the fewest of such.
 
-    Of later ones a search has chosen the trials, so they say little of what it did not choose.
+    Of later ones a search has chosen the settings, so they say little of what it did not choose.
     """
     steps = [job.steps for job, _ in pairs]
-    count = max(steps, key=lambda x: (steps.count(x), x))
+    count = max(steps, key=lambda x: (steps.count(x), -x))
     return [pair for pair in pairs if pair[0].steps == count]
 
 
@@ -42,7 +42,7 @@ class Share(NamedTuple):
         if math.isnan(self.share):
             return ""
         chance = ", no more than chance" if self.p > 0.05 else ""
-        return f": {self.share:.0%} of the variance{chance}"
+        return f"\n{self.share:.0%} of the variance{chance}"
 
 
 def importance(spaces: Sequence[Space], pairs: Pairs) -> dict[str, Share]:
@@ -113,45 +113,39 @@ def study_figure(spaces: Sequence[Space], pairs: Pairs, metric: str, title: str 
 def _draw(axes: Axes, space: Space, common: Pairs, ended: Pairs) -> None:
     random = np.random.default_rng(0)
 
-    def places(pairs):
+    def place(pairs):
+        values = [job.settings[space.name] for job, _ in pairs]
         if not space.choices:
-            return np.array([job.settings[space.name] for job, _ in pairs], float)
-        found = [space.choices.index(job.settings[space.name]) for job, _ in pairs]
-        return np.array(found) + random.uniform(-0.15, 0.15, len(found))
+            return np.array(values, float)
+        return [space.choices.index(x) + random.uniform(-0.15, 0.15) for x in values]
 
-    scored = [pair for pair in common if math.isfinite(pair[1])]
-    scores = np.array([score for _, score in scored])
-    label = f"each trial at {common[0][0].steps:,} steps"
-    x, bins = places(scored), _bins(space, scored)
-    axes.plot(x, scores, "o", ms=4, alpha=0.45, mew=0, color=COLOURS[0], label=label)
+    def points(pairs, marker, colour, label):
+        found = [pair for pair in pairs if math.isfinite(pair[1])]
+        heights = np.array([score for _, score in found])
+        how = dict(color=colour, label=f"{label} {pairs[0][0].steps:,} steps", alpha=0.6, mew=0)
+        axes.plot(place(found), heights, marker, ms=5, **how)
+        return found, heights
+
+    scored, scores = points(common, "o", COLOURS[0], "each trial at")
+    bins = _bins(space, scored)
     groups = [bins == b for b in np.unique(bins)]
     middle = np.array([interquartile_mean(scores[group]) for group in groups])
     low, high = np.transpose([interval(scores[group]) for group in groups])
-    mean = np.exp if space.log else lambda x: x
-    centre = [float(mean(np.mean(np.log(x[g]) if space.log else x[g]))) for g in groups]
-    if space.choices:
-        centre = [*np.unique(bins)]
-        axes.set_xticks(
-            range(len(space.choices)), [literal(shown(describe(value))) for value in space.choices]
-        )
     bars = np.maximum([middle - low, high - middle], 0.0)
-    axes.errorbar(
-        *(centre, middle, bars),
-        fmt="-o" if not space.choices else "o",
-        color="black",
-        lw=1.5,
-        ms=4,
-        capsize=3,
-        label="interquartile mean of a bin, 95 %",
-    )
+    ordered = np.array(place(scored))
+    centre = [*np.unique(bins)] if space.choices else [np.median(ordered[g]) for g in groups]
+    label = "interquartile mean of a bin, 95 %"
+    line = "o" if space.choices else "o-"
+    axes.errorbar(centre, middle, bars, fmt=line, color="black", ms=4, capsize=3, label=label)
     if ended:
-        finite = [pair for pair in ended if math.isfinite(pair[1])]
-        label = f"those that went on, at {ended[0][0].steps:,} steps"
-        axes.plot(places(finite), [s for _, s in finite], "D", ms=5, color=COLOURS[1], label=label)
+        points(ended, "D", COLOURS[1], "those that went on, at")
     if failed := [pair for pair in common if not math.isfinite(pair[1])]:
-        bottom = np.full(len(failed), scores.min())
-        axes.plot(places(failed), bottom, "x", color="grey", ms=6, label="came to NaN")
-    if space.log:
+        axes.plot(place(failed), [scores.min()] * len(failed), "x", color="grey", label="failed")
+    if space.choices:
+        names = [literal(shown(describe(value))) for value in space.choices]
+        axes.set_xticks(range(len(names)), names)
+    elif space.log:
         axes.set_xscale("log")
-    elif not space.choices:
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
         axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
