@@ -12,6 +12,7 @@ from rlws.tracking.stderr import soften, tell
 
 VERBS = {
     "run": "run an experiment",
+    "tune": "search the settings of an experiment",
     "resume": "go on with a run that was ended",
     "fork": "go on with a run from a checkpoint, with other settings",
     "evaluate": "say how good the policy of a run is",

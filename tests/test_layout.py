@@ -13,8 +13,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # that it imports, which all stand below it. Its README says the same.
 ROOMS = {
     "__main__": "commands tracking sources",
-    "commands": "analysis runs diagnose trainers agent tracking environments numerics settings "
-    "sources",
+    "commands": "tune analysis runs diagnose trainers agent tracking environments numerics "
+    "settings sources",
+    "tune": "analysis runs trainers tracking environments numerics settings",
     "analysis": "runs trainers tracking settings",
     "runs": "trainers normalise agent learner actor networks critics tracking environments "
     "numerics settings sources types",

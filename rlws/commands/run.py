@@ -21,12 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the experiment with the flags that are left."""
-    name = args.experiment
+    launch.run(parse(named(args.experiment), args.rest))
+
+
+def named(name: str) -> Experiment:
+    """Returns the experiment of a module in experiments/, of another, or of a file.
+
+    Raises:
+      SettingError: there is none.
+    """
     if "." not in name:
         choose("EXPERIMENT", name, catalogue.modules("experiments"))
     found = load_module(name if "." in name else f"experiments.{name}")
     experiment = getattr(found, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise SettingError(f"{name} must hold an Experiment called experiment; see `rlws list`")
-    experiment = dataclasses.replace(experiment, code=sources.code_of(found))
-    launch.run(parse(experiment, args.rest))
+    return dataclasses.replace(experiment, code=sources.code_of(found))

@@ -1,11 +1,12 @@
 """Remembering what was made: a run like one before it, in one process, compiles nothing again."""
 
+import contextlib
 import functools
 import inspect
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -91,6 +92,19 @@ def share() -> None:
     """
     global _sharing
     _sharing = True
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Shares within it, where nobody shares for good; forgets what was made after it."""
+    global _sharing
+    before, _sharing = _sharing, True
+    try:
+        yield
+    finally:
+        _sharing = before
+        if not before:
+            forget()
 
 
 def forget() -> None:

@@ -114,13 +114,13 @@ def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       SettingError: there is no run in it.
     """
-    return renewed(_json(pathlib.Path(directory), "config.json"))
+    return renewed(read_json(pathlib.Path(directory), "config.json"))
 
 
 def summary(directory: str | pathlib.Path) -> dict[str, Any]:
     """Returns what the run in a folder came to; empty while it has not ended."""
     path = pathlib.Path(directory)
-    return _json(path, "summary.json") if (path / "summary.json").exists() else {}
+    return read_json(path, "summary.json") if (path / "summary.json").exists() else {}
 
 
 def members(directory: str | pathlib.Path) -> list[pathlib.Path]:
@@ -212,7 +212,12 @@ def _first(directory):
     return None if found is None else renewed(found.facts["experiment"])
 
 
-def _json(directory, name):
+def read_json(directory: pathlib.Path, name: str) -> dict[str, Any]:
+    """Returns the JSON object in a file of a folder.
+
+    Raises:
+      SettingError: there is none.
+    """
     path = directory / name
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

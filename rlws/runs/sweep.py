@@ -29,7 +29,7 @@ def members(experiment: Experiment) -> list[Member]:
     Raises:
       SettingError: a sweep is not of the form agent.setting=value,value,... or names no setting.
     """
-    choices = [_parse(text, experiment) for text in experiment.sweep]
+    choices = [parse(text, experiment) for text in experiment.sweep]
     count = getattr(experiment.trainer, "num_seeds", 1)
     check("seed of the last", Seed, experiment.seed + count - 1)
     found = []
@@ -72,7 +72,7 @@ def variants(experiment: Experiment) -> list[Variant]:
                 change(one, {name: value}),
             )
             for told, one in found
-            for name, value in _parse(text, one)
+            for name, value in parse(text, one)
         ]
     labels = ["_".join(f"{k}={v}" for k, v in told.items()).replace("/", "-") for told, _ in found]
     return [
@@ -81,13 +81,17 @@ def variants(experiment: Experiment) -> list[Variant]:
     ]
 
 
-def _parse(text: str, experiment: Experiment) -> list[tuple[str, Any]]:
-    """Returns the name of a setting with each of its values in a sweep."""
+def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[str, Any]]:
+    """Returns the name of a setting with each of its values in a sweep, or `what` else it is.
+
+    Raises:
+      SettingError: it is not of the form setting=value,value,... or names no setting.
+    """
     name, equals, values = text.partition("=")
     name = name.strip().replace("-", "_")
     if not name or not equals or not values:
         raise SettingError(
-            f"sweep must be of the form setting=value,value, got {text!r}; for example "
+            f"{what} must be of the form setting=value,value, got {text!r}; for example "
             "agent.learning-rate=1e-4,3e-4 or seed=0..4"
         )
     now: Any = experiment
@@ -102,7 +106,7 @@ def _parse(text: str, experiment: Experiment) -> list[tuple[str, Any]]:
         return [(name, value) for value in range(int(span[1]), int(span[2]) + 1)]
     if kinds := PARTS.get(name):
         for value in values.split(","):
-            choose(f"sweep: {name}", value, kinds)
+            choose(f"{what}: {name}", value, kinds)
         return [(name, kinds[value]()) for value in values.split(",")]
     if isinstance(now, tuple):
         parts = [re.split(r"[x ]+", value) for value in values.split(",")]

@@ -73,7 +73,8 @@ class DeviceTrainer(Trainer):
                 warnings.warn(f"{error}; each run is compiled by itself", stacklevel=2)
                 parts = [[i] for i in part] + parts
                 continue
-            for reports in _runs(compiled, environment, how, [part, *parts]):
+            begun = begin(compiled, environment, how)
+            for reports in runs(compiled, environment, how, [part, *parts], *begun):
                 yield dict(zip(part, reports, strict=True))
                 if reports[0].stopped:
                     return
@@ -91,9 +92,18 @@ class DeviceTrainer(Trainer):
         return Snapshot({"run": run, "ended": {0: arrays["ended"][i]}}, known)
 
 
-def _runs(compiled, environment, control, parts):
-    """Yields the progress of each of the members that are compiled together."""
-    run, tallies, next_report = begin(compiled, environment, control)
+def runs(compiled, environment, control, parts, run, tallies, next_report):
+    """Yields the progress of each of the members that are compiled together, from a state on.
+
+    Args:
+      compiled: their program.
+      environment: that they are in.
+      control: their budget; `resume` is not looked at.
+      parts: of members, of which these are the first; kept in snapshots.
+      run: the state of all, which is used up.
+      tallies: what was counted of each so far, towards the budget.
+      next_report: the steps of the next one.
+    """
     pace = PACE  # steps a chunk may take, so that `stop` is asked every second or so
 
     def snapshot():

@@ -75,26 +75,27 @@ def evaluator(
         return _host_play(agent, environment, episodes, timeout, num_envs)
     environment = resolve.device(environment)
     play = _compiled_play(agent.evaluator, environment, episodes, MAX_STEPS)
+    return lambda params, seed: read(play(params, *keys(seed)), environment)
+
+
+def read(found: "Played", environment: JaxEnvironment) -> tuple[np.ndarray, ...]:
+    """Returns what `Evaluate` does of an evaluation on the device; raises what that does."""
     name, where = type(environment).__name__, ", in the evaluation"
-
-    def evaluate(params, seed):
-        found = play(params, *_keys(seed))
-        if not found.sound:
-            first = _one(jax.device_get(found.first))
-            who = lambda t, i: f"{name}, environment {i}{where}, episode 0, step 0"
-            check_rules(rules.of_timesteps(environment.spec(), first), who)
-            found.block.check(environment.spec(), name, where)
-        info = () if found.info is None else tuple(np.asarray(found.info).T)
-        return *jax.device_get((found.returns, found.lengths)), *info
-
-    return evaluate
+    if not found.sound:
+        first = _one(jax.device_get(found.first))
+        who = lambda t, i: f"{name}, environment {i}{where}, episode 0, step 0"
+        check_rules(rules.of_timesteps(environment.spec(), first), who)
+        found.block.check(environment.spec(), name, where)
+    info = () if found.info is None else tuple(np.asarray(found.info).T)
+    return *jax.device_get((found.returns, found.lengths)), *info
 
 
 def _seed(seed: int) -> int:
     return streams.host_seed(seed, Stream.EVALUATION)
 
 
-def _keys(seed: int) -> tuple[Key, Key]:
+def keys(seed: int) -> tuple[Key, Key]:
+    """Returns the keys of actions and of resets of an evaluation."""
     own = _seed(seed)
     return streams.key(own, Stream.ACT), streams.key(own, Stream.ENVIRONMENT)
 
@@ -111,15 +112,21 @@ class Played(NamedTuple):
 
 
 def device_play(
-    evaluator: Actor, environment: JaxEnvironment, episodes: int, limit: int = MAX_STEPS
+    evaluator: Actor,
+    environment: JaxEnvironment,
+    episodes: int,
+    limit: int = MAX_STEPS,
+    axis: str | None = None,
 ):
     """Returns a pure function: parameters, keys of actions and of resets to what was `Played`.
 
     The first episode of each environment is what counts. Where policy or environment does what it
-    must not, all end. `limit` is that of steps, where the environment has none.
+    must not, all end. `limit` is that of steps, where the environment has none; `axis` that of
+    members of a population, where several are evaluated at once.
     """
     nothing: Any = None  # learns, so that what learning is set to is none of the program's
-    program = Program(Agent(evaluator, nothing, nothing, evaluator), environment, episodes)
+    agent = Agent(evaluator, nothing, nothing, evaluator)
+    program = Program(agent, environment, episodes, axis)
     spec = environment.spec()
     most = spec.max_episode_steps or limit
     counting = lambda run: (run.episode == 0) & ~run.timestep.last()
@@ -194,7 +201,7 @@ def _host_play(
         count = min(num_envs, episodes)
         with contextlib.ExitStack() as stack:
             stage = _Stage("evaluation", environment, _seed(seed), count, timeout, stack)
-            return _play_all(partial(act, params, _keys(seed)[0]), agent, stage, episodes, info)
+            return _play_all(partial(act, params, keys(seed)[0]), agent, stage, episodes, info)
 
     return evaluate
 
@@ -299,7 +306,7 @@ def film(
     What `look` makes of picture, step, return so far, timestep and actor states (leaves [1, ...]),
     if it is given, is the frame.
     """
-    act = partial(_compiled_act(agent.evaluator), params, _keys(seed)[0])
+    act = partial(_compiled_act(agent.evaluator), params, keys(seed)[0])
     with contextlib.ExitStack() as opening:
         stage = _Stage("film", environment, _seed(seed), 1, timeout, opening, render=True)
         stack = opening.pop_all()

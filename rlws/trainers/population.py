@@ -1,6 +1,7 @@
 """Several runs in one compiled program: seeds and settings, vmapped."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from rlws.environments import JaxEnvironment
 from rlws.learner import MEMBERS
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
+from rlws.trainers import evaluation
 from rlws.trainers.device_run import Budget, Run
 from rlws.trainers.memory import free_memory
 from rlws.trainers.program import Program
@@ -73,25 +75,30 @@ class Population(NamedTuple):
             groups.setdefault(fixed, []).append(i)
         parts = []
         for group in groups.values():
-            most = self.room(members[group[0]]) if len(group) > 1 else 1
+            most = self.room([members[i] for i in group]) if len(group) > 1 else 1
             fitting = [group[i : i + most] for i in range(0, len(group), most)]
             if len(fitting) > 1:
-                size = self.member_bytes(members[group[0]]) / 1e6
+                size = self.member_bytes([members[i] for i in group]) / 1e6
                 text = f"{len(group)} members of {size:,.1f} MB each: {len(fitting)} parts"
                 warnings.warn(f"{text}, one after the other, as memory allows", stacklevel=3)
             parts += fitting
         return parts
 
-    def room(self, member: Member) -> int:
-        """Returns how many members like this one fit into the free memory, at least 1."""
-        return max(1, int(SHARE * free_memory() / self.member_bytes(member)))
+    def room(self, members: list[Member]) -> int:
+        """Returns how many members like these fit into the free memory, at least 1."""
+        return max(1, int(SHARE * free_memory() / self.member_bytes(members)))
 
-    def member_bytes(self, member: Member) -> int:
-        """Returns the size of the state and the log of one run in bytes."""
-        agent = self._config(member.settings).make(self.environment.spec())
-        program = Program(agent, self.environment, self.num_envs)
-        run, log = jax.eval_shape(lambda: program.advance(program.init(0), Budget(1, 1, 1)))
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((run, log)))
+    def member_bytes(self, members: list[Member]) -> int:
+        """Returns the size of the state and the log of one run of several in bytes."""
+        # Of the very program that will run, as tracing another takes as long as this one's.
+        init, advance, seeds, values = self._traced(members)
+        budget = Budget(*np.ones((len(Budget._fields), *np.shape(seeds)), np.int32))
+        try:
+            run = jax.eval_shape(init, seeds, values)
+            whole = jax.eval_shape(advance, run, values, budget)
+        except UNKNOWN:
+            return self.member_bytes(members[:1])
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(whole)) // len(members)
 
     def compile(self, members: list[Member]) -> Compiled:
         """Returns the program of these members; of equal ones, the same that was compiled before.
@@ -100,17 +107,9 @@ class Population(NamedTuple):
           Untraceable: the agent cannot be made, or learn, while a setting's value is not known.
         """
         agents = [self._config(m.settings).make(self.environment.spec()) for m in members]
-        fixed, several = members[0].settings, len(members) > 1
+        several = len(members) > 1
         place = partial(_shard, 1 if several else self.num_devices)
-        seeds: Any = members[0].seed
-        values = dict[str, Array]()
-        if several:
-            real = [k for k, v in fixed.items() if _real(v)]
-            values = {k: jnp.array([m.settings[k] for m in members], jnp.float32) for k in real}
-            fixed = {k: v for k, v in fixed.items() if k not in real}
-            seeds = jnp.array([m.seed for m in members], jnp.uint32)
-        how = self._config(fixed), self.environment, self.num_envs, MEMBERS if several else None
-        init, advance = _functions(*how, bool(values))
+        init, advance, seeds, values = self._traced(members)
         try:  # here, so that an error is found before anything runs; an update is traced, too
             jax.eval_shape(init, seeds, values)
         except UNKNOWN as error:
@@ -128,6 +127,40 @@ class Population(NamedTuple):
 
         restore = lambda run: place(_copy(run))
         return Compiled(agents, lambda: place(init(seeds, values)), restore, step)
+
+    def evaluate(self, members: list[Member], params: Any, episodes: int) -> list[Callable]:
+        """Plays episodes with each of several members; returns what says what each came to.
+
+        They are those that `evaluation.evaluator` plays with the seed of the member.
+
+        Args:
+          members: of one program.
+          params: of all of them.
+          episodes: of each.
+        """
+        seeds, values, fixed = self._varied(members)
+        play = _player(self._config(fixed), self.environment, episodes, MEMBERS, bool(values))
+        keys = jax.tree.map(lambda *x: np.stack(x), *map(evaluation.keys, np.asarray(seeds)))
+        found = jax.device_get(play(params, values, *keys))
+        one = lambda i: jax.tree.map(itemgetter(i), found)
+        return [partial(evaluation.read, one(i), self.environment) for i in range(len(members))]
+
+    def _traced(self, members):
+        """Returns `init` and `advance` of a program, with the seeds and the values they are for."""
+        seeds, values, fixed = self._varied(members)
+        axis = MEMBERS if len(members) > 1 else None
+        how = self._config(fixed), self.environment, self.num_envs, axis
+        return *_functions(*how, bool(values)), seeds, values
+
+    def _varied(self, members):
+        """Returns the seeds of members, what varies within their program, and what is fixed."""
+        fixed = members[0].settings
+        if len(members) == 1:
+            return members[0].seed, dict[str, Array](), fixed
+        real = [k for k, v in fixed.items() if _real(v)]
+        values = {k: jnp.array([m.settings[k] for m in members], jnp.float32) for k in real}
+        seeds = jnp.array([m.seed for m in members], jnp.uint32)
+        return seeds, values, {k: v for k, v in fixed.items() if k not in real}
 
     def _config(self, settings: dict[str, Any]) -> AgentConfig:
         return change(self.config, settings)
@@ -147,6 +180,18 @@ def _functions(
     if axis is not None:
         init, advance = (jax.vmap(f, axis_name=axis) for f in (init, advance))
     return jax.jit(init), jax.jit(advance, donate_argnums=0)
+
+
+@Remembered
+def _player(config: AgentConfig, environment: JaxEnvironment, episodes: int, axis: str, vary: bool):
+    """Returns the compiled evaluation of all members of a program."""
+
+    def play(params, values, act_key, reset_key):
+        agent = (change(config, values) if vary else config).make(environment.spec())
+        how = agent.evaluator, environment, episodes, evaluation.MAX_STEPS, axis
+        return evaluation.device_play(*how)(params, act_key, reset_key)
+
+    return jax.jit(jax.vmap(play, axis_name=axis))
 
 
 class Untraceable(SettingError):

@@ -119,3 +119,14 @@ def test_arguments_are_known_however_they_are_given():
 def test_a_dict_among_settings_is_no_key():
     make = memo.Remembered(lambda x: object())
     assert make(Choice({"a": 1})) is not make(Choice({"a": 1}))
+
+
+def test_sharing_for_a_while_is_forgotten(monkeypatch):
+    monkeypatch.setattr(memo, "_sharing", False)
+    make = lambda: reinforce.Config(SMALL).make(SPEC)
+    with memo.sharing():
+        made = make()
+        assert make() is made
+    assert make() is not make()
+    with memo.sharing():
+        assert make() is not made

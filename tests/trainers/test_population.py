@@ -97,7 +97,7 @@ def test_members_that_cannot_share_a_program_get_their_own():
 @pytest.mark.slow
 def test_members_beyond_the_free_memory_run_in_parts(monkeypatch):
     population = Population(CONFIGS["a2c"], environments.make("jax:CartPole-v1"), 2)
-    size = population.member_bytes(Member(0, {}))
+    size = population.member_bytes([Member(s, {}) for s in range(5)])
     assert 10_000 < size < 10_000_000
     monkeypatch.setattr("rlws.trainers.population.free_memory", lambda: 4.5 * size)
     with pytest.warns(UserWarning, match=rf"^5 members of {size / 1e6:,.1f} MB each: 3 parts"):
