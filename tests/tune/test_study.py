@@ -70,6 +70,7 @@ def test_losers_are_replaced_without_compiling_again(asha):
     assert not any(counts[6:]), counts
 
 
+@pytest.mark.slow
 def test_each_trial_is_the_run_that_it_would_be_by_itself(asha, tmp_path):
     directory, _ = asha
     last = max(table(directory), key=lambda row: (int(row["steps"]), int(row["trial"])))
@@ -99,7 +100,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [3, pytest.param(6, marks=pytest.mark.slow), 9])
+@pytest.mark.parametrize("at", [3, *(pytest.param(i, marks=pytest.mark.slow) for i in (6, 9))])
 def test_a_study_that_was_killed_goes_on_to_the_same(asha, tmp_path, monkeypatch, at):
     directory, _ = asha
     add, count = journal.Journal.add, [0]
