@@ -12,6 +12,7 @@ import numpy as np
 
 from rlws.actor import Actor
 from rlws.agent import Agent
+from rlws.critics import Returns
 from rlws.environments.checks import filled
 from rlws.networks import Network
 from rlws.settings import SettingError
@@ -109,6 +110,8 @@ def numbers_of(agent: Agent, params: Params) -> Callable[..., np.ndarray]:
         numbers, bars = {"step": float(step), "return": float(total)}, dict[str, list[float]]()
         batch = jax.tree.map(lambda x: np.asarray(x)[None], filled(timestep))
         for name, x in asked(params, batch, state).items():
+            if isinstance(x, Returns):  # the mean is told by itself
+                continue
             if hasattr(x, "logits"):
                 bars["probability"] = jax.nn.softmax(x.logits[0]).tolist()
             elif hasattr(x, "mode"):
