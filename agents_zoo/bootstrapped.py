@@ -93,8 +93,8 @@ class Bootstrapped(dqn.DQN):
         return jax.vmap(self.network.init)(jax.random.split(key, self.config.members))
 
     def value(self, params, trajectory):
-        of_one = lambda params: super(Bootstrapped, self).value(params, trajectory)
-        return jax.vmap(of_one)(params).mean(axis=0)  # as targets are of each member's own best
+        best = lambda params: self.network.unroll(params, trajectory).q.max(axis=-1)
+        return jax.vmap(best)(params).mean(axis=0)  # as targets are of each member's own best
 
     def loss(self, params, trajectory, key, state):
         def one(params, target, key):
