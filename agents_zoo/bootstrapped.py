@@ -38,16 +38,9 @@ class Config(dqn.Config):
     def make(self, spec):
         agent = super().make(spec)
         network = networks.with_prior(agent.learner.network, self.prior_scale)
-        schedule = self.epsilon_start, self.epsilon_end, self.epsilon_steps
+        own = {"network": network, "members": self.members, "share": self.share}
         return agent._replace(
-            actor=OneOfMany(
-                network,
-                *schedule,
-                temperature=self.boltzmann,
-                optimism=self.optimism,
-                members=self.members,
-                share=self.share,
-            ),
+            actor=OneOfMany(**vars(agent.actor) | own),
             learner=Bootstrapped(network, agent.learner.optimizer, self),
             evaluator=dqn.EpsilonGreedy(averaged(network), 0.0, 0.0, 1, greedy=True),
         )

@@ -16,14 +16,13 @@ An episode cut by a time limit goes on in value: it is bootstrapped from its las
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from rlws import networks
 from rlws.actor import PolicyActor, linear
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, Scalar, certain, returns
-from rlws.learner import Learner
+from rlws.learner import Learner, part_way
 from rlws.networks import MLP, Backbone
 from rlws.normalise import normalise_observations, scale_rewards
 from rlws.numerics.epochs import scan_minibatches, sequences
@@ -115,9 +114,7 @@ class PPO(Learner):
             after, metrics = super(PPO, self).update(state, minibatch, key)
             if config.anneal_steps is not None:
                 rate = linear(1.0, 0.0, config.anneal_steps, state.extra)
-                params = optax.incremental_update(after.params, state.params, rate)
-                after = after._replace(params=params)
-                metrics["update_norm"] *= rate
+                after, metrics = part_way(state, after, metrics, rate)
             if config.target_kl is not None:
                 stopped |= metrics["kl"] > config.target_kl
                 keep = lambda old, new: jnp.where(stopped, old, new)

@@ -17,7 +17,6 @@ cut by a time limit is bootstrapped from its last observation.
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from agents_zoo.dqn import EpsilonGreedy
 from rlws import networks
@@ -25,7 +24,7 @@ from rlws.actor import linear
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, Scalar, certain, returns
-from rlws.learner import Learner
+from rlws.learner import Learner, part_way
 from rlws.networks import MLP, Backbone
 from rlws.numerics.epochs import scan_minibatches, sequences
 from rlws.numerics.optimizers import clipped_adam
@@ -85,9 +84,7 @@ class PQN(Learner):
             after, metrics = super(PQN, self).update(state, minibatch, key)
             if config.anneal_steps is not None:
                 rate = linear(1.0, 0.0, config.anneal_steps, state.extra)
-                params = optax.incremental_update(after.params, state.params, rate)
-                after = after._replace(params=params)
-                metrics["update_norm"] *= rate
+                after, metrics = part_way(state, after, metrics, rate)
             return after, metrics
 
         passes = config.epochs, config.minibatches

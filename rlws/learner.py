@@ -188,6 +188,18 @@ class Learner(Settings):
         return dataclasses.replace(self, terms=terms)
 
 
+def part_way(
+    before: LearnerState, after: LearnerState, metrics: Metrics, rate: Array
+) -> tuple[LearnerState, Metrics]:
+    """Returns what `rate` (a scalar in [0, 1]) of a gradient step comes to, and its metrics.
+
+    As if the learning rate had been so much of what it is: the optimiser's state is that after it.
+    """
+    params = optax.incremental_update(after.params, before.params, rate)
+    norm = {"update_norm": metrics["update_norm"] * rate}
+    return after._replace(params=params), metrics | norm
+
+
 def now_and_then(turn: Array, change: Callable[[Any], Any], state: Any) -> Any:
     """Returns `change(state)` where it is its turn (bool scalar), else `state`.
 

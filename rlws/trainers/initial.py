@@ -47,8 +47,7 @@ def begin_learner(learner: Learner, state: LearnerState, batch: Trajectory) -> L
 def init_key(seed: Array | int) -> Key:
     """Returns the key of the first parameters.
 
-    Of JAX's own kind: the same numbers from a loop, which takes as many layers as an agent has a
-    third of the time to compile, and runs once.
+    Of JAX's own kind: the same numbers from a loop, which is sooner compiled, and runs once.
     """
     words = jax.random.key_data(streams.draw(streams.key(seed, Stream.INIT)))
     return jax.random.wrap_key_data(words, impl="threefry2x32")

@@ -64,7 +64,7 @@ class Study:
           SettingError: something cannot be.
         """
         self.search, self.directory = search, directory
-        self.rounds = Rounds(Journal(directory / "journal.jsonl"), 0.0)
+        self.rounds: Rounds  # from `run` on
         if experiment.sweep or getattr(experiment.trainer, "num_seeds", 1) > 1:
             raise SettingError("tune must be of one run, got a sweep; say what varies by --space")
         if experiment.steps is None:
