@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 
 from rlws.actor import Actor
+from rlws.learner import Learner
 
 Verdict = Literal["pass", "fail", "note", "skip"]
 
@@ -58,6 +59,8 @@ def locate(part: Any, method: str) -> str:
     """Returns where a method of a part was written: "file:line Class.method"."""
     while isinstance(part, Actor) and isinstance(inner := getattr(part, "actor", None), Actor):
         part = inner  # of a wrapper
+    if method == "loss" and type(part).loss is Learner.loss:
+        method = "update"  # which does without one
     function: Callable = getattr(type(part), method)
     source = inspect.unwrap(function)
     file = pathlib.Path(inspect.getsourcefile(source) or "?")

@@ -209,9 +209,8 @@ def _no_mask(config: AgentConfig) -> str:
     spec = Tabular(make_table(), masked=True).spec()
     try:
         agent = config.make(spec)
-        params = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
-        initial.example_row(agent, spec, params)
-    except Exception as error:  # whatever a network makes of a dict
+        jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
+    except Exception as error:  # whatever networks, or a loss, make of a dict
         return f"takes no action mask: {line_of(error)}"
     return ""
 

@@ -174,9 +174,13 @@ def _has_period(config):
 
 
 def _numbers(subject, batch, seed=0):
-    """Returns loss and gradient norm of an update."""
-    metrics = subject.learn(subject.learner_for(batch), batch, jax.random.key(seed))[1]
-    return np.array([metrics[name] for name in ("loss", "gradient_norm")])
+    """Returns loss and gradient norm of an update; where it tells none, how far its state moved."""
+    before = subject.learner_for(batch)
+    after, metrics = subject.learn(before, batch, jax.random.key(seed))
+    if "gradient_norm" in metrics:
+        return np.array([metrics.get("loss", 0.0), metrics["gradient_norm"]])
+    moved = jax.tree.map(lambda x, y: np.sum(np.square(np.float64(x) - y)), after[:2], before[:2])
+    return np.array([metrics.get("loss", 0.0), np.sqrt(sum(jax.tree.leaves(moved)))])
 
 
 def _repeated(batch: Trajectory, copies: int) -> Trajectory:

@@ -14,6 +14,7 @@ import time
 
 import agents_zoo
 from rlws.diagnose import diagnose
+from tests.diagnose.more_right_agents import MORE
 from tests.diagnose.right_agents import RIGHT
 
 PARTS = "actor", "adder", "learner"  # the checks that set no problem
@@ -23,7 +24,7 @@ def agents():
     """Returns the configurations of agents that are right, by name."""
     modules = [module.name for module in pkgutil.iter_modules(agents_zoo.__path__)]
     zoo = {name: importlib.import_module(f"agents_zoo.{name}").Config() for name in modules}
-    return {**zoo, **RIGHT}
+    return {**zoo, **RIGHT, **MORE}
 
 
 def main(names):

@@ -26,6 +26,7 @@ SECONDS = 600
 PARTS = ("actor", "adder", "learner")
 CASES = ROOT.parent / "shared" / "cases"
 ZOO = ROOT / "agents_zoo"
+ILL = ("qr_dqn_target_not_stopped",)  # without a mutation, too
 
 
 class Fate(NamedTuple):
@@ -69,7 +70,8 @@ def main(args: list[str] | None = None) -> int:
 
 def agents() -> list[pathlib.Path]:
     """Returns the files that have settings of an agent and a class that is none."""
-    files = [*sorted(ZOO.glob("*.py")), *sorted(CASES.glob("*.py"))]
+    every = [*sorted(ZOO.glob("*.py")), *sorted(CASES.glob("*.py"))]
+    files = [path for path in every if path.stem not in ILL]
     names = lambda path: [x.name for x in ast.parse(path.read_text()).body if hasattr(x, "name")]
     return [path for path in files if "Config" in names(path) and len(names(path)) > 1]
 

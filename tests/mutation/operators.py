@@ -32,7 +32,7 @@ def mutants(source: str) -> list[Mutant]:
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     found = []
-    for owner, node in _inside(ast.parse(source)):
+    for owner, names, node in _inside(ast.parse(source)):
         for operator, new in _mistakes(node):
             begin = starts[node.lineno - 1] + node.col_offset
             end = starts[node.end_lineno - 1] + node.end_col_offset
@@ -41,23 +41,24 @@ def mutants(source: str) -> list[Mutant]:
             # In brackets, as what stands around it may bind closer; not where there are some.
             after = ast.unparse(new) if isinstance(node, ast.Slice) else f"({ast.unparse(new)})"
             whole = (text[:begin] + after.encode() + text[end:]).decode()
-            if "state.extra" in after and "state.extra" not in source:
-                continue  # there are no target parameters
+            if "state.extra" in after and not ("state" in names and "state.extra" in source):
+                continue  # there are no target parameters, or none in reach
             if ast.unparse(node) != ast.unparse(new):
                 found.append(Mutant(operator, node.lineno, owner, before, after, whole))
     return found
 
 
-def _inside(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """Yields the expressions of functions and methods, with the classes they are in."""
+def _inside(tree: ast.Module) -> Iterator[tuple[str, set[str], ast.expr]]:
+    """Yields the expressions of functions and methods, with their classes, and all arguments."""
     for top in tree.body:
         methods = top.body if isinstance(top, ast.ClassDef) else [top]
         for method in methods:
             if isinstance(method, ast.FunctionDef) and method.name != "make":
+                names = {x.arg for x in ast.walk(method) if isinstance(x, ast.arg)}
                 for statement in method.body:
                     owner = top.name if isinstance(top, ast.ClassDef) else ""
                     nodes = (x for x in ast.walk(statement) if hasattr(x, "end_col_offset"))
-                    yield from ((owner, x) for x in nodes if isinstance(x, ast.expr))
+                    yield from ((owner, names, x) for x in nodes if isinstance(x, ast.expr))
 
 
 def _mistakes(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:

@@ -47,3 +47,8 @@ def test_what_only_makes_an_agent_is_left_alone():
 def test_without_target_parameters_there_is_nothing_to_exchange():
     source = SOURCE.format("net(params)").replace("state.extra", "q")
     assert {m.operator for m in mutants(source)} == {"stop_gradient dropped"}
+
+
+def test_where_there_is_no_state_its_target_parameters_are_not_asked_for():
+    source = SOURCE.format("net(params)") + "\n\ndef mean(net, params):\n    return net(params)\n"
+    assert [m.owner for m in mutants(source) if m.operator == "online and target"] == ["Mine"]
