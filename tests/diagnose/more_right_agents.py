@@ -134,7 +134,7 @@ class QuantileActorCritic(Learner):
         targets = trajectory.reward[:, None] + gamma[:, None] * following
         error = targets[:, None, :] - ours[:, :, None]
         fraction = (jnp.arange(ours.shape[-1]) + 0.5) / ours.shape[-1]
-        critic = jnp.abs(fraction[:, None] - (error < 0)) * optax.huber_loss(error, delta=0.1)
+        critic = jnp.abs(fraction[:, None] - (error < 0)) * optax.huber_loss(error)
         gain = targets.mean(axis=-1) - constant[:-1].mean(axis=-1)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
         loss = critic.sum(axis=1).mean(axis=1) - policy.log_prob(trajectory.action) * gain
@@ -144,7 +144,7 @@ class QuantileActorCritic(Learner):
 class QuantileActorCriticConfig(Settings):
     def make(self, spec):
         heads = dict(policy=networks.policy(spec), quantiles=lambda x: hk.Linear(8)(x))
-        network = networks.compose(spec, self.backbone, **heads)
+        network = networks.compose(spec, self.backbone, shared=False, **heads)
         learner = QuantileActorCritic(network, optax.adam(self.learning_rate), self)
         return self.agent(PolicyActor(network), learner, PolicyActor(network, greedy=True))
 
@@ -310,7 +310,7 @@ class Implicit(Learner):
         gamma = self.config.discount * trajectory.discount
         target = trajectory.reward + gamma * jax.lax.stop_gradient(values[1:])
         both = self.critic(params["critic"], (observation, action)).value
-        critic = optax.l2_loss(both, target[:, None]).sum(axis=-1)
+        critic = 0.5 * jnp.square(both - target[:, None]).sum(axis=-1)
         slow = self.critic(state.extra, (observation, action)).value.min(axis=-1)
         error = slow - values[:-1]
         side = jnp.where(error > 0, self.expectile, 1 - self.expectile)
