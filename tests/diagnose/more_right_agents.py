@@ -1,4 +1,4 @@
-"""Eight more agents that are right, as somebody writes them who has read the README alone."""
+"""Nine more agents that are right, as somebody writes them who has read the README alone."""
 
 import haiku as hk
 import jax

@@ -7,15 +7,17 @@ import pytest
 
 from rlws.diagnose import diagnose
 from tests.diagnose.healthy import PARTS
+from tests.diagnose.more_right_agents import MORE
 from tests.diagnose.right_agents import RIGHT
 
+ALL = {**RIGHT, **MORE}
 SOME = "leave one out", "Peng's Q(lambda)", "quantiles"  # the others: `-m thorough`
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(x, marks=pytest.mark.slow if x in SOME else pytest.mark.thorough) for x in RIGHT],
+    [pytest.param(x, marks=pytest.mark.slow if x in SOME else pytest.mark.thorough) for x in ALL],
 )
 def test_the_parts_of_an_agent_that_is_right_are_healthy(name):
-    report = diagnose(RIGHT[name], only=PARTS)
+    report = diagnose(ALL[name], only=PARTS)
     assert not report.failures, [(check.name, check.got) for check in report.failures]
