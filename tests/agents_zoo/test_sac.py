@@ -129,6 +129,16 @@ def test_sac_losses_reach_their_own_parameters_only():
     assert part("policy_loss") == {"policy"}
 
 
+def test_sac_temperature_teaches_the_policy_nothing():
+    state, one = initial(), one_of()
+    params = {**state.params, "log_temperature": np.float32(1)}  # where its loss is not 0
+    whole = lambda params: LEARNER.loss(params, one, KEY, state)[0].sum()
+    own = lambda params: LEARNER.loss(params, one, KEY, state)[1]["policy_loss"].sum()
+    found, expected = (jax.device_get(jax.jit(jax.grad(f))(params)) for f in (whole, own))
+    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, found["policy"], expected["policy"])
+
+
 def test_sac_minimises_the_sum_of_its_losses():
     """At a temperature of 1 that of the temperature, which is in its logarithm, is 0."""
     state, one = initial(), one_of()
