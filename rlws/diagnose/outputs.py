@@ -1,0 +1,74 @@
+"""Reads what networks were told to say, and what their gradients make of it, step by step."""
+
+from typing import Any
+
+import numpy as np
+
+from rlws.diagnose.critics import REPORTED
+from rlws.diagnose.instruments import Instrument, Numbers
+
+
+def flat(instrument: Instrument) -> np.ndarray:
+    """Returns the slope of each critic in the action, 0."""
+    return np.zeros(max(critics(instrument), 1), np.float32)
+
+
+def critics(instrument: Instrument) -> int:
+    """Returns how many critics of actions a network has."""
+    shapes = [x for name, x in instrument.sizes.items() if name.endswith(".value")]
+    return max((int(np.prod(x)) for x in shapes), default=0)
+
+
+def acted(instrument: Instrument, tables: Numbers, ratio: float = 1.0) -> dict[str, Any]:
+    """Returns the log-probabilities that were recorded, where they were, of policies this far."""
+    extras = instrument.batch.extras
+    said = logits(tables)
+    if said is None or not isinstance(extras, dict) or "log_prob" not in extras:
+        return {}
+    log_prob = np.log(taken(instrument, softmax(said)))
+    return {"extras": {**extras, "log_prob": np.float32(log_prob - np.log(ratio))}}
+
+
+def said(instrument: Instrument, name: str, table: np.ndarray) -> np.ndarray:
+    """Returns what is said of each step's action, of each critic: [critics, B, T]."""
+    if name.endswith(".q"):  # of each action, and maybe of several critics
+        several = table.reshape(*table.shape[:2], -1)
+        return np.stack([taken(instrument, x) for x in np.moveaxis(several, -1, 0)])
+    here = table[instrument.index()]
+    return np.moveaxis(here.reshape(*here.shape[:2], -1), -1, 0)
+
+
+def taken(instrument: Instrument, table: np.ndarray) -> np.ndarray:
+    """Returns the entries [B, T] of a table [count, A] that belong to the actions taken."""
+    action = np.asarray(instrument.batch.action)
+    return np.take_along_axis(table[instrument.index()], action[..., None], axis=-1)[..., 0]
+
+
+def is_value(name: str) -> bool:
+    """Returns whether an output is what critics say."""
+    return name.endswith((".value", ".q"))
+
+
+def logits(tables: Numbers) -> np.ndarray | None:
+    """Returns those of a policy; None where there is none."""
+    return next((x for name, x in tables.items() if name.endswith(".logits")), None)
+
+
+def of_policy(probes: Numbers) -> np.ndarray:
+    """Returns the logits of a policy that there is."""
+    found = logits(probes)
+    assert found is not None
+    return found
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Returns probabilities."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def reported(name, expected, metrics, loss, tolerance):
+    """Returns whether a metric is what it is expected to be."""
+    got = float(metrics[name])
+    fine = abs(got - expected) <= tolerance
+    return REPORTED.answer(fine, f"{name} {got:.3g}", loss, f"{name} {expected:.3g}")

@@ -1,0 +1,119 @@
+"""Checks of what makes an action likelier: rewards, ratios to who acted, and reported entropy."""
+
+import numpy as np
+
+from rlws.diagnose import outputs
+from rlws.diagnose.check import Question
+from rlws.diagnose.critics import REPORTED
+
+CREDIT = Question(
+    "learner: credit",
+    "more reward makes the action it came of likelier",
+    "likelier",
+    "minimise -log_prob(action) * advantage of the same step; nothing is clipped where the policy "
+    "is the one that acted",
+)
+ON_POLICY = Question(
+    "learner: on-policy",
+    "what an action is worth does not depend on how likely it was",
+    "the same advantage",
+    "where the policy is the one that acted, ratios are 1: exp(log_prob - recorded log_prob), and "
+    "no gradient flows through what only weighs",
+)
+RATIO = Question(
+    "learner: ratio",
+    "by the ratio to who acted, steps count for more or less, but what goes the wrong way always",
+    "as of clipped ratios",
+    "the ratio is exp(log_prob - recorded log_prob); take the minimum of clipped and unclipped",
+)
+NEAR = 0.99  # a ratio that rounding does not put beyond 1
+RATIOS = (0.5, 2.0)
+FAR = 20.0  # a ratio that nobody should learn from in full who clips it
+CLIPS = ("clip", "max_ratio")  # settings that say so
+UP = 0.25
+
+
+def check_policy(instrument, tables, fields, found, loss):
+    """Yields what makes actions likelier, and what is said of policies."""
+    logits = outputs.logits(tables)
+    if logits is None:
+        return
+    real = np.asarray(instrument.batch.weight) > 0
+    measure = lambda tables, **other: instrument.measure(
+        tables, outputs.flat(instrument), fields | other, {}
+    )
+    pull = lambda tables, found: (
+        outputs.taken(instrument, outputs.of_policy(found[0]))
+        / (1 - outputs.taken(instrument, outputs.softmax(outputs.of_policy(tables))))
+    )
+    before = pull(tables, found)
+    better = np.zeros(real.shape, bool)  # of one trajectory: others may be compared with it
+    longest = real.sum(axis=1).argmax()
+    better[longest, ::3] = real[longest, ::3]
+    other = measure(tables, reward=np.float32(fields["reward"] + UP * better))
+    if np.array_equal(outputs.of_policy(found[0]), outputs.of_policy(other[0])):
+        yield CREDIT.skip("rewards reach the policy through values only")
+        return
+    more = (pull(tables, other) - before)[better]
+    most = np.abs(more).max()
+    # Who learns from the better half of steps only is not wrong; who learns against any is.
+    fine = most > 0 and more.min() > -1e-4 * most and np.mean(more > 0) > 0.2
+    yield CREDIT.answer(bool(fine), f"likelier in {np.mean(more > 0):.0%} of steps", loss)
+    rng = np.random.default_rng(1)
+    shift = lambda x: (x + rng.normal(size=x.shape)).astype(np.float32)
+    shifted = {name: shift(x) if name.endswith("logits") else x for name, x in tables.items()}
+    elsewhere = measure(shifted, **outputs.acted(instrument, shifted))
+    apart = np.mean(np.abs(pull(shifted, elsewhere) - before)[real])
+    apart /= max(np.mean(np.abs(before)[real]), 1e-12)
+    yield ON_POLICY.answer(apart < 0.2, f"{apart:.0%} apart", loss)
+    metrics = found[2]
+    if "entropy" in metrics:
+        yield _check_reported_entropy(
+            instrument, [(tables, metrics), (shifted, elsewhere[2])], real, loss
+        )
+    if not outputs.acted(instrument, tables):
+        return
+    ratios = NEAR, *RATIOS, FAR
+    by_ratio = {x: measure(tables, **outputs.acted(instrument, tables, x)) for x in ratios}
+    pulls = {x: pull(tables, found)[real] for x, found in by_ratio.items()}
+    yield _check_ratio(instrument, before[real], pulls, loss)
+    for name in (x for x in metrics if "kl" in x or "clip" in x):
+        if np.ptp([float(found[2][name]) for found in by_ratio.values()]) == 0:
+            continue  # a setting, such as what divergence costs
+        yield outputs.reported(name, 0.0, by_ratio[NEAR][2], loss, 0.02)
+        for x in RATIOS:
+            most = 1.0 if "clip" in name else abs(np.log(x)) + 0.01
+            got = abs(float(by_ratio[x][2][name]))
+            if got > most:
+                yield outputs.reported(name, most, by_ratio[x][2], loss, 0.0)
+
+
+def _check_ratio(instrument, once, pulls, loss):
+    good, bad = once > 0, once < 0
+    share = lambda x, where: float(np.median(pulls[x][where] / once[where])) if where.any() else 1.0
+    low, high, far = share(0.5, good), share(2.0, bad), share(FAR, good)
+    config = getattr(instrument.learner, "config", None)
+    clips = any(getattr(config, name, None) is not None for name in CLIPS)
+    used = not all(np.allclose(x, once, rtol=1e-3, atol=1e-7) for x in pulls.values())
+    if not used and not clips:
+        return RATIO.skip("recorded log-probabilities are not used")
+    both = good.any() and bad.any()  # at a ratio of 1 nothing is clipped
+    fine = used and both and low > 0.05 and high > 0.75 and (far < 2.5 or not clips)
+    got = f"{low:.2g} of a good step at 0.5, {high:.2g} of a bad one at 2, {far:.2g} of a good one"
+    got = f"{got} at {FAR:g}" if used else "no ratio counts"
+    one_kind = "at a ratio of 1 only good, or only bad, steps count"
+    return RATIO.answer(bool(fine), got if both else one_kind, loss)
+
+
+def _check_reported_entropy(instrument, pairs, real, loss):
+    """Returns whether entropy is reported, be it of steps or of whole trajectories."""
+    index = instrument.index()
+    steps = real.sum() / len(real)
+    expected, got = [], []
+    for tables, metrics in pairs:
+        p = outputs.softmax(outputs.of_policy(tables))[index]
+        expected.append(-(p * np.log(p)).sum(axis=-1)[real].mean())
+        got.append(float(metrics["entropy"]))
+    fine = any(np.allclose(got, np.multiply(x, expected), rtol=0.02) for x in (1.0, steps))
+    text = " and ".join(f"entropy {x:.3g}" for x in got)
+    return REPORTED.answer(fine, text, loss, " and ".join(f"{x:.3g}" for x in expected))

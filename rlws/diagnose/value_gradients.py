@@ -1,0 +1,108 @@
+"""Checks of what values are drawn to: what came of their own step, and what is beyond an end."""
+
+from typing import Any
+
+import numpy as np
+
+from rlws.diagnose import outputs
+from rlws.diagnose.check import Question
+
+VALUES = Question(
+    "learner: values",
+    "each value is drawn to what came of its own step",
+    "in proportion to how far it is off",
+    "the error of a value is its target minus the value of the same step, each as often as others",
+)
+ENDS = Question(
+    "learner: ends",
+    "where an episode is cut, its last value counts, and nothing of the episode after it",
+    "0, and gamma",
+    "returns and traces stop where trajectory.last, at a time limit, too: trajectory.trace() is 0 "
+    "there; what follows is worth trajectory.discount times the value of the last observation",
+)
+UP = 0.25
+LITTLE = 0.05
+
+
+def check_values(instrument, tables, fields, found, loss):
+    """Yields whether values are drawn to the rewards of their steps, and what is said of that."""
+    probes, _, metrics = found
+    real = np.asarray(instrument.batch.weight) > 0
+    wrong, fine, said = [], [], []
+    more = fields | {"reward": fields["reward"] + np.float32(UP)}
+    other = instrument.measure(tables, outputs.flat(instrument), more, {})[0]
+    names = [*filter(outputs.is_value, tables)]
+    # Where some values are drawn to rewards, others may be drawn to what those say instead.
+    rewarded = [name for name in names if not np.array_equal(probes[name], other[name])]
+    for name in rewarded or names:
+        values = outputs.said(instrument, name, tables[name])
+        pulls = outputs.said(instrument, name, probes[name])
+        if not pulls.any():  # another output is what is learned
+            continue
+        for value, pull in zip(values, pulls, strict=True):
+            off, pull = (fields["reward"] - value)[real], pull[real]
+            alike = (off @ pull) / max(np.linalg.norm(off) * np.linalg.norm(pull), 1e-12)
+            wrong.append(alike)
+            fine.append(alike > 0.97 or _rises(off, pull))
+        said.append(values)
+    if not wrong:
+        yield VALUES.skip("no value is told")
+        return
+    yield VALUES.answer(all(fine), f"a correlation of {min(wrong):.2f}", loss)
+    if not all(fine):
+        return
+    value = np.concatenate(said)
+    if "explained_variance" in metrics:
+        reward, mean = fields["reward"][real], value.mean(axis=0)[real]
+        expected = max(1 - np.var(reward - mean) / np.var(reward), -1.0)
+        yield outputs.reported("explained_variance", expected, metrics, loss, 0.05)
+    if "q" in metrics:
+        low, high = value.min(axis=0)[real].mean(), value.max(axis=0)[real].mean()
+        got = float(metrics["q"])
+        expected = float(np.clip(got, low, high))
+        yield outputs.reported("q", expected, metrics, loss, 0.02)
+
+
+def _rises(off: np.ndarray, pull: np.ndarray) -> bool:
+    """Returns whether errors pull the right way, larger ones no less, as Huber's or expectiles."""
+    pull = np.where(np.abs(pull) < 1e-4 * np.abs(pull).max(), 0, pull)[np.argsort(off)]
+    back = np.diff(pull).clip(max=0).sum() > -1e-3 * np.ptp(pull)
+    return bool(back and (pull * np.sort(off) >= 0).all() and np.mean(pull != 0) > 0.2)
+
+
+def check_ends(instrument, tables, fields, loss, gamma):
+    """Yields what values make of what is beyond an end, where each step is cut after it."""
+    name, real = "network.value", np.asarray(instrument.batch.weight) > 0
+    row = real.sum(axis=1).argmax()
+    steps = np.flatnonzero(real[row])
+    if name not in tables or len(steps) < 4:
+        return
+    at = steps[len(steps) // 2 - 1]
+    here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
+    mean = tables[name].reshape(instrument.count, -1).mean(axis=-1)
+    # Where it is right, and by little: larger errors may count for less.
+    follows = (gamma or 1.0) * mean[instrument.index(final=True)]
+    known = np.float32(mean[instrument.index()] - follows)
+    fields = fields | {"discount": np.ones_like(fields["discount"]), "reward": known}
+
+    def pull(reward: Any = 0.0, when: Any = at, value: float = 0.0):
+        """Returns how values are drawn, where a reward, or the value after the step, is more."""
+        more, table = fields["reward"].copy(), tables[name].copy()
+        more[row, when] += np.float32(reward)
+        table[following] += np.float32(value)
+        found = instrument.measure(
+            {**tables, name: table}, outputs.flat(instrument), fields | {"reward": more}, {}
+        )
+        return found[0][name].reshape(instrument.count, -1).mean(axis=-1)
+
+    once = pull()
+    by_reward = pull(LITTLE) - once
+    beyond = pull(LITTLE, steps[steps > at]) - once
+    others = np.delete(np.arange(instrument.count).reshape(instrument.batch.first.shape), row, 0)
+    if not by_reward[here] or not np.allclose(beyond[others], 0, atol=1e-3 * abs(by_reward[here])):
+        yield ENDS.skip("values of one trajectory are drawn to what others come to")
+        return
+    leaks = float(beyond[here] / by_reward[here])
+    follows = float((pull(value=LITTLE) - once)[here] / by_reward[here])
+    fine = abs(leaks) < 0.02 and (gamma is None or abs(follows - gamma) < 0.05)
+    yield ENDS.answer(fine, f"{leaks:.2g}, and {follows:.2f}", loss)
