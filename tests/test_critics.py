@@ -98,9 +98,13 @@ def said(critic, trajectory_length=None):
 
     transformed = hk.transform(lambda x: critic(x, layer))
     rows = [drawn(3) for _ in range(trajectory_length)]
-    params = transformed.init(KEY, rows[0])
-    outputs = [transformed.apply(params, None, row) for row in rows]
-    return jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+
+    @jax.jit
+    def every(key):
+        outputs = [transformed.apply(transformed.init(key, rows[0]), None, row) for row in rows]
+        return jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+
+    return every(KEY)
 
 
 @pytest.mark.parametrize("critic", CRITICS, ids=lambda critic: type(critic).__name__)
@@ -108,26 +112,35 @@ def test_means_of_n_steps_are_n_steps_of_means(critic):
     reward, discount = drawn(6), np.float32([0.9, 0.9, 0.0, 0.9, 0.9, 0.9])
     trace = np.float32([1, 1, 0, 1, 0, 1])  # it ends after the third, is cut after the fifth
     following = said(critic, 6)
-    found = following.after(reward, discount, 3, trace).mean()
-    expected = n_step_returns(reward, discount, following.mean(), 3, trace)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    both = jax.jit(
+        lambda following: (
+            following.after(reward, discount, 3, trace).mean(),
+            n_step_returns(reward, discount, following.mean(), 3, trace),
+        )
+    )
+    np.testing.assert_allclose(*both(following), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("critic", CRITICS, ids=lambda critic: type(critic).__name__)
 def test_what_is_done_with_atoms_is_done_with_their_means(critic):
+    weights = np.float32([0.1, 0.2, 0.3, 0.4])
+
+    @jax.jit
+    def done(several):
+        one, lowest, moved = several.take(jnp.int32(2)), several.lowest(), several.moved(2.0, 0.5)
+        mixed = several.mixed(weights)
+        means = [x.mean() for x in (several, one, lowest, moved, mixed)]
+        return means, mixed.probabilities().sum(), several.deviation(), mixed.deviation()
+
     several = said(critic, 4)  # of four actions
-    np.testing.assert_allclose(several.take(jnp.int32(2)).mean(), several.mean()[2], rtol=1e-5)
-    np.testing.assert_allclose(several.lowest().mean(), several.mean().min(), rtol=1e-5)
-    np.testing.assert_allclose(
-        several.moved(2.0, 0.5).mean(), 2.0 + 0.5 * several.mean(), rtol=1e-4, atol=1e-5
-    )
-    weights = jnp.float32([0.1, 0.2, 0.3, 0.4])
-    mixed = several.mixed(weights)
-    np.testing.assert_allclose(mixed.mean(), weights @ several.mean(), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(mixed.probabilities().sum(), 1.0, rtol=1e-5)
-    variance = jnp.square(several.deviation()) + jnp.square(several.mean())
-    expected = jnp.sqrt(weights @ variance - jnp.square(mixed.mean()))
-    np.testing.assert_allclose(mixed.deviation(), expected, rtol=1e-3, atol=1e-4)
+    (mean, one, lowest, moved, mixed), whole, deviation, of_mixed = jax.device_get(done(several))
+    np.testing.assert_allclose(one, mean[2], rtol=1e-5)
+    np.testing.assert_allclose(lowest, mean.min(), rtol=1e-5)
+    np.testing.assert_allclose(moved, 2.0 + 0.5 * mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mixed, weights @ mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole, 1.0, rtol=1e-5)
+    expected = np.sqrt(weights @ (np.square(deviation) + np.square(mean)) - np.square(mixed))
+    np.testing.assert_allclose(of_mixed, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_highest_atoms_of_all_are_dropped():

@@ -54,7 +54,9 @@ class Buttons(JaxEnvironment):
 def distribution():
     spec = Buttons().spec()
     network = networks.compose(spec, MLP((8,)), policy=networks.policy(spec))
-    return network.apply(network.init(KEY), np.ones((5, 1), np.float32)).policy
+    return jax.jit(lambda key: network.apply(network.init(key), np.ones((5, 1), np.float32)))(
+        KEY
+    ).policy
 
 
 def test_several_choices_at_once_by_hand():
@@ -72,15 +74,23 @@ def test_several_choices_at_once_by_hand():
 def test_parts_of_an_action_are_independent():
     policy = distribution()
     assert isinstance(policy, Joint)
-    action, log_prob = policy.sample_and_log_prob(KEY)
+
+    @jax.jit
+    def ask(policy, key):
+        action, log_prob = policy.sample_and_log_prob(key)
+        parts = jax.tree.leaves(policy.parts, is_leaf=lambda x: hasattr(x, "log_prob"))
+        each = [part.log_prob(x) for part, x in zip(parts, jax.tree.leaves(action), strict=True)]
+        entropies = [part.entropy() for part in parts]
+        whole = policy.log_prob(action), policy.entropy(), policy.kl(policy)
+        return action, log_prob, each, entropies, whole
+
+    action, log_prob, each, entropies, (again, entropy, kl) = ask(policy, KEY)
     assert jax.tree.structure(action) == jax.tree.structure(NEST)
-    np.testing.assert_allclose(log_prob, policy.log_prob(action), rtol=1e-5)
-    parts = jax.tree.leaves(policy.parts, is_leaf=lambda x: hasattr(x, "log_prob"))
-    each = [part.log_prob(x) for part, x in zip(parts, jax.tree.leaves(action), strict=True)]
+    np.testing.assert_allclose(log_prob, again, rtol=1e-5)
     np.testing.assert_allclose(log_prob, sum(each), rtol=1e-5)
-    np.testing.assert_allclose(policy.entropy(), sum(part.entropy() for part in parts), rtol=1e-5)
-    np.testing.assert_allclose(policy.kl(policy), 0.0, atol=1e-6)
-    np.testing.assert_allclose(parts[0].entropy(), 2 * np.log(2), rtol=1e-2)  # near uniform
+    np.testing.assert_allclose(entropy, sum(entropies), rtol=1e-5)
+    np.testing.assert_allclose(kl, 0.0, atol=1e-6)
+    np.testing.assert_allclose(entropies[0], 2 * np.log(2), rtol=1e-2)  # near uniform
 
 
 def test_divergences_of_nested_actions_are_sums_by_kind():
@@ -129,8 +139,8 @@ def test_each_part_has_a_mask_of_its_own():
         "move": np.array([0, 0, 0], bool),  # forbids nothing
     }
     observation = {"action_mask": legal, "place": np.ones(1, np.float32)}
-    policy = network.apply(network.init(KEY), observation).policy
-    drawn = jax.vmap(policy.sample)(jax.random.split(KEY, 200))
+    policy = lambda key: network.apply(network.init(key), observation).policy
+    drawn = jax.jit(lambda key: jax.vmap(policy(key).sample)(jax.random.split(key, 200)))(KEY)
     found = {name: [set(np.unique(x)) for x in np.atleast_2d(drawn[name].T)] for name in drawn}
     assert found == {"flags": [{0}, {0, 1}], "counts": [{1, 2}, {3}], "move": [{0, 1, 2}]}
     wrong = spec._replace(observations={**seen, "action_mask": masks["move"]})
