@@ -207,7 +207,7 @@ def part_way(
 
 
 def delayed(
-    before: LearnerState, after: LearnerState, turn: Array, names: Sequence[str]
+    before: LearnerState, after: LearnerState, turn: Array | bool, names: Sequence[str]
 ) -> LearnerState:
     """Returns `after`, where it is its turn (bool scalar) for some parameters to have learned.
 
