@@ -7,7 +7,7 @@ Minimises what `sac.py` does, where what follows is valued by the critics that l
 see (s, a) and (s', a') as one batch, normalised alike. Policies and critics are normalised before
 each layer, critics are wide, and policy and temperature learn with every third update. Departures
 from the paper: those of `sac.py`, so that in an update the policy learns from critics as they were
-before it.
+before it; what follows a termination, whose value counts for nothing, counts for no statistics.
 """
 
 from agents_zoo import sac
