@@ -33,7 +33,7 @@ from rlws.actor import Actor, count_steps
 from rlws.adders import Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, ImplicitQuantiles, Quantiles, Scalar, returns
-from rlws.learner import Learner
+from rlws.learner import Learner, delayed
 from rlws.networks import MLP, Backbone, Network, heads
 from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
 
@@ -50,7 +50,10 @@ class Config(AgentConfig):
     subset: PositiveInt | None = None  # critics whose lowest is the target, drawn; None: all
     drop: NonNegativeInt = 0  # highest quantiles of each critic that targets leave out
     discount: Fraction = 0.99  # gamma, per step
-    target_rate: Fraction = 0.005  # how far target critics move towards the critics, per update
+    # How far target critics move towards the critics, per update; None: there are none.
+    target_rate: Fraction | None = 0.005
+    policy_period: PositiveInt = 1  # updates of the critics for one of policy and temperature
+    momentum: Fraction = 0.9  # Adam's beta_1
     temperature: Positive = 1.0  # at first
     # Nats, of actions in [-1, 1]; default: minus the number of their components.
     target_entropy: float | None = None
@@ -83,7 +86,8 @@ class Config(AgentConfig):
             "log_temperature": self.learning_rate,
             "other": self.critic_learning_rate,
         }
-        optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
+        adam = {k: optax.adam(rate, self.momentum) for k, rate in rates.items()}
+        optimizer = optax.partition(adam, _labels)
         replay = Replay(
             self.capacity,
             self.batch_size,
@@ -147,14 +151,20 @@ class SAC(Learner):
 
     def init(self, key):
         state = super().init(key)
+        if self.config.target_rate is None:
+            return state
         return state._replace(extra=jax.tree.map(jnp.copy, state.params["critic"]))  # the targets
 
     def update(self, state, batch, key):
-        state, metrics = super().update(state, batch, key)
-        target = optax.incremental_update(
-            state.params["critic"], state.extra, self.config.target_rate
-        )
-        return state._replace(extra=target), metrics
+        period, rate = self.config.policy_period, self.config.target_rate
+        after, metrics = super().update(state, batch, key)
+        if period > 1:
+            turn = after.updates % period == 0
+            after = delayed(state, after, turn, ("policy", "log_temperature"))
+        if rate is None:
+            return after, metrics
+        target = optax.incremental_update(after.params["critic"], state.extra, rate)
+        return after._replace(extra=target), metrics
 
     def value(self, params, trajectory):
         policy = self.network.apply(params["policy"], trajectory.observation).policy
@@ -171,13 +181,22 @@ class SAC(Learner):
         following = self.network.unroll_following(constant["policy"], trajectory).policy
         next_action, next_log_prob = _drawn(following, next_key)
         next_pair = jax.tree.map(lambda x: x[1:], trajectory.observation), next_action
-        next_returns = returns(self.critic(state.extra, next_pair, keys[0]), "value")
+        pair = observation, trajectory.action
+        weight = trajectory.weight
+        if self.config.target_rate is None:
+            # What no value is taken of counts for no statistics, either.
+            weights = jnp.concatenate([weight, weight * trajectory.discount])
+            outputs, next_outputs, kept = self.both(params, pair, next_pair, weights, keys[2])
+        else:
+            next_outputs = self.critic(state.extra, next_pair, keys[0])
+            outputs, kept = self.critic.train(params["critic"], pair, weight, keys[2])
+        next_returns = returns(next_outputs, "value")
         v_t = self.cautious(next_returns, keys[1]).moved(-temperature * next_log_prob)
         targets = v_t.moved(trajectory.reward, self.config.discount * trajectory.discount)
-        outputs = self.critic(params["critic"], (observation, trajectory.action), keys[2])
         critic_loss = returns(outputs, "value").loss(targets.for_each()).sum(axis=-1)
 
-        policy = self.network.apply(params["policy"], observation).policy
+        policy_outputs, policy_kept = self.network.train(params["policy"], observation, weight)
+        policy = policy_outputs.policy
         action, log_prob = _drawn(policy, key)
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.
         policy_q = self.critic(constant["critic"], (observation, action), keys[3]).value
@@ -196,7 +215,19 @@ class SAC(Learner):
             "value": q,
             "target": targets.mean(),
         }
+        if statistics := {k: x for k, x in (("critic", kept), ("policy", policy_kept)) if x}:
+            metrics["statistics"] = statistics
         return critic_loss + policy_loss + temperature_loss, metrics
+
+    def both(self, params, pair, next_pair, weights, key):
+        """Returns what critics say of two pairs, [T, ...] each, seen at once, and statistics.
+
+        So that what follows is normalised as what was done is: Bhatt et al., 2024, "CrossQ".
+        """
+        joined = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), pair, next_pair)
+        outputs, kept = self.critic.train(params["critic"], joined, weights, key)
+        half = lambda i: jax.tree.map(lambda x: jnp.split(x, 2)[i], outputs)
+        return half(0), half(1), kept
 
     def cautious(self, said, key):
         """Returns what targets are made of, [T], of what all critics say, [T, critics]."""

@@ -24,7 +24,7 @@ from rlws.actor import Actor, count_steps
 from rlws.adders import Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, Scalar, returns
-from rlws.learner import Learner
+from rlws.learner import Learner, delayed
 from rlws.networks import MLP, Backbone, Network, heads
 from rlws.settings import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 
@@ -133,16 +133,10 @@ class TD3(Learner):
         after, metrics = super().update(state, batch, key)
         # Count critic updates from 1: with period 2, the first policy update is the second.
         turn = after.updates % self.config.policy_period == 0
-        choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(turn, x, y), new, old)
-        params = {**after.params, "policy": choose(after.params["policy"], state.params["policy"])}
-        inner = dict(after.opt_state.inner_states)
-        inner["policy"] = choose(inner["policy"], state.opt_state.inner_states["policy"])
-        moved = optax.incremental_update(params, state.extra, self.config.target_rate)
-        return after._replace(
-            params=params,
-            opt_state=after.opt_state._replace(inner_states=inner),
-            extra=choose(moved, state.extra),
-        ), metrics
+        after = delayed(state, after, turn, ("policy",))
+        moved = optax.incremental_update(after.params, state.extra, self.config.target_rate)
+        extra = jax.tree.map(lambda x, y: jnp.where(turn, x, y), moved, state.extra)
+        return after._replace(extra=extra), metrics
 
     def value(self, params, trajectory):
         action = self.network.apply(params["policy"], trajectory.observation).action

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rlws.networks import Network
+from rlws.networks import Network, batch_norm
 from rlws.numerics import means, vitals
 from rlws.numerics.flat import flat_products
 from rlws.settings import SettingError, Settings
@@ -75,7 +75,8 @@ class Learner(Settings):
         Either may be a scalar, averaged over the trajectories of the batch, or have an entry for
         each step ([T]), averaged over the steps of the whole batch that have weight. Gradients flow
         through `params` only; `state` offers the rest (`extra`, `updates`) as constants. A metric
-        named `priority`, a scalar, is not averaged: it goes back to the adder. Nor are `value` and
+        named `priority`, a scalar, is not averaged: it goes back to the adder. Nor are the running
+        `statistics` of `Network.train`, which become part of the parameters. Nor are `value` and
         its `target` [T], logged as `explained_variance`, and the `action` of a policy that has no
         entropy [T, n], logged as `action_spread` (see `vitals.py`).
         """
@@ -132,7 +133,8 @@ class Learner(Settings):
         gradient = jax.grad(self.batch_loss, has_aux=True)
         grads, metrics = gradient(state.params, batch, key, state, loss)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        moved = optax.apply_updates(state.params, updates)
+        params = batch_norm.merge(moved, metrics.pop("statistics", {}))
         metrics |= {"gradient_norm": means.norm(grads), "update_norm": means.norm(updates)}
         return state._replace(
             params=params, opt_state=opt_state, updates=state.updates + 1
@@ -172,12 +174,16 @@ class Learner(Settings):
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
         found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
+        # The same of all trajectories, as it is of all together.
+        statistics = jax.tree.map(lambda x: x[0], metrics.pop("statistics", {}))
+        batch_norm.check(params, statistics)
         signs = vitals.signs(metrics, batch.weight)
         means.check(found, metrics, batch.reward.shape)
         priority = {k: metrics.pop(k) for k in ("priority",) if k in metrics}
         parts = {k: means.mean(x, batch.weight) for k, x in found.items()}
         metrics = means.means(metrics, batch.weight > 0)
-        return jnp.asarray(sum(parts.values())), metrics | parts | signs | priority
+        back = priority | ({"statistics": statistics} if statistics else {})
+        return jnp.asarray(sum(parts.values())), metrics | parts | signs | back
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
@@ -198,6 +204,22 @@ def part_way(
     params = optax.incremental_update(after.params, before.params, rate)
     norm = {"update_norm": metrics["update_norm"] * rate}
     return after._replace(params=params), metrics | norm
+
+
+def delayed(
+    before: LearnerState, after: LearnerState, turn: Array | bool, names: Sequence[str]
+) -> LearnerState:
+    """Returns `after`, where it is its turn (bool scalar) for some parameters to have learned.
+
+    Else those, and what an `optax.partition` by these `names` keeps of them, are as `before`.
+    """
+    choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(turn, x, y), new, old)
+    chosen = lambda new, old: {**new, **{name: choose(new[name], old[name]) for name in names}}
+    inner = chosen(after.opt_state.inner_states, before.opt_state.inner_states)
+    return after._replace(
+        params=chosen(after.params, before.params),
+        opt_state=after.opt_state._replace(inner_states=inner),
+    )
 
 
 def now_and_then(turn: Array, change: Callable[[Any], Any], state: Any) -> Any:

@@ -387,7 +387,10 @@ NUMBERS = [
     for name in [f"{cls.__module__}.{cls.__qualname__}.{field}"]
 ]
 NEGATIVE = {
-    *(f"agents_zoo.{name}.Config.target_entropy" for name in ("sac", "tqc", "redq", "droq")),
+    *(
+        f"agents_zoo.{name}.Config.target_entropy"
+        for name in ("sac", "tqc", "redq", "droq", "crossq")
+    ),
     "rlws.critics.Categorical.low",
     "rlws.critics.Categorical.high",
     "rlws.networks.heads.TanhNormalPolicy.log_std_min",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rlws.diagnose import compilation
 from rlws.diagnose.check import Check, Question, locate
@@ -58,7 +59,10 @@ def _learned(subject: Subject, name: str, *values: float) -> list[tuple[LearnerS
         except SettingError:  # it means something else to this agent
             return []
         learn = subject.learn if getattr(config, name) == value else compilation.jit(other.learn)
-        found.append(learn(subject.state.learner, subject.batches[0], jax.random.key(0)))
+        # The update in which the policy's turn comes, if it does not come in each.
+        before = getattr(config, "policy_period", 1) - 1
+        state = subject.state.learner._replace(updates=jnp.int32(before))
+        found.append(learn(state, subject.batches[0], jax.random.key(0)))
     return found
 
 

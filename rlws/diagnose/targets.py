@@ -14,6 +14,7 @@ from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.value_estimates import has_values
 from rlws.learner import Learner, LearnerState
+from rlws.networks import batch_norm
 from rlws.types import Array, Trajectory
 
 BOOTSTRAP = Question(
@@ -112,7 +113,10 @@ def check_gradients(subject: Subject, learned: LearnerState) -> Iterator[Check]:
     shapes = {np.shape(x) for x in jax.tree.leaves(learned.params) if np.size(x) > 1}
     if any(np.shape(x) in shapes for x in jax.tree.leaves(learned.extra)):
         yield _check_extra(subject, learned)
-    yield _check_semi_gradient(subject, learned)
+    if batch_norm.statistics(learned.params):
+        yield SEMI_GRADIENT.skip("what follows may be normalised with what was acted on")
+    else:
+        yield _check_semi_gradient(subject, learned)
 
 
 def _check_extra(subject, state):

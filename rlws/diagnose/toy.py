@@ -42,8 +42,8 @@ def toy(config: AgentConfig) -> AgentConfig:
     """Returns the toy version of an agent; of one that stacks observations, of the one within."""
     if isinstance(config, Stacked):
         return toy(config.agent)
-    # What is switched off, such as the temperature of a greedy target, stays off.
-    off = lambda value: type(value) in (int, float) and value == 0
+    # What is switched off, such as the temperature of a greedy target, or the target, stays off.
+    off = lambda value: value is None or (type(value) in (int, float) and value == 0)
     names = {x.name for x in dataclasses.fields(config) if not off(getattr(config, x.name))}
     settings = {name: value for name, value in SETTINGS.items() if name in names}
     for name in ("backbone", "critic_backbone"):

@@ -8,6 +8,7 @@ from rlws.networks.backbones import Backbone as Backbone
 from rlws.networks.backbones import Recurrent as Recurrent
 from rlws.networks.backbones import ResNet as ResNet
 from rlws.networks.backbones import nature as nature
+from rlws.networks.batch_norm import BatchNorm as BatchNorm
 from rlws.networks.compose import Network as Network
 from rlws.networks.compose import compose as compose
 from rlws.networks.distributions import Categorical as Categorical
@@ -26,4 +27,5 @@ from rlws.networks.heads import Value as Value
 from rlws.networks.heads import ValueReturns as ValueReturns
 from rlws.networks.heads import policy as policy
 from rlws.networks.masks import random_action as random_action
+from rlws.networks.noise import dropout as dropout
 from rlws.networks.prior import with_prior as with_prior

@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from rlws.networks.batch_norm import BatchNorm
 from rlws.networks.initializers import Orthogonal
 from rlws.networks.noise import dropout, linear
 from rlws.settings import NonNegative, PositiveInt, Range, SettingError, Settings
@@ -45,13 +46,16 @@ class MLP(Backbone):
     layer_norm: bool = False  # before each activation
     noise: NonNegative = 0.0  # of weights, at first; 0.5 in Fortunato et al., 2018
     dropout: Annotated[float, Range(0.0, 0.99)] = 0.0  # share of a layer's outputs left out
+    batch_norm: BatchNorm | None = None  # of what each layer, and what follows the last, is given
 
     def __call__(self, observation: Observation) -> Array:
-        features = flatten(observation)
+        given = self.batch_norm or (lambda features: features)
+        features = given(flatten(observation))
         for size in self.hidden_sizes:
             initializer = INITIALIZERS[self.initializer](self.scale)
             features = dropout(linear(size, initializer, self.noise)(features), self.dropout)
             features = ACTIVATIONS[self.activation](normalised(features, self.layer_norm))
+            features = given(features)
         return features
 
 

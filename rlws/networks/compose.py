@@ -1,6 +1,7 @@
 """A network = a backbone and heads, transformed once."""
 
 import collections
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from rlws.critics import Returns
-from rlws.networks import masks
+from rlws.networks import batch_norm, masks
 from rlws.networks.backbones import Recurrent
 from rlws.networks.heads import ActionValues
 from rlws.numerics.memo import Remembered
@@ -31,6 +32,7 @@ class Network(NamedTuple):
     apply: Callable[..., Any]  # params, observation, key; any leading axes; without a core only
     core: Any = None  # a `Core`, or None
     random: bool = False  # whether outputs depend on the key
+    learning: Any = None  # what `train` calls; None: there is no batch normalisation
 
     @property
     def recurrent(self) -> bool:
@@ -44,6 +46,24 @@ class Network(NamedTuple):
     def __call__(self, params: Params, observation: Observation, key: Key | None = None) -> Any:
         """Returns what `apply` does, where the network does not draw also of a key."""
         return self.apply(params, observation, *self._keys(key))
+
+    def train(
+        self, params: Params, observation: Observation, weight: Array, key: Key | None = None
+    ) -> tuple[Any, Params]:
+        """Returns outputs for several observations by the statistics of the batch, and those.
+
+        For the loss of one trajectory. The second is a part of the parameters, {} without batch
+        normalisation, and goes back by the metric `statistics`.
+
+        Args:
+          params: of the network.
+          observation: leaves [n, ...].
+          weight: where it is 0, an observation does not count for statistics, [n].
+          key: of what draws.
+        """
+        if self.learning is None:
+            return self(params, observation, key), {}
+        return self.learning(params, observation, weight, *self._keys(key))
 
     def step(
         self,
@@ -153,7 +173,7 @@ def compose(
 
     Raises:
       SettingError: a head or a mask does not fit the environment's actions; both shapes are named.
-        Or a part keeps a state, or draws without asking.
+        Or a part keeps a state of Haiku's, or draws without asking.
     """
     masks.check(spec)
     sizes = [math.prod(x.shape) for x in jax.tree.leaves(spec.observations)]
@@ -201,11 +221,16 @@ def compose(
             features = encode(observation)
             return decode(recur(features, start)[0] if recurrent else features)
 
-        return whole, (whole, encode, recur, decode)
+        def learning(seen):
+            observation, weight = seen
+            with batch_norm.learning(weight) as found:
+                return whole(observation), found
+
+        return whole, (whole, encode, recur, decode, learning)
 
     start = {scope: core_settings.initial_state() for scope in scopes} if recurrent else ()
     transformed = hk.multi_transform(build)
-    whole, *parts = transformed.apply
+    whole, *parts, learning = transformed.apply
     example = spec.zero_observation()
     leading = functools.partial(_leading_shape, spec.observations)
     of_features = lambda features: next(iter(features.values())).shape[:-1]
@@ -215,10 +240,34 @@ def compose(
         core = Core(_batched(parts[0], leading), advance, _batched(parts[2], of_features), start)
     network = Network(lambda key: transformed.init(key, example), _batched(whole, leading), core)
     key = jax.random.key(0)
-    params = jax.eval_shape(network.init, key)
-    outputs = jax.eval_shape(lambda params: whole(params, None, example), params)
+    with _advice():
+        params = jax.eval_shape(network.init, key)
+        outputs = jax.eval_shape(lambda params: whole(params, None, example), params)
     _check_heads(spec, outputs)
+    if batch_norm.statistics(params) and not recurrent:
+        network = network._replace(learning=_learning(learning, leading))
     return network._replace(random=_draws(lambda key, params: whole(params, key, example), params))
+
+
+# By what Haiku says when it refuses something.
+ADVICE = {
+    "with_state": "a network has no state of Haiku's, as hk.BatchNorm would need; take "
+    "networks.BatchNorm(), whose statistics are among the parameters",
+    "non-None PRNGKey": "a network draws without asking whether it may; ask "
+    "hk.maybe_next_rng_key(), which is None where nothing is to be drawn, or take "
+    "networks.dropout(features, rate)",
+}
+
+
+@contextlib.contextmanager
+def _advice():
+    try:
+        yield
+    except Exception as error:
+        for said, advice in ADVICE.items():
+            if said in str(error):
+                raise SettingError(advice) from error
+        raise
 
 
 @functools.cache
@@ -233,7 +282,9 @@ def _draws(function: Callable, *args: Any) -> bool:
     return any(jaxpr.invars[0] in equation.invars for equation in jaxpr.eqns)
 
 
-def _batched(apply: Callable, leading_shape: Callable[[Any], tuple[int, ...]]) -> Callable:
+def _batched(
+    apply: Callable, leading_shape: Callable[[Any], tuple[int, ...]], axis_name: str | None = None
+) -> Callable:
     """Returns `apply`, written for one observation or its features, for any leading axes."""
 
     def batched(params, inputs, key=None):
@@ -244,10 +295,22 @@ def _batched(apply: Callable, leading_shape: Callable[[Any], tuple[int, ...]]) -
         merge = lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[len(leading) :]))
         split = lambda x: jnp.reshape(x, (*leading, *x.shape[1:]))
         keys = None if key is None else jax.random.split(key, math.prod(leading))
-        each = jax.vmap(apply, in_axes=(None, None if key is None else 0, 0))
+        each = jax.vmap(apply, (None, None if key is None else 0, 0), axis_name=axis_name)
         return jax.tree.map(split, each(params, keys, jax.tree.map(merge, inputs)))
 
     return batched
+
+
+def _learning(apply: Callable, leading_shape: Callable[[Any], tuple[int, ...]]) -> Callable:
+    """Returns `apply`, of one observation and its weight, for [n] of them."""
+    shape = lambda seen: leading_shape(seen[0])
+    batched = _batched(apply, shape, batch_norm.OBSERVATIONS)
+
+    def learning(params, observation, weight, key=None):
+        outputs, found = batched(params, (observation, weight), key)
+        return outputs, jax.tree.map(lambda x: x[0], found)  # the same for all
+
+    return learning
 
 
 def _scoped(name: str, function: Callable, *args: Any) -> Any:

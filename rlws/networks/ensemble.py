@@ -33,12 +33,22 @@ def ensemble(network: Network, size: int) -> Network:
         axis = -2 if isinstance(outputs[0], Returns) else -1
         return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *outputs)
 
-    def apply(params, x, key=None):
+    def each(function, params, *inputs, key=None):
         keys = [()] * size if key is None else [(k,) for k in jax.random.split(key, size)]
-        outputs = [network.apply(params[str(i)], x, *keys[i]) for i in range(size)]
+        return [function(params[str(i)], *inputs, *keys[i]) for i in range(size)]
+
+    def joined(outputs):
         return jax.tree.map(stack, *outputs, is_leaf=lambda x: isinstance(x, Returns))
 
-    return Network(init, apply, random=network.random)
+    def apply(params, x, key=None):
+        return joined(each(network.apply, params, x, key=key))
+
+    def learning(params, x, weight, key=None):
+        outputs, found = zip(*each(network.learning, params, x, weight, key=key), strict=True)
+        return joined(outputs), {str(i): part for i, part in enumerate(found)}
+
+    normalised = network.learning is not None
+    return Network(init, apply, None, network.random, learning if normalised else None)
 
 
 def critics(

@@ -20,11 +20,13 @@ def with_prior(network: Network, scale: float) -> Network:
     Its parameters are those of both, `learned` and `prior`; no gradient reaches the latter.
 
     Raises:
-      SettingError: a network has a memory. Or, when it is called, a critic says what is no sum.
+      SettingError: a network has a memory, or batch normalisation. Or, when it is called, a critic
+        says what is no sum.
     """
-    if network.recurrent:
+    if network.recurrent or network.learning is not None:
         raise SettingError(
-            "a prior is of networks without a memory, got a recurrent one; take another backbone"
+            "a prior is of networks without a memory and without batch normalisation, got "
+            f"{'a recurrent one' if network.recurrent else 'one with it'}; take another backbone"
         )
 
     def init(key):
