@@ -65,7 +65,7 @@ def check_critics(
     spread = 1 / np.sqrt(real.sum())  # of means of what is drawn, in its deviations
     now, then = instrument.index(), instrument.index(final=True)
     cut = fields | {"discount": np.ones_like(fields["discount"])}
-    flat = np.zeros(max(int(np.prod(instrument.sizes[name])), 1), np.float32)
+    flat = instrument.flat
     many = len(flat)
     acted = np.asarray(instrument.batch.action)
     acted = acted.reshape(*real.shape, -1).sum(axis=-1)

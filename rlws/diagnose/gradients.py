@@ -47,7 +47,7 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
     tables, fields = _known(instrument)
     loss = locate(instrument.learner, "loss")
     try:
-        found = instrument.measure(tables, outputs.flat(instrument), fields, {})
+        found = instrument.measure(tables, instrument.flat, fields, {})
     except Exception as error:  # parameters that must not have another entry, for one
         yield VALUES.skip(f"its networks cannot be told what to say: {line_of(error)}")
         return
@@ -55,7 +55,7 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
     yield from check_ends(instrument, tables, fields, loss, subject.discount)
     yield from check_policy(instrument, tables, fields, found, loss)
     yield from _check_value(instrument, tables)
-    if outputs.critics(instrument) and "network.value" not in tables:  # of actions, too
+    if instrument.critics and "network.value" not in tables:  # of actions, too
         yield from check_critics(subject, instrument, tables, fields)
 
 
@@ -114,7 +114,7 @@ def _check_value(instrument, tables):
         return
     shape = instrument.batch.first.shape
     try:
-        value = instrument.values(tables, outputs.flat(instrument))
+        value = instrument.values(tables, instrument.flat)
     except Exception:  # it looks at more than what is told
         return
     if value is None or value.dtype == object:

@@ -63,6 +63,17 @@ class Instrument:
         numbers = np.arange(self.count).reshape(self.batch.first.shape)
         return numbers[:, 1:] if final else numbers[:, :-1]
 
+    @property
+    def critics(self) -> int:
+        """How many critics a network has."""
+        shapes = [x for name, x in self.sizes.items() if name.endswith(".value")]
+        return max((int(np.prod(x)) for x in shapes), default=0)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Slopes of 0, of each critic in the action."""
+        return np.zeros(max(self.critics, 1), np.float32)
+
     def told(self, tables: Numbers, slope: Any, outputs: Any, inputs: Any, probes: Any, field: str):
         """Returns outputs with what tables say of the inputs, and the probes, in their place."""
         observation, action = inputs if isinstance(inputs, tuple) else (inputs, None)

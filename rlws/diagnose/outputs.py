@@ -8,17 +8,6 @@ from rlws.diagnose.critics import REPORTED
 from rlws.diagnose.instruments import Instrument, Numbers
 
 
-def flat(instrument: Instrument) -> np.ndarray:
-    """Returns the slope of each critic in the action, 0."""
-    return np.zeros(max(critics(instrument), 1), np.float32)
-
-
-def critics(instrument: Instrument) -> int:
-    """Returns how many critics of actions a network has."""
-    shapes = [x for name, x in instrument.sizes.items() if name.endswith(".value")]
-    return max((int(np.prod(x)) for x in shapes), default=0)
-
-
 def acted(instrument: Instrument, tables: Numbers, ratio: float = 1.0) -> dict[str, Any]:
     """Returns the log-probabilities that were recorded, where they were, of policies this far."""
     extras = instrument.batch.extras

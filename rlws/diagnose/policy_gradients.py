@@ -40,7 +40,7 @@ def check_policy(instrument, tables, fields, found, loss):
         return
     real = np.asarray(instrument.batch.weight) > 0
     measure = lambda tables, **other: instrument.measure(
-        tables, outputs.flat(instrument), fields | other, {}
+        tables, instrument.flat, fields | other, {}
     )
     pull = lambda tables, found: (
         outputs.taken(instrument, outputs.of_policy(found[0]))

@@ -30,7 +30,7 @@ def check_values(instrument, tables, fields, found, loss):
     real = np.asarray(instrument.batch.weight) > 0
     wrong, fine, said = [], [], []
     more = fields | {"reward": fields["reward"] + np.float32(UP)}
-    other = instrument.measure(tables, outputs.flat(instrument), more, {})[0]
+    other = instrument.measure(tables, instrument.flat, more, {})[0]
     names = [*filter(outputs.is_value, tables)]
     # Where some values are drawn to rewards, others may be drawn to what those say instead.
     rewarded = [name for name in names if not np.array_equal(probes[name], other[name])]
@@ -81,8 +81,8 @@ def check_ends(instrument, tables, fields, loss, gamma):
     here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
     mean = tables[name].reshape(instrument.count, -1).mean(axis=-1)
     # Where it is right, and by little: larger errors may count for less.
-    follows = (gamma or 1.0) * mean[instrument.index(final=True)]
-    known = np.float32(mean[instrument.index()] - follows)
+    then = (gamma or 1.0) * mean[instrument.index(final=True)]
+    known = np.float32(mean[instrument.index()] - then)
     fields = fields | {"discount": np.ones_like(fields["discount"]), "reward": known}
 
     def pull(reward: Any = 0.0, when: Any = at, value: float = 0.0):
@@ -91,7 +91,7 @@ def check_ends(instrument, tables, fields, loss, gamma):
         more[row, when] += np.float32(reward)
         table[following] += np.float32(value)
         found = instrument.measure(
-            {**tables, name: table}, outputs.flat(instrument), fields | {"reward": more}, {}
+            {**tables, name: table}, instrument.flat, fields | {"reward": more}, {}
         )
         return found[0][name].reshape(instrument.count, -1).mean(axis=-1)
 

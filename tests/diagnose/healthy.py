@@ -17,6 +17,7 @@ from rlws.diagnose import diagnose
 from tests.diagnose.more_right_agents import MORE
 from tests.diagnose.right_agents import RIGHT
 
+ALL = {**RIGHT, **MORE}  # that are not of the zoo
 PARTS = "actor", "adder", "learner"  # the checks that set no problem
 
 
@@ -24,7 +25,7 @@ def agents():
     """Returns the configurations of agents that are right, by name."""
     modules = [module.name for module in pkgutil.iter_modules(agents_zoo.__path__)]
     zoo = {name: importlib.import_module(f"agents_zoo.{name}").Config() for name in modules}
-    return {**zoo, **RIGHT, **MORE}
+    return {**zoo, **ALL}
 
 
 def main(names):

@@ -6,11 +6,8 @@ What they make of problems with known answers `python -m tests.diagnose.healthy`
 import pytest
 
 from rlws.diagnose import diagnose
-from tests.diagnose.healthy import PARTS
-from tests.diagnose.more_right_agents import MORE
-from tests.diagnose.right_agents import RIGHT
+from tests.diagnose.healthy import ALL, PARTS
 
-ALL = {**RIGHT, **MORE}
 SOME = "leave one out", "Peng's Q(lambda)", "quantiles"  # the others: `-m thorough`
 
 
