@@ -1,7 +1,6 @@
 """A network = a backbone and heads, transformed once."""
 
 import collections
-import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from dm_env import specs
 
 from rlws.critics import Returns
-from rlws.networks import batch_norm, masks
+from rlws.networks import batch_norm, masks, refusals
 from rlws.networks.backbones import Recurrent
 from rlws.networks.heads import ActionValues
 from rlws.numerics.memo import Remembered
@@ -240,34 +239,13 @@ def compose(
         core = Core(_batched(parts[0], leading), advance, _batched(parts[2], of_features), start)
     network = Network(lambda key: transformed.init(key, example), _batched(whole, leading), core)
     key = jax.random.key(0)
-    with _advice():
+    with refusals.advice():
         params = jax.eval_shape(network.init, key)
         outputs = jax.eval_shape(lambda params: whole(params, None, example), params)
     _check_heads(spec, outputs)
     if batch_norm.statistics(params) and not recurrent:
         network = network._replace(learning=_learning(learning, leading))
     return network._replace(random=_draws(lambda key, params: whole(params, key, example), params))
-
-
-# By what Haiku says when it refuses something.
-ADVICE = {
-    "with_state": "a network has no state of Haiku's, as hk.BatchNorm would need; take "
-    "networks.BatchNorm(), whose statistics are among the parameters",
-    "non-None PRNGKey": "a network draws without asking whether it may; ask "
-    "hk.maybe_next_rng_key(), which is None where nothing is to be drawn, or take "
-    "networks.dropout(features, rate)",
-}
-
-
-@contextlib.contextmanager
-def _advice():
-    try:
-        yield
-    except Exception as error:
-        for said, advice in ADVICE.items():
-            if said in str(error):
-                raise SettingError(advice) from error
-        raise
 
 
 @functools.cache
