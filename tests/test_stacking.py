@@ -119,9 +119,10 @@ def test_a_mask_is_that_of_now():
 def test_nothing_to_add_changes_nothing():
     stacked = StackedAdder(Unrolls(4), 3)
     rows = stream(5, 2)
-    state = stacked.init(jax.tree.map(lambda x: jnp.asarray(x[0, 0]), rows), 2)
+    init = jax.jit(stacked.init, static_argnums=1)
+    state = init(jax.tree.map(lambda x: x[0, 0], rows), 2)
     head, last = (jax.tree.map(lambda x, i=i: x[i], rows) for i in (slice(4), 4))
-    after = stacked.add(state, head, 0, last.timestep)
+    after = jax.jit(stacked.add)(state, head, 0, last.timestep)
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 

@@ -194,6 +194,6 @@ def test_unrolls_under_vmap_are_each_alone():
         state = adder.add(state, block, 4, jax.tree.map(lambda x: x[4], timestep))
         return adder.sample(state, KEY)
 
-    together = jax.jit(jax.vmap(run))(jax.tree.map(lambda *x: jnp.stack(x), *streams))
-    alone = [run(jax.tree.map(jnp.asarray, rows)) for rows in streams]
+    together = jax.jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *streams))
+    alone = [jax.jit(run)(rows) for rows in streams]
     jax.tree.map(lambda x, *y: np.testing.assert_array_equal(x, np.stack(y)), together, *alone)

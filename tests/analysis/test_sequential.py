@@ -87,6 +87,7 @@ def wrong(draw, repetitions, random):
     return sum(verdict.outcome in "AB" for verdict in found) / repetitions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "draw",
     [
@@ -102,6 +103,7 @@ def test_replay_errs_in_at_most_one_of_twenty_pairs(draw, monkeypatch):
     assert 0 < found <= 37 / 500
 
 
+@pytest.mark.slow
 def test_looking_without_the_rule_errs_more_often(monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 200)
     monkeypatch.setattr(sequential, "levels", lambda fractions: (0.05,) * len(fractions))

@@ -28,6 +28,7 @@ def test_modules_are_not_imported(tmp_path, monkeypatch):
     assert catalogue.modules("some_package_of_mine") == expected
 
 
+@pytest.mark.slow
 def test_environments_are_known_newest_and_described():
     found = catalogue.environments()
     assert set(found) <= set(available())

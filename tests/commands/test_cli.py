@@ -286,6 +286,7 @@ def test_ctrl_c_during_imports_is_one_line_and_130(capfd, monkeypatch):
     assert capfd.readouterr() == ("", "interrupted\n")
 
 
+@pytest.mark.slow
 def test_cli_budget_of_zero_only_evaluates(folder):  # on the device: see test_run
     summary = main(TOY, args=["--steps", "0", "--directory", "run"])
     assert (summary["steps"], summary["episodes"], summary["updates"]) == (0, 0, 0)

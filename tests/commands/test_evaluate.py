@@ -42,6 +42,7 @@ def test_evaluate_says_what_its_episodes_say(copy, rlws):
     assert kept["length_mean"] == 9
 
 
+@pytest.mark.slow
 def test_evaluate_plays_the_same_episodes_each_time(copy, rlws):
     found = {}
     for name, flags in {
@@ -88,6 +89,7 @@ def test_evaluate_of_no_run_is_one_line(copy, refused, tmp_path):
     assert "must hold a checkpoint, got none" in refused("evaluate", copy)
 
 
+@pytest.mark.slow
 def test_evaluate_acts_as_in_training_or_elsewhere(copy, rlws, refused):
     flags = "--episodes", "6"
     assert rlws("evaluate", copy, *flags).status == 0

@@ -187,6 +187,7 @@ def test_settings_that_the_checkpoint_was_not_made_with_are_named(
     assert tree(copy) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "said"),
     [

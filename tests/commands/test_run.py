@@ -98,6 +98,7 @@ def test_help_is_about_the_experiment_where_there_is_one(rlws):
     assert "a name in experiments/, a module or a file.py" in found.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

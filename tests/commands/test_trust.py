@@ -84,6 +84,7 @@ def of_a_stranger(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_who_ran_a_script_here_needs_no_word(verb, made, ours, rlws):
     assert json.loads((ours / "config.json").read_text())["code"] == ["mine", f"{made}/mine.py"]
@@ -151,7 +152,10 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "verb",
+    ["evaluate", *(pytest.param(x, marks=pytest.mark.slow) for x in VERBS if x != "evaluate")],
+)
 @pytest.mark.parametrize("what", NAMES)
 def test_nothing_that_a_folder_names_is_imported(what, verb, toy, tmp_path, rlws, monkeypatch):
     monkeypatch.setattr(launch, "_train", lambda *args: None)

@@ -123,6 +123,7 @@ def test_what_cannot_be_compiled_is_one_line_with_its_place():
     assert "\n" not in check.advice
 
 
+@pytest.mark.slow
 def test_an_agent_without_values_is_not_asked_for_them():
     report = diagnose(reinforce.Config(baseline="none"), only=["P1 "], seeds=2)
     (check,) = report.checks

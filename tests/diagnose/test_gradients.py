@@ -82,6 +82,7 @@ def of(module, learner, settings):
     return dataclasses.replace(config, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

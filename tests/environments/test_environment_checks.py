@@ -193,6 +193,7 @@ def test_what_a_space_does_not_hold_is_named_and_not_cast(space, value, message)
 PPO = ppo.Config(MLP((4,)), unroll_length=8, minibatches=1, epochs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [IN_BLOCKS, ROW_BY_ROW], ids=["in blocks", "row by row"])
 def test_what_jax_does_not_hold_is_found_in_any_row(config):
     shown = iter([*[0 * WIDE] * 12, 1e9 + WIDE])
@@ -488,6 +489,7 @@ def test_no_action_to_take_is_named():
         list(HostTrainer().train(ppo.Config(), lambda *_: GymEnvironment(environment), steps=10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("low", "high"), [(0.5, 0.5), (np.finfo(np.float32).min, np.finfo(np.float32).max), (0, np.inf)]
 )

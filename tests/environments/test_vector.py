@@ -375,6 +375,7 @@ envs.close()
 """
 
 
+@pytest.mark.slow
 def test_async_environments_leave_the_main_module_alone(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

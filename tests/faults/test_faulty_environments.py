@@ -197,6 +197,7 @@ def test_an_environment_may_refuse_to_be_stepped_after_the_end(tmp_path, in_peac
     assert left(tmp_path) == in_peace
 
 
+@pytest.mark.slow
 def test_an_episode_that_does_not_repeat_is_told_of(tmp_path, capfd):
     flags = ("--environment", "faulty:drifts")
     play(tmp_path, *flags, "--steps", "13")

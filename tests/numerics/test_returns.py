@@ -20,7 +20,9 @@ def stream(steps, seed):
 def test_generalised_advantages_are_rlaxs(steps):
     r_t, discount_t, trace, values = stream(steps, steps)
     ours = jax.jit(generalised_advantages)(r_t, discount_t, 0.9 * trace, values)
-    theirs = rlax.truncated_generalized_advantage_estimation(r_t, discount_t, 0.9 * trace, values)
+    theirs = jax.jit(rlax.truncated_generalized_advantage_estimation)(
+        r_t, discount_t, 0.9 * trace, values
+    )
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -28,15 +30,18 @@ def test_generalised_advantages_are_rlaxs(steps):
 @pytest.mark.parametrize("n", [1, 2, 3, 12])
 def test_n_step_returns_are_rlaxs(steps, n):
     r_t, discount_t, trace, values = stream(steps, n)
-    ours = n_step_returns(r_t, discount_t, values[1:], n, trace)
-    theirs = rlax.n_step_bootstrapped_returns(r_t, discount_t, values[1:], n, trace)
+    compiled = (
+        jax.jit(f, static_argnums=3) for f in (n_step_returns, rlax.n_step_bootstrapped_returns)
+    )
+    ours, theirs = (f(r_t, discount_t, values[1:], n, trace) for f in compiled)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_n_step_returns_stop_where_an_episode_is_cut():
     r_t, ones = np.ones(3, np.float32), np.ones(3, np.float32)
     values = np.array([2.0, 10.0, 100.0], np.float32)
-    found = n_step_returns(r_t, 0.9 * ones, values, 3, np.array([1.0, 0.0, 1.0]))
+    cut = np.float32([1.0, 0.0, 1.0])
+    found = jax.jit(n_step_returns, static_argnums=3)(r_t, 0.9 * ones, values, 3, cut)
     np.testing.assert_allclose(found, [1 + 0.9 + 0.81 * 10, 1 + 0.9 * 10, 1 + 0.9 * 100])
 
 
@@ -50,7 +55,8 @@ def test_generalised_advantages_are_those_of_a_loop_over_all_pairs_of_steps():
             for k in range(t, 12):
                 expected[t] += factor * (r_t[k] + discount_t[k] * values[k + 1] - values[k])
                 factor *= discount_t[k] * lambda_ * trace[k]
-        found = generalised_advantages(*map(np.float32, (r_t, discount_t, lambda_ * trace, values)))
+        ours = jax.jit(generalised_advantages)
+        found = ours(*map(np.float32, (r_t, discount_t, lambda_ * trace, values)))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -66,13 +72,13 @@ def test_traced_returns_are_rlaxs(steps):
     ours = jax.jit(traced_returns)
 
     peng = ours(r_t, discount_t, np.full(steps, np.float32(0.8)), q[1:].max(axis=1))
-    expected = rlax.lambda_returns(r_t, discount_t, q[1:].max(axis=1), 0.8)
+    expected = jax.jit(rlax.lambda_returns)(r_t, discount_t, q[1:].max(axis=1), 0.8)
     np.testing.assert_allclose(peng, expected, rtol=1e-4, atol=1e-5)
 
     mean, taken = (pi * q).sum(axis=1)[1:], at(q)
     for c_t in (0.8 * at(pi), 0.8 * np.minimum(1.0, at(pi) / at(mu))):
         found = ours(r_t, discount_t, c_t, mean, taken)
-        expected = rlax.general_off_policy_returns_from_action_values(
+        expected = jax.jit(rlax.general_off_policy_returns_from_action_values)(
             q[1:], action[1:], r_t, discount_t, c_t, pi[1:]
         )
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -84,6 +90,6 @@ def test_traced_returns_stop_where_an_episode_ends(discount, first):
     ones = np.ones(3, np.float32)
     c_t = np.float32([0.0, 0.8, 0.8])
     values = np.float32([10, 100, 1000])
-    found = traced_returns(ones, 0.5 * ones * [2 * discount, 1, 1], c_t, values)
+    found = jax.jit(traced_returns)(ones, 0.5 * ones * [2 * discount, 1, 1], c_t, values)
     last = 1 + 0.5 * 1000
     np.testing.assert_allclose(found, [first, 1 + 0.5 * (0.2 * 100 + 0.8 * last), last], rtol=1e-6)

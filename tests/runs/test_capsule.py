@@ -187,6 +187,7 @@ def case(request, tmp_path_factory):
     return Case(folder, str(error.value), dict(states), good, count, update, facts, after)
 
 
+@pytest.mark.slow
 def test_the_error_says_what_where_and_what_to_do(case):
     assert case.error.startswith(
         f"update {case.good // case.count * case.count + case.count:,}, at"

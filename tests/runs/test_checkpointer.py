@@ -73,6 +73,7 @@ def test_second_checkpointer_is_refused_and_first_untouched(tmp_path, kept):
     assert kept().saved.facts["step"] == 4
 
 
+@pytest.mark.slow
 def test_checkpointer_of_another_process_is_in_the_way_until_it_is_killed(tmp_path, kept):
     process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
     try:

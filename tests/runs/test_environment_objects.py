@@ -56,6 +56,7 @@ def test_a_function_is_known_by_its_name(tmp_path, capsys):
     assert make(found + "+limit=5").max_episode_steps == 5
 
 
+@pytest.mark.slow
 def test_a_function_without_a_name_runs_and_says_what_cannot_be(tmp_path, capsys):
     rlws.run(experiment(lambda seed, index: lake(seed, index), tmp_path / "run"))
     assert "nobody else can find 'function:" in capsys.readouterr().err

@@ -276,6 +276,7 @@ def test_experiment_films_start_middle_and_end(done):
     assert [note.split("videos/")[1] for note in said] == [path.name for path in videos]
 
 
+@pytest.mark.slow
 def test_experiment_on_the_host_is_not_changed_by_looking_at_it(done):
     plain = run()
     assert plain["updates"] == done.summary["updates"]
@@ -293,6 +294,7 @@ def test_experiment_on_the_device_is_not_changed_by_looking_at_it(folder, monkey
     jax.tree.map(np.testing.assert_array_equal, unseen, params[-1])
 
 
+@pytest.mark.slow
 def test_experiment_films_and_evaluates_the_end_of_an_episode_budget(folder):
     summary = run(video=True, steps=1000, episodes=2, directory="run")
     videos = sorted(path.name for path in (folder / "run" / "videos").iterdir())

@@ -173,6 +173,7 @@ def test_load_refuses_a_folder_that_is_no_run(tmp_path):
         rlws.load(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_load_refuses_a_run_without_checkpoints_or_with_damaged_ones(folders, tmp_path):
     run = shutil.copytree(folders("ppo"), tmp_path / "run")
     shutil.rmtree(run / "checkpoints")

@@ -78,6 +78,7 @@ def said(trainer, config, environment, error=EnvironmentFault, seed=0):
     return str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "fault"),
     [

@@ -155,6 +155,7 @@ def test_host_plays_fewer_episodes_than_environments():
     np.testing.assert_array_equal(returns, [1, 4, 7])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ["jax:Catch", on_host(Catch())], ids=["device", "host"])
 def test_returns_of_known_policies_are_known(environment):
     returns, lengths = play(Chaser(), environment, 25)
@@ -166,6 +167,7 @@ def test_returns_of_known_policies_are_known(environment):
     assert 1 <= (returns == 1).sum() <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actor", [Constant(), Dice()], ids=["greedy", "random with state"])
 def test_host_and_device_play_the_same_episodes(actor):
     # As many as there are host environments, so that each is the first of its own in both.
@@ -175,6 +177,7 @@ def test_host_and_device_play_the_same_episodes(actor):
     np.testing.assert_array_equal(host, device)
 
 
+@pytest.mark.slow
 def test_host_and_device_agree_in_distribution():
     host = play(Dice(), on_host(Fuse()), 400, seed=0)[1]
     device = play(Dice(), Fuse(), 400, seed=0)[1]

@@ -64,6 +64,7 @@ def test_free_memory_is_what_the_tightest_limit_leaves(groups, files, free, mach
 PENDULUM = environments.spec(environments.make("gym:Pendulum-v1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "num_envs", "lower"),
     [

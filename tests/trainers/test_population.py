@@ -87,6 +87,7 @@ def test_settings_vary_within_one_program():
     assert np.abs(first - third).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_members_that_cannot_share_a_program_get_their_own():
     population = Population(CONFIGS["a2c"], environments.make("jax:CartPole-v1"), 2)
     settings = [{"unroll_length": n, "discount": d} for n in (4, 8) for d in (0.9, 0.99)]

@@ -80,8 +80,10 @@ def digest_of(progress):
 @pytest.mark.parametrize(
     ("case", "trainer"),
     [
-        *(("reinforce", HOST), ("dqn in blocks", HOST), ("dqn", DEVICE)),
-        *(pytest.param(*how, marks=pytest.mark.exact) for how in (("dqn", HOST), ("ppo", DEVICE))),
+        *(("reinforce", HOST), ("dqn in blocks", HOST)),
+        pytest.param("dqn", HOST, marks=pytest.mark.exact),
+        pytest.param("dqn", DEVICE, marks=pytest.mark.slow),
+        pytest.param("ppo", DEVICE, marks=[pytest.mark.slow, pytest.mark.exact]),
         *(pytest.param(case, HOST, marks=pytest.mark.slow) for case in ("ppo", "gru", "sac")),
         *(pytest.param(case, DEVICE, marks=pytest.mark.slow) for case in ("reinforce", "gru")),
         pytest.param("dqn", HostTrainer(), marks=pytest.mark.slow),

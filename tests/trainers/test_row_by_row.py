@@ -95,6 +95,7 @@ def test_one_goes_on_where_the_other_stopped(case, parts):
     assert_same(whole, played(HostTrainer(num_envs=2), case, parts))
 
 
+@pytest.mark.slow
 def test_rows_of_an_unfinished_block_are_not_lost_unsaid():
     *_, facts = played(HostTrainer(), "dqn", steps=60)
     *_, end = HostTrainer().train(CASES["dqn"][0], "gym:CartPole-v1", seed=3, steps=60)
@@ -119,6 +120,7 @@ def test_it_halts_in_place_of_an_update():
 SAC = sac.Config(SMALL, min_size=32, capacity=64, batch_size=4, random_steps=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["nan", *(pytest.param(x, marks=pytest.mark.slow) for x in ("discount", "first"))]
 )
@@ -137,6 +139,7 @@ def test_an_action_of_nan_is_the_policys_fault(monkeypatch):
     assert text.startswith("policy in environment 0, episode 0, step 1: action must be finite")
 
 
+@pytest.mark.slow
 def test_a_block_in_one_memory_counts_steps(monkeypatch):
     """Rows are looked at only where one is wrong, so the place that is then named must be right."""
     followed = []

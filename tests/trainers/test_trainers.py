@@ -31,6 +31,7 @@ def train(trainer, config=SMALL, environment="jax:Catch", **budget):
     return list(trainer.train(config, environment, **budget))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trainer",
     [*TRAINERS[::2], *(pytest.param(x, marks=pytest.mark.slow) for x in TRAINERS[1::2])],

@@ -61,6 +61,7 @@ def asha(tmp_path_factory):
     return directory, counts
 
 
+@pytest.mark.slow
 def test_losers_are_replaced_without_compiling_again(asha):
     directory, counts = asha
     lines = (directory / "journal.jsonl").read_text().splitlines()
@@ -100,6 +101,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [3, *(pytest.param(i, marks=pytest.mark.slow) for i in (6, 9))])
 def test_a_study_that_was_killed_goes_on_to_the_same(asha, tmp_path, monkeypatch, at):
     directory, _ = asha
@@ -135,6 +137,7 @@ def test_a_study_of_other_settings_is_not_gone_on_with(asha):
         search(directory)
 
 
+@pytest.mark.slow
 def test_a_population_copies_states_and_changes_settings(tmp_path):
     directory = tmp_path / "study"
     search(directory, method="pbt", trials=4, rounds=2)
@@ -152,6 +155,7 @@ def test_a_population_copies_states_and_changes_settings(tmp_path):
     assert seeds == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_who_copies_has_the_state_of_its_parent(tmp_path, parallel, monkeypatch):
     # It does not learn and draws nothing that is its own: what it has is what it took.
