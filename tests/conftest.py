@@ -40,7 +40,7 @@ from rlws.numerics import memo
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-GIGABYTES = 4  # a worker may take before it forgets programs
+GIGABYTES = 6  # a worker may take before it forgets programs, which takes long
 # Where code is that programs are made of.
 ROOMS = "adders environments networks terms trainers numerics learner actor agent normalise types"
 COMPILED = ("agents_zoo", "jax", *(f"rlws.{room}" for room in ROOMS.split()))

@@ -360,9 +360,9 @@ def agent_and_batch(config):
     return agent, state.learner, batch
 
 
-FAST = ("reinforce", "ppo", "sac")  # the others when there is time
+KINDS = ("reinforce", "ppo", "sac")  # a learner with terms does not know which the others are
 EACH = [
-    pytest.param(config, id=name, marks=() if name in FAST else pytest.mark.slow)
+    pytest.param(config, id=name, marks=() if name in KINDS else pytest.mark.thorough)
     for name, config in AGENTS.items()
 ]
 

@@ -63,7 +63,7 @@ def test_awr_returns_end_where_the_episode_does(discount, first):
         np.testing.assert_allclose(target[:2], first, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestAWR(AgentConformance):
     config = awr.Config()
     only = PARTS

@@ -124,7 +124,7 @@ def test_bootstrapped_host_and_device_agree():
     jax.tree.map(close, one.params, other.params)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestBootstrapped(AgentConformance):
     config = bootstrapped.Config(members=3)
     only = PARTS

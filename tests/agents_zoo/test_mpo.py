@@ -132,7 +132,7 @@ def test_mpo_needs_continuous_actions():
         CONFIG.make(SPEC._replace(actions=specs.DiscreteArray(3)))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestMPO(AgentConformance):
     config = mpo.Config()
     only = PARTS

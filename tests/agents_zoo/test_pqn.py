@@ -97,7 +97,7 @@ def test_pqn_host_and_device_agree(backbone):
     jax.tree.map(close, one.params, other.params)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestPQN(AgentConformance):
     config = pqn.Config()
     only = PARTS

@@ -29,7 +29,11 @@ class Scaled(Tabular):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", [sac, td3, a2c, ppo], ids=lambda x: x.__name__)
+@pytest.mark.parametrize(
+    "agent",
+    [sac, ppo, *(pytest.param(x, marks=pytest.mark.thorough) for x in (td3, a2c))],
+    ids=lambda x: x.__name__,
+)
 def test_an_agent_learns_the_same_in_any_unit_of_actions(agent):
     found = []
     for unit in (1.0, 2.0**-6):

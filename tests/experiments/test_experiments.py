@@ -1,6 +1,5 @@
 """Every experiment of the folder is well-formed and runs."""
 
-import functools
 import importlib
 import pathlib
 
@@ -12,33 +11,15 @@ from rlws.commands.cli import main
 from rlws.runs import launch
 from rlws.settings import SettingError
 
+# One of each kind of agent and trainer; what the others would train, their agents' tests do.
 FAST = ("cartpole_reinforce",)
+TRAINED = (*FAST, "cartpole_ppo_device", "cartpole_dqn", "memory_ppo", "pendulum_sac")
 NAMES = [path.stem for path in pathlib.Path(experiments.__file__).parent.glob("[!_]*.py")]
 
 
-@functools.cache
-def trained():
-    """Returns an experiment for each agent and trainer; those that differ only in the environment
-    need not all train, as `launch.check` makes both sides and sees that they fit."""
-    names = sorted(NAMES, key=lambda name: name not in FAST)
-    found = {}
-    for name in names:
-        experiment = importlib.import_module(f"experiments.{name}").experiment
-        found.setdefault((experiment.agent, experiment.trainer), name)
-    return set(found.values())
-
-
-def test_there_are_experiments():
-    assert {"cartpole_reinforce", "catch_reinforce"} <= set(NAMES)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(NAMES)],
-)
-def test_experiment_runs_at_toy_size(name, tmp_path):
-    module = importlib.import_module(f"experiments.{name}")
-    experiment = module.experiment
+def named(name):
+    """Returns an experiment whose agent, environment and trainer fit; skips if a package lacks."""
+    experiment = importlib.import_module(f"experiments.{name}").experiment
     assert experiment.name == name
     try:
         launch.check(experiment)
@@ -46,8 +27,28 @@ def test_experiment_runs_at_toy_size(name, tmp_path):
         if "package that is missing" not in str(error):
             raise
         pytest.skip(str(error))
-    if name not in trained():
-        return
+    return experiment
+
+
+def test_there_are_experiments():
+    assert {"cartpole_reinforce", "catch_reinforce"} <= set(NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_experiment_is_named_as_its_file_and_its_parts_fit(name):
+    named(name)
+
+
+def marks(name):
+    if name in FAST:
+        return ()
+    return pytest.mark.slow if name in TRAINED else pytest.mark.thorough
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=marks(x)) for x in sorted(NAMES)])
+def test_experiment_runs_at_toy_size(name, tmp_path):
+    experiment = named(name)
     toy = "--steps 20 --evaluation.episodes 2 --quiet --directory"
     summary = main(experiment, [*toy.split(), str(tmp_path / "run")])
     assert 20 <= summary["steps"] < 20 + experiment.trainer.num_envs

@@ -70,7 +70,8 @@ def assert_same(one, other):
 @pytest.mark.parametrize(
     ("case", "num_envs"),
     [
-        *(("dqn", 1), ("gru", 2), ("sac", 1)),
+        *(("dqn", 1), ("gru", 2)),
+        pytest.param("sac", 1, marks=pytest.mark.thorough),
         pytest.param("sac", 3, marks=pytest.mark.exact),
     ],
 )
@@ -85,7 +86,7 @@ def test_row_by_row_and_in_blocks_are_one_run(case, num_envs):
 @pytest.mark.parametrize(
     ("case", "parts"),
     [
-        ("dqn", ("row by row", "in blocks")),
+        pytest.param("dqn", ("row by row", "in blocks"), marks=pytest.mark.thorough),
         ("gru", ("row by row", "in blocks")),
         ("sac", ("in blocks", "row by row")),
     ],
