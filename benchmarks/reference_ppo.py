@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from rlws.environments import CartPole, JaxEnvironment
+from rlws.networks.convolution import convolved
 from rlws.types import Array, Key, Params
 
 DISCOUNT, LAMBDA = 0.99, 0.95
@@ -200,9 +201,7 @@ def _network(params: Params, x: Array) -> Array:
     images = params[0][0].ndim == 4
     if images:
         kernel, bias = params[0]
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        x = jax.vmap(convolved, (0, None))(x, kernel)
         x = jax.nn.relu(x + bias[None, None, None]).reshape(len(x), -1)
     for weights, bias in params[images:-1]:
         x = x @ weights + bias[None]

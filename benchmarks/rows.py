@@ -110,6 +110,15 @@ ROWS = {
         "CleanRL's documentation: dqn_jax, 3 seeds",
         DeviceTrainer(),
     ),
+    "8": Row(
+        dqn.Config(period=4, prioritised=True),
+        "gym:LunarLander-v3",
+        300_000,
+        {"match": ("T", 195.0), "stretch": ("T", 266.0)},
+        -180.0,
+        "SLM-Lab, BENCHMARKS.md: DQN, and double DQN with priorities, 4 sessions",
+        HostTrainer(),
+    ),
     "9": Row(
         sac.Config(),
         "gymnax:Pendulum-v1",

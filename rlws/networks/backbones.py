@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.networks.batch_norm import BatchNorm
+from rlws.networks.convolution import Convolution
 from rlws.networks.initializers import Orthogonal
 from rlws.networks.noise import dropout, linear
 from rlws.settings import NonNegative, PositiveInt, Range, SettingError, Settings
@@ -85,7 +86,7 @@ class CNN(Backbone):
                     f"CNN: kernels must be no larger than what they see, got {settings[1]} for "
                     f"{image.shape[0]} x {image.shape[1]}; lower kernels or strides"
                 )
-            convolved = hk.Conv2D(*settings, w_init=_INITIALIZER, padding="VALID")(image)
+            convolved = Convolution(*settings, _INITIALIZER)(image)
             image = jax.nn.relu(normalised(convolved, self.layer_norm))
         return self.mlp(image.ravel())
 
@@ -112,7 +113,7 @@ class ResNet(Backbone):
         image = _image(observation, "ResNet")
         active = lambda x: jax.nn.relu(normalised(x, self.layer_norm))
         for channels in self.channels:
-            convolve = lambda x, n=channels: hk.Conv2D(n, 3, w_init=_INITIALIZER)(x)
+            convolve = lambda x, n=channels: Convolution(n, 3, 1, _INITIALIZER)(_padded(x))
             image = hk.max_pool(convolve(image), (3, 3, 1), (2, 2, 1), "SAME")
             for _ in range(self.blocks):
                 image = image + convolve(active(convolve(active(image))))
@@ -120,6 +121,11 @@ class ResNet(Backbone):
 
 
 _INITIALIZER = Orthogonal(math.sqrt(2.0))
+
+
+def _padded(image: Array) -> Array:
+    """Returns an image in a frame of zeros, a pixel wide."""
+    return jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
 
 
 def _image(observation: Observation, who: str) -> Array:
