@@ -64,7 +64,7 @@ def compiled(adder):
 
 
 def example(rows):
-    return jax.tree.map(lambda x: jnp.asarray(x[0, 0]), rows)
+    return jax.tree.map(lambda x: x[0, 0], rows)
 
 
 def states(adder, rows, state=None):
@@ -87,7 +87,7 @@ def last_state(adder, rows):
 def trajectories(adder, state):
     """Returns all trajectories that `sample` may return, oldest first."""
     size = len(state.starts)
-    everything = compiled(adder)[1](state, jnp.arange(size))
+    everything = compiled(adder)[1](state, np.arange(size))
     number = np.arange(state.tail, state.begun)
     assert len(number) <= size
     return jax.tree.map(lambda x: np.asarray(x)[number % size], everything)
