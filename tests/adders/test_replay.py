@@ -64,7 +64,7 @@ def compiled(adder):
 
 
 def example(rows):
-    return jax.tree.map(lambda x: x[0, 0], rows)
+    return jax.tree.map(lambda x: jnp.asarray(x[0, 0]), rows)
 
 
 def states(adder, rows, state=None):
