@@ -31,8 +31,8 @@ def drawn(*shape):
     ],
 )
 def test_categorical_projection(atoms, probabilities, expected):
-    target = Returns(jnp.float32(atoms), jnp.log(jnp.maximum(jnp.float32(probabilities), 1e-9)))
-    np.testing.assert_allclose(TWO.projected(target), expected, atol=1e-6)
+    target = Returns(np.float32(atoms), np.log(np.maximum(np.float32(probabilities), 1e-9)))
+    np.testing.assert_allclose(jax.jit(TWO.projected)(target), expected, atol=1e-6)
 
 
 def test_categorical_projection_is_that_of_rlax():
@@ -41,8 +41,13 @@ def test_categorical_projection_is_that_of_rlax():
     critic = Categorical(7, -2.0, 3.0)
     target = Returns(3 * drawn(5, 4), drawn(5, 4))
     project = lambda z, p: rlax.categorical_l2_project(z, p, jnp.linspace(-2.0, 3.0, 7))
-    expected = jax.vmap(project)(target.atoms, target.probabilities())
-    found = critic.projected(target)
+
+    @jax.jit
+    def both(target):
+        theirs = jax.vmap(project)(target.atoms, target.probabilities())
+        return critic.projected(target), theirs
+
+    found, expected = both(target)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-6)
 
@@ -52,17 +57,20 @@ def test_quantile_loss_is_that_of_rlax(kappa):
     import rlax
 
     said, target = drawn(6, 5), Returns(2 * drawn(6, 3))
-    levels = (jnp.arange(5) + 0.5) / 5
-    expected = jax.vmap(rlax.quantile_regression_loss, in_axes=(0, None, 0, None))(
-        said, levels, target.atoms, kappa
-    )
-    found = critics.quantile_loss(said, levels, target, kappa)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    levels = np.float32((np.arange(5) + 0.5) / 5)
+    each = jax.vmap(rlax.quantile_regression_loss, in_axes=(0, None, 0, None))
+
+    @jax.jit
+    def both(said, target):
+        theirs = each(said, levels, target.atoms, kappa)
+        return critics.quantile_loss(said, levels, target, kappa), theirs
+
+    np.testing.assert_allclose(*both(said, target), rtol=1e-5)
 
 
 def test_smoothed_targets_are_a_normal_distribution_cut_into_bins():
     critic = Categorical(101, -5.0, 5.0, smoothing=2.0)  # a deviation of 0.2
-    found = np.asarray(critic.projected(certain(jnp.float32(0.33))))
+    found = np.asarray(jax.jit(lambda x: critic.projected(certain(x)))(np.float32(0.33)))
     atoms = np.linspace(-5, 5, 101)
     mean = (found * atoms).sum()
     assert mean == pytest.approx(0.33, abs=1e-4)
@@ -74,8 +82,9 @@ def test_smoothed_targets_are_a_normal_distribution_cut_into_bins():
 def test_scales_are_undone(scale):
     there, back = critics.SCALES[scale]
     x = np.float32([-1e4, -3.0, -0.1, 0.0, 0.5, 20.0, 1e4])
-    np.testing.assert_allclose(back(there(x)), x, rtol=2e-3, atol=1e-4)
-    assert (np.diff(there(x)) > 0).all()
+    scaled, undone = jax.jit(lambda x: (there(x), back(there(x))))(x)
+    np.testing.assert_allclose(undone, x, rtol=2e-3, atol=1e-4)
+    assert (np.diff(scaled) > 0).all()
 
 
 CRITICS = [
@@ -144,8 +153,8 @@ def test_what_is_done_with_atoms_is_done_with_their_means(critic):
 
 
 def test_the_highest_atoms_of_all_are_dropped():
-    two = Returns(jnp.float32([[1, 8, 3], [5, 2, 9]]))
-    np.testing.assert_array_equal(two.without_top(1).atoms, [1, 2, 3, 5])
+    two = Returns(np.float32([[1, 8, 3], [5, 2, 9]]))
+    np.testing.assert_array_equal(jax.jit(two.without_top, static_argnums=0)(1).atoms, [1, 2, 3, 5])
 
 
 def learned(critic, targets, steps=600, rate=0.1):
@@ -153,7 +162,6 @@ def learned(critic, targets, steps=600, rate=0.1):
     spec = EnvironmentSpec(specs.Array((1,), np.float32), specs.DiscreteArray(2), SCALAR, SCALAR)
     network = compose(spec, MLP((16,)), value=ValueReturns(critic))
     optimizer = optax.adam(optax.linear_schedule(rate, 0.0, steps))
-    params = network.init(KEY)
 
     def step(carry, inputs):
         params, state = carry
@@ -166,13 +174,16 @@ def learned(critic, targets, steps=600, rate=0.1):
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return (optax.apply_updates(params, updates), state), None
 
-    draws = jnp.asarray(RNG.choice(targets, (steps, 64)), jnp.float32)
-    keys = jax.random.split(KEY, steps)
-    run = jax.jit(
-        lambda params: jax.lax.scan(step, (params, optimizer.init(params)), (keys, draws))
-    )
-    params = run(params)[0][0]
-    return jax.jit(network.apply)(params, np.ones(1, np.float32)).value_returns
+    draws = np.float32(RNG.choice(targets, (steps, 64)))
+
+    @jax.jit
+    def run(key):
+        params, inputs = network.init(key), (jax.random.split(key, steps), draws)
+        params = jax.lax.scan(step, (params, optimizer.init(params)), inputs)[0][0]
+        found = network.apply(params, np.ones(1, np.float32)).value_returns
+        return found, found.mean(), found.probabilities()
+
+    return run(KEY)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +198,11 @@ def learned(critic, targets, steps=600, rate=0.1):
 )
 def test_the_fixed_point_is_the_distribution_of_what_is_returned(critic):
     """-1 half of the time, 0 or 3 a quarter each."""
-    found = learned(critic, [-1, -1, 0, 3])
-    assert found.mean() == pytest.approx(0.25, abs=0.15)
+    found, mean, probabilities = jax.device_get(learned(critic, [-1, -1, 0, 3]))
+    assert mean == pytest.approx(0.25, abs=0.15)
     if isinstance(critic, Scalar):
         return
-    atoms, probabilities = np.asarray(found.atoms), np.asarray(found.probabilities())
+    atoms = found.atoms
     for low, high, expected in ((-1.6, -0.4, 0.5), (-0.4, 0.6, 0.25), (2.4, 3.6, 0.25)):
         share = probabilities[(atoms > low) & (atoms < high)].sum()
         assert share == pytest.approx(expected, abs=0.08)
@@ -211,10 +222,16 @@ def test_a_network_says_the_mean_and_all_of_it():
 def test_an_ensemble_keeps_atoms_last():
     spec = EnvironmentSpec(specs.Array((3,), np.float32), specs.DiscreteArray(4), SCALAR, SCALAR)
     network = ensemble(compose(spec, MLP((8,)), value=ValueReturns(Quantiles(7))), 3)
-    outputs = network.apply(network.init(KEY), drawn(5, 3))
+
+    @jax.jit
+    def say(key, x):
+        outputs = network.apply(network.init(key), x)
+        return outputs, outputs.value_returns.mean()
+
+    outputs, mean = say(KEY, drawn(5, 3))
     assert outputs.value.shape == (5, 3)
     assert outputs.value_returns.atoms.shape == (5, 3, 7)
-    np.testing.assert_allclose(outputs.value, outputs.value_returns.mean(), rtol=1e-6)
+    np.testing.assert_allclose(outputs.value, mean, rtol=1e-6)
 
 
 def test_atoms_must_go_up():

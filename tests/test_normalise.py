@@ -271,11 +271,11 @@ def trained():
 
 def test_normalise_evaluator_sees_what_the_actor_sees(trained):
     agent, params, network = trained
-    moments = params[STATISTICS]
+    moments, deviation = jax.jit(lambda x: (x, x.deviation()))(params[STATISTICS])
     x = np.random.default_rng(4).normal(0.3, 0.2, (20, 4)).astype(np.float32)
     act = lambda x: agent.evaluator.select_action(params, dm_env.restart(x), (), None)[0]
     actions = jax.jit(jax.vmap(act))(x)
-    normalised = (x - moments.mean[None]) / moments.deviation()[None]
+    normalised = (x - np.asarray(moments.mean)) / np.asarray(deviation)
     logits = jax.jit(network.apply)(params, normalised).policy.logits
     np.testing.assert_array_equal(actions, np.argmax(logits, axis=-1))
     assert set(actions.tolist()) == {0, 1}

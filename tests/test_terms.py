@@ -73,8 +73,8 @@ def approx(expected):
 
 # --- L2Init.
 
-PARAMS = {"a": {"w": jnp.array([1.0, 2])}, "b": {"w": jnp.array(7.0)}}
-MOVED = {"a": {"w": jnp.array([4.0, 6])}, "b": {"w": jnp.array(7.0)}}
+PARAMS = {"a": {"w": np.float32([1.0, 2])}, "b": {"w": np.float32(7.0)}}
+MOVED = {"a": {"w": np.float32([4.0, 6])}, "b": {"w": np.float32(7.0)}}
 
 
 def plain(*terms, observations=VECTOR):
@@ -89,7 +89,7 @@ def moved(state):
 @pytest.mark.parametrize("weight", [[1, 1, 1], [1, 0, 0.5]])
 def test_l2_init_equals_hand_worked_numbers(weight):
     learner = plain(L2Init(cost=0.1))
-    state = learner.init(KEY)
+    state = jax.jit(learner.init)(KEY)
     batch = batch_of(np.zeros((4, 2), np.float32), weight)
     loss, metrics, _ = compute(learner, state, batch)
     assert loss == metrics["l2_init_loss"] == metrics["l2_init_distance"] == 0
@@ -102,7 +102,8 @@ def test_l2_init_equals_hand_worked_numbers(weight):
 
 def test_l2_init_pulls_parameters_back_to_where_they_began():
     learner = plain(L2Init(cost=0.1))
-    state, batch = moved(learner.init(KEY)), batch_of(np.zeros((4, 2), np.float32), [1, 1, 1])
+    state = moved(jax.jit(learner.init)(KEY))
+    batch = batch_of(np.zeros((4, 2), np.float32), [1, 1, 1])
     learn = jax.jit(learner.learn)
     for expected in ([3.4, 5.2], [2.92, 4.56]):  # nearer by a factor of 0.8 each time
         state, _ = learn(state, batch, KEY)
@@ -114,7 +115,7 @@ def test_l2_init_pulls_parameters_back_to_where_they_began():
 def test_l2_init_does_not_hold_running_statistics(order):
     terms = (ObservationStatistics(VECTOR), L2Init(cost=1.0))[::order]
     learner = plain(*terms)
-    state, learn = learner.init(KEY), jax.jit(learner.learn)
+    state, learn = jax.jit(learner.init)(KEY), jax.jit(learner.learn)
     batch = batch_of(np.full((4, 2), 100, np.float32), [1, 1, 1])
     for _ in range(2):
         state, metrics = learn(state, batch, KEY)
@@ -137,10 +138,10 @@ def entropy_learner(cost=0.1, actions=None, head=None):
 
 def test_entropy_equals_hand_worked_numbers():
     learner = entropy_learner()
-    state = learner.init(KEY)
+    state = jax.jit(learner.init)(KEY)
     # In state 1, seen in the step without weight, and state 2, the last, other probabilities.
-    w = jnp.array([[0.0, 0], [5, 0], [0, 9]])
-    state = state._replace(params={"policy/linear": {"w": w, "b": jnp.log(jnp.float32(P))}})
+    w = np.float32([[0.0, 0], [5, 0], [0, 9]])
+    state = state._replace(params={"policy/linear": {"w": w, "b": np.log(np.float32(P))}})
     loss, metrics, grads = compute(learner, state, batch_of([0, 1, 0, 2], [1, 0, 2]))
     # Weighted terms over an unweighted count.
     assert metrics == approx({"loss": 0, "entropy_loss": -0.1 * 1.5 * H, "entropy_mean": H})
@@ -153,8 +154,9 @@ def test_entropy_equals_hand_worked_numbers():
 
 def test_entropy_bonus_spreads_the_policy():
     learner = entropy_learner(cost=1.0)
-    params = {"policy/linear": {"w": jnp.zeros((3, 2)), "b": jnp.log(jnp.float32(P))}}
-    state, learn, found = learner.init(KEY)._replace(params=params), jax.jit(learner.learn), []
+    params = {"policy/linear": {"w": np.zeros((3, 2), np.float32), "b": np.log(np.float32(P))}}
+    state, found = jax.jit(learner.init)(KEY)._replace(params=params), []
+    learn = jax.jit(learner.learn)
     for _ in range(30):
         state, metrics = learn(state, batch_of([0, 1, 0, 2], [1, 1, 1]), KEY)
         found.append(float(metrics["entropy_mean"]))
@@ -166,7 +168,7 @@ def test_entropy_bonus_spreads_the_policy():
 def test_entropy_of_a_normal_policy_equals_hand_worked_numbers():
     actions = specs.BoundedArray((2,), np.float32, [-1, -3], [1, 3])
     learner = entropy_learner(0.5, actions, networks.NormalPolicy(actions))
-    state = learner.init(KEY)
+    state = jax.jit(learner.init)(KEY)
     _, metrics, grads = compute(learner, state, batch_of([0, 1, 0, 2], [1, 1, 1]))
     assert metrics["entropy_mean"] == approx(np.log(3) + np.log(2 * np.pi * np.e))
     np.testing.assert_allclose(grads["policy"]["log_std"], [-0.5, -0.5], rtol=1e-6)
@@ -176,10 +178,10 @@ def test_entropy_without_closed_form_is_estimated_from_samples():
     actions = specs.BoundedArray((1,), np.float32, -2, 2)
     learner = entropy_learner(1.0, actions, networks.TanhNormalPolicy(actions, 0.0, 0.0))
     params = {  # u is normal with mean 0.5 and deviation 1
-        "policy/linear": {"w": jnp.zeros((3, 1)), "b": jnp.array([0.5])},
-        "policy/linear_1": {"w": jnp.zeros((3, 1)), "b": jnp.zeros(1)},
+        "policy/linear": {"w": np.zeros((3, 1), np.float32), "b": np.float32([0.5])},
+        "policy/linear_1": {"w": np.zeros((3, 1), np.float32), "b": np.zeros(1, np.float32)},
     }
-    state = learner.init(KEY)
+    state = jax.jit(learner.init)(KEY)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, state.params)
     state = state._replace(params=params)
     _, metrics, _ = compute(learner, state, batch_of([0] * 20_001, [1] * 20_000))
@@ -195,12 +197,12 @@ def test_entropy_needs_a_stochastic_policy():
     actions = specs.BoundedArray((1,), np.float32, -2, 2)
     learner = entropy_learner(1.0, actions, networks.TanhPolicy(actions))
     with pytest.raises(SettingError, match=r"must have a stochastic policy head, got .*policy"):
-        compute(learner, learner.init(KEY), batch_of([0, 1], [1]))
+        compute(learner, jax.jit(learner.init)(KEY), batch_of([0, 1], [1]))
     spec = spec_of()
     network = networks.compose(spec, networks.MLP(()), value=networks.Value())
     learner = Still(network, SGD).with_terms(Entropy(network))
     with pytest.raises(SettingError, match=r"must have a stochastic policy head, got .*value"):
-        compute(learner, learner.init(KEY), batch_of(np.zeros((2, 2), np.float32), [1]))
+        compute(learner, jax.jit(learner.init)(KEY), batch_of(np.zeros((2, 2), np.float32), [1]))
 
 
 # --- RND. Features are the observation times two numbers, W of the predictor and V of the target;
@@ -220,9 +222,9 @@ SEEN = batch_of(np.float32([[9], [1], [2], [3]]), [1, 0, 1], [10, 0, 20])
 def rnd(scale=0.5, optimizer=SGD):
     learner = Still(Network(lambda key: PARAMS, None), optimizer)
     learner = learner.with_terms(RND(spec_of(ONE), scale, Times()))
-    state = learner.init(KEY)
-    linear = {"w": jnp.eye(2), "b": jnp.zeros(2)}
-    times = lambda value: {"backbone/linear": {"w": jnp.array([value])}, "features/linear": linear}
+    state = jax.jit(learner.init)(KEY)
+    linear = {"w": np.eye(2, dtype=np.float32), "b": np.zeros(2, np.float32)}
+    times = lambda x: {"backbone/linear": {"w": np.float32([x])}, "features/linear": linear}
     target, moments = state.terms[0]
     assert jax.tree.map(jnp.shape, target) == jax.tree.map(jnp.shape, times(V))
     params = state.params | {PREDICTOR: times(W)}
@@ -286,7 +288,7 @@ def test_terms_whose_parameters_clash_are_refused():
     with pytest.raises(
         SettingError, match=r"Other: parameters \{'rnd_predictor'\} are there already"
     ):
-        plain(RND(spec_of()), Other(spec_of())).init(KEY)
+        jax.eval_shape(plain(RND(spec_of()), Other(spec_of())).init, KEY)
 
 
 # --- Beside the loss of an agent, on a batch its own actor and adder made.

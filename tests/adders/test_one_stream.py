@@ -61,7 +61,8 @@ def test_prioritised_replay_holds_what_replay_does():
 
 def test_unrolls():
     adder, found = Unrolls(3), []
-    state, add, sample = adder.init(example(ROWS), 1), jax.jit(adder.add), jax.jit(adder.sample)
+    state = jax.jit(adder.init, static_argnums=1)(example(ROWS), 1)
+    add, sample = jax.jit(adder.add), jax.jit(adder.sample)
     for begin in (0, 3, 6):
         following = jax.tree.map(lambda x, t=begin + 3: x[t], ROWS.timestep)
         state = add(state, cut(ROWS, begin, begin + 3), 3, following)
@@ -79,12 +80,14 @@ def test_unrolls():
 
 def test_episodes():
     adder = Episodes(2, max_length=3)
-    state, add = jax.jit(adder.init, static_argnums=1)(example(ROWS), 1), jax.jit(adder.add)
+    state = jax.jit(adder.init, static_argnums=1)(example(ROWS), 1)
+    add, ready = jax.jit(adder.add), jax.jit(adder.ready)
     for begin, length in ((0, 4), (4, 1)):  # the row of the second end is the fifth
-        assert not adder.ready(state)
+        assert not ready(state)
         state = add(state, cut(ROWS, begin, begin + 4), length, None)
-    assert adder.ready(state)
-    batch = jax.jit(lambda state: adder.sample(state, KEY)[1].masked())(state)
+    assert ready(state)
+    sample = jax.jit(lambda state: adder.sample(state, KEY)[1].masked())
+    batch = jax.device_get(sample(state))
     weights = np.array([[1, 1, 0], [1, 0, 0]])
     np.testing.assert_array_equal(batch.weight, weights)
     np.testing.assert_array_equal(weights * batch.reward, [[1, 2, 0], [3, 0, 0]])

@@ -87,7 +87,7 @@ def last_state(adder, rows):
 def trajectories(adder, state):
     """Returns all trajectories that `sample` may return, oldest first."""
     size = len(state.starts)
-    everything = compiled(adder)[1](state, jnp.arange(size))
+    everything = compiled(adder)[1](state, np.arange(size))
     number = np.arange(state.tail, state.begun)
     assert len(number) <= size
     return jax.tree.map(lambda x: np.asarray(x)[number % size], everything)

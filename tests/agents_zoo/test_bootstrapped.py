@@ -40,13 +40,19 @@ def masked(mask):
 
 def test_a_prior_is_added_and_never_learns():
     network = networks.compose(SPEC, MLP((4,)), q=networks.ActionReturns(2, critics.Quantiles(3)))
-    both = networks.with_prior(network, 2.0)
-    params, x = both.init(KEY), STEP.observation
-    learned, prior = (network.apply(params[name], x) for name in ("learned", "prior"))
-    found = both.apply(params, x)
-    np.testing.assert_allclose(found.q, learned.q + 2 * prior.q, rtol=1e-5)
-    np.testing.assert_allclose(found.q_returns.mean(), found.q, rtol=1e-5, atol=1e-6)
-    gradient = jax.grad(lambda params: both.apply(params, x).q.sum())(params)
+    both, x = networks.with_prior(network, 2.0), STEP.observation
+
+    @jax.jit
+    def ask(key):
+        params = both.init(key)
+        found = both.apply(params, x)
+        parts = [network.apply(params[name], x).q for name in ("learned", "prior")]
+        gradient = jax.grad(lambda params: both.apply(params, x).q.sum())(params)
+        return found.q, found.q_returns.mean(), parts, gradient
+
+    found, mean, (learned, prior), gradient = jax.device_get(ask(KEY))
+    np.testing.assert_allclose(found, learned + 2 * prior, rtol=1e-5)
+    np.testing.assert_allclose(mean, found, rtol=1e-5, atol=1e-6)
     assert not any(np.any(x) for x in jax.tree.leaves(gradient["prior"]))
     assert any(np.any(x) for x in jax.tree.leaves(gradient["learned"]))
 
@@ -60,8 +66,8 @@ def test_the_loss_is_the_mean_of_those_of_members_that_may_learn():
         one = lambda p, t: alone.loss(p, STEP, KEY, state._replace(extra=t))[0]
         return jnp.stack([one(member(params, i), member(target, i)) for i in range(3)])
 
-    each = jax.jit(losses)(state.params, state.extra)[:, 0]
-    assert len(set(np.asarray(each).tolist())) == 3
+    each = np.asarray(jax.jit(losses)(state.params, state.extra))[:, 0]
+    assert len(set(each.tolist())) == 3
     loss = lambda params, one: many.learner.loss(params, one, KEY, state)[0]
     found = jax.jit(loss)(state.params, masked([True, False, True]))
     np.testing.assert_allclose(found, [(each[0] + each[2]) / 3], rtol=1e-5)
@@ -75,7 +81,7 @@ def test_one_member_acts_in_an_episode_and_all_are_drawn():
     many, state = agent()
     act = jax.jit(many.actor.select_action)
     timestep = lambda kind: dm_env.TimeStep(
-        jnp.int32(kind), jnp.float32(0), jnp.float32(1), STEP.observation[0]
+        np.int32(kind), np.float32(0), np.float32(1), STEP.observation[0]
     )
 
     # As trainers do, who name the axes that steps are counted along.
@@ -86,11 +92,11 @@ def test_one_member_acts_in_an_episode_and_all_are_drawn():
         _, carry, extras = act(state.params, timestep(1), carry, next_key)
         return carry, (began, carry[1], extras["mask"])
 
-    run = lambda carry, keys: jax.lax.scan(play, carry, keys)[1]
+    run = lambda carry, key: jax.lax.scan(play, carry, jax.random.split(key, 300))[1]
     named = jax.vmap(jax.vmap(run, axis_name="environments"), axis_name="workers")
-    start = jax.tree.map(lambda x: jnp.asarray(x)[None, None], many.actor.initial_state())
-    keys = jax.random.split(KEY, 300)[None, None]
-    began, later, masks = (np.asarray(x)[0, 0] for x in jax.jit(named)(start, keys))
+    start = jax.tree.map(lambda x: np.asarray(x)[None, None], many.actor.initial_state())
+    found = jax.jit(lambda key: named(start, key[None, None]))(KEY)
+    began, later, masks = (np.asarray(x)[0, 0] for x in found)
     np.testing.assert_array_equal(began, later)
     np.testing.assert_allclose(np.bincount(began) / 300, [1 / 3] * 3, atol=0.1)
     np.testing.assert_allclose(masks.mean(axis=0), 0.5, atol=0.1)

@@ -115,16 +115,14 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
     network = Network(lambda key: {}, lambda params, o: Outputs(q=jnp.array([0.0, 1.0])))
     actor = dqn.EpsilonGreedy(network, 1.0, 0.2, 1000)
     state = initial.initial_actor_state(actor, num_envs)
-    step_type = jnp.full(num_envs, dm_env.StepType.MID)
-    timestep = dm_env.TimeStep(
-        step_type, jnp.zeros(num_envs), jnp.ones(num_envs), jnp.zeros(num_envs)
-    )
+    step_type = np.full(num_envs, dm_env.StepType.MID)
+    timestep = dm_env.TimeStep(step_type, np.zeros(num_envs), np.ones(num_envs), np.zeros(num_envs))
 
     def step(state, t):
-        action, state, _ = core.act(actor, {}, jnp.zeros(2, jnp.uint32), t, timestep, state)
+        action, state, _ = core.act(actor, {}, np.zeros(2, np.uint32), t, timestep, state)
         return state, action
 
-    actions = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(4000 // num_envs))[1])(state)
+    actions = jax.jit(lambda s: jax.lax.scan(step, s, np.arange(4000 // num_envs))[1])(state)
     zeros = (np.asarray(actions).ravel() == 0).reshape(8, -1).mean(axis=1)
     now = np.minimum(np.arange(4000) / 1000, 1.0)
     expected = ((1.0 - 0.8 * now) / 2).reshape(8, -1).mean(axis=1)
@@ -145,11 +143,11 @@ def test_dqn_does_not_count_the_ignored_step():
 
 def test_dqn_uses_no_key_twice():
     actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
-    timestep = dm_env.TimeStep(jnp.zeros(1, int), jnp.zeros(1), jnp.ones(1), jnp.zeros(1, int))
+    timestep = dm_env.TimeStep(np.zeros(1, int), np.zeros(1), np.ones(1), np.zeros(1, int))
     state = initial.initial_actor_state(actor, 1)
     act = lambda key: core.act(actor, ONLINE, key, 0, timestep, state)[0]
     with jax.debug_key_reuse(True):
-        jax.jit(act).lower(jnp.zeros(2, jnp.uint32))  # or raises
+        jax.jit(act).lower(np.zeros(2, np.uint32))  # or raises
 
 
 def test_dqn_settings_choose_the_replay():
@@ -187,17 +185,17 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
 
         grads, found = jax.grad(loss, has_aux=True)(steps.observation)
         warm = learner.network.warm_up(state.params, steps, 3)
-        return grads, found, *(learner.network.unroll(state.params, x).q for x in (steps, warm))
+        whole, rest = (learner.network.unroll(state.params, x).q for x in (steps, warm))
+        batch = jax.tree.map(lambda x: x[None], steps)
+        return grads, found, whole, rest, learner.learn(state, batch, KEY)[1]
 
-    grads, found, whole, rest = jax.device_get(compute(steps))
+    grads, found, whole, rest, metrics = jax.device_get(compute(steps))
     np.testing.assert_array_equal(grads[:3], 0)
     assert np.abs(grads[3:7]).max(axis=1).min() > 0
     np.testing.assert_array_equal(found[:3], 0)
     # The state after the burn-in is that of one long unroll.
     np.testing.assert_allclose(rest, whole[3:], atol=1e-6)
     # Steps that warm up are none of those whose mean is taken.
-    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], steps)
-    _, metrics = jax.jit(learner.learn)(learner.init(KEY), batch, KEY)
     assert metrics["loss"] == pytest.approx(found[3:].mean(), rel=1e-5)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,25 +47,38 @@ def test_the_auxiliary_phase_comes_every_so_many_updates():
 
 
 def test_divergences_are_those_of_the_definition():
-    p, q = Categorical(jnp.float32([0.3, -1.0, 2.0])), Categorical(jnp.float32([1.0, 0.0, 0.5]))
-    x, y = (np.asarray(jax.nn.softmax(each.logits), float) for each in (p, q))
-    np.testing.assert_allclose(p.kl(q), (x * np.log(x / y)).sum(), rtol=1e-5)
-    one = Normal(jnp.float32([0.5]), jnp.float32([-0.3]))
-    other = Normal(jnp.float32([-0.2]), jnp.float32([0.4]))
+    p, q = Categorical(np.float32([0.3, -1.0, 2.0])), Categorical(np.float32([1.0, 0.0, 0.5]))
+    one = Normal(np.float32([0.5]), np.float32([-0.3]))
+    other = Normal(np.float32([-0.2]), np.float32([0.4]))
     grid = np.linspace(-8, 8, 20001, dtype=np.float32)[:, None]
-    log = lambda d: np.asarray(jax.vmap(d.log_prob)(grid), float)
-    found = np.trapezoid(np.exp(log(one)) * (log(one) - log(other)), grid[:, 0])
-    np.testing.assert_allclose(one.kl(other), found, rtol=1e-3)
+
+    @jax.jit
+    def ask(p, q, one, other):
+        shares = [jax.nn.softmax(each.logits) for each in (p, q)]
+        logs = [jax.vmap(each.log_prob)(grid) for each in (one, other)]
+        return shares, logs, p.kl(q), one.kl(other)
+
+    shares, logs, kl, of_normals = ask(p, q, one, other)
+    x, y = (np.asarray(share, float) for share in shares)
+    np.testing.assert_allclose(kl, (x * np.log(x / y)).sum(), rtol=1e-5)
+    log, log_other = (np.asarray(log, float) for log in logs)
+    found = np.trapezoid(np.exp(log) * (log - log_other), grid[:, 0])
+    np.testing.assert_allclose(of_normals, found, rtol=1e-3)
 
 
 def test_at_first_the_auxiliary_loss_is_of_values_alone():
-    agent = CONFIG.make(SPEC)
-    params = jax.jit(agent.learner.network.init)(jax.random.key(0))
+    learner = CONFIG.make(SPEC).learner
     observation = np.float32([[0.1, 0.2, -0.1, 0.3]])
-    outputs = jax.jit(agent.learner.network.apply)(params, observation)
-    extras = {"return": jnp.float32([2.0]), "old": outputs.policy}
-    step = trajectory(reward=[0.0])._replace(observation=observation, extras=extras)
-    loss, found = agent.learner.auxiliary_loss(params, step, None, None)
+
+    @jax.jit
+    def ask(key):
+        params = learner.network.init(key)
+        outputs = learner.network.apply(params, observation)
+        extras = {"return": np.float32([2.0]), "old": outputs.policy}
+        step = trajectory(reward=[0.0])._replace(observation=observation, extras=extras)
+        return outputs, learner.auxiliary_loss(params, step, None, None)
+
+    outputs, (loss, found) = jax.device_get(ask(jax.random.key(0)))
     expected = 0.5 * (outputs.value - 2.0) ** 2 + 0.5 * (outputs.auxiliary - 2.0) ** 2
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(found["clone_kl"], 0.0, atol=1e-6)

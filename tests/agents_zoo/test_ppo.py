@@ -148,8 +148,7 @@ def real_batch(config, num_envs=4, seed=0, environment="jax:CartPole-v1"):
         environment = environments.make(environment)
     agent = config.make(environment.spec())
     program = Program(agent, environment, num_envs)
-    block = jax.jit(lambda run: _collect(program, run))
-    run, batch = block(program.init(seed))
+    run, batch = jax.jit(lambda: _collect(program, program.init(seed)))()
     return agent, run.state.learner, batch
 
 

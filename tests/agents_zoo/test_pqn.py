@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -59,7 +58,7 @@ def test_pqn_returns_by_hand(cut, ends, expected):
 def test_pqn_learns_what_its_critic_is_told(critic, expected):
     """All weights 0: a value of 0, of returns that are 1 and 2."""
     learner = dataclasses.replace(SMALL, critic=critic).make(SPEC).learner
-    params = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(learner.init, KEY).params)
+    params = jax.tree.map(lambda x: np.zeros(x.shape), jax.eval_shape(learner.init, KEY).params)
     steps = trajectory(observation=np.ones((3, 4), np.float32), reward=[0, 0]).without_final()
     steps = steps._replace(extras={"return": np.float32([1, 2])})
     loss, _ = jax.jit(lambda params: learner.loss(params, steps, KEY, None))(params)
@@ -69,13 +68,14 @@ def test_pqn_learns_what_its_critic_is_told(critic, expected):
 def test_pqn_moves_and_anneals_to_nothing():
     config = dataclasses.replace(SMALL, anneal_steps=64)
     agent, state, batch = real_batch(config)
+    state, batch = jax.device_get((state, batch))
     learn = jax.jit(agent.learner.learn)
-    moved, metrics = learn(state, batch, KEY)
+    moved, metrics = jax.device_get(learn(state, batch, KEY))
     assert moved.extra == (batch.weight > 0).sum()
     assert np.isfinite(metrics["loss"])
     different = jax.tree.map(lambda x, y: bool((x != y).any()), moved.params, state.params)
     assert any(jax.tree.leaves(different))
-    still, _ = learn(moved._replace(extra=jnp.float32(64)), batch, KEY)
+    still, _ = learn(moved._replace(extra=np.float32(64)), batch, KEY)
     jax.tree.map(np.testing.assert_array_equal, still.params, moved.params)
 
 

@@ -532,16 +532,21 @@ def test_reinforce_refuses_environments_it_cannot_learn():
 def test_reinforce_takes_real_actions():
     """The loss of two steps of a normal policy, by hand."""
     learner = make(spec_of()._replace(actions=specs.Array((1,), np.float32)), entropy_cost=0.1)
-    params = learner.init(KEY).params
     actions = np.array([[0.5], [-2.0]], np.float32)
     whole = path([0, 0], [0.5, 2.0])._replace(action=actions)
-    policy = learner.network.unroll(params, whole).policy
+
+    @jax.jit
+    def ask(key):
+        state = learner.init(key)
+        found, _ = learner.loss(state.params, whole, key, state)
+        return learner.network.unroll(state.params, whole).policy, found
+
+    policy, found = ask(KEY)
     mean, log_std = np.float64(policy.mean)[:2, 0], np.float64(policy.log_std)[:2, 0]
     log_prob = -0.5 * ((actions[:, 0] - mean) / np.exp(log_std)) ** 2 - log_std
     log_prob -= 0.5 * np.log(2 * np.pi)
     entropy = 0.5 + 0.5 * np.log(2 * np.pi) + log_std
     expected = -np.sum(log_prob * [2.5, 2.0]) - 0.1 * np.sum(entropy)
-    found = learner.loss(params, whole, KEY, learner.init(KEY))[0]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

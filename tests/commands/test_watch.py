@@ -98,14 +98,14 @@ def test_numbers_are_what_the_network_says(normalised, monkeypatch):
     found = []
     monkeypatch.setattr(film, "beside", lambda *args: found.append(args[1:]))
     agent = dataclasses.replace(TOY.agent, normalise_observations=normalised).make(Catch().spec())
-    params = agent.learner.init(jax.random.PRNGKey(0)).params
+    params = jax.jit(agent.learner.init)(jax.random.PRNGKey(0)).params
     timestep = to_dm_env(Catch()).reset()
     film.numbers_of(agent, params)(None, 3, 1.5, timestep, ())
     [(numbers, bars)] = found
     assert (numbers["step"], numbers["return"]) == (3.0, 1.5)
     assert sum(bars["probability"]) == pytest.approx(1.0)
     if not normalised:
-        outputs = agent.evaluator.network.apply(params, timestep.observation)
+        outputs = jax.jit(agent.evaluator.network.apply)(params, timestep.observation)
         assert numbers["value"] == pytest.approx(float(outputs.value), abs=1e-6)
         expected = jax.nn.softmax(outputs.policy.logits)
         np.testing.assert_allclose(bars["probability"], expected, atol=1e-6)

@@ -4,7 +4,6 @@ import functools
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import StepType
@@ -15,7 +14,7 @@ from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.settings import SettingError
 
 ENV = CartPole()
-step_many = jax.jit(jax.vmap(ENV.step))
+step, step_many = jax.jit(ENV.step), jax.jit(jax.vmap(ENV.step))
 
 
 def record(choose, episodes):
@@ -59,7 +58,7 @@ def test_step_follows_gymnasium_through_random_episodes():
         return step_many(state, action)
 
     initial = np.float32([s[0] for s in states])
-    start = State(jnp.asarray(initial), jnp.zeros(len(states), jnp.int32))
+    start = State(initial, np.zeros(len(states), np.int32))
     _, timesteps = jax.lax.scan(body, start, pad(actions))
     timesteps = jax.device_get(timesteps)
     for i, (state, end) in enumerate(zip(states, ends, strict=True)):
@@ -102,8 +101,7 @@ def test_step_follows_gymnasium_through_balanced_episodes():
     ],
 )
 def test_step_discount_tells_termination_from_truncation(angle, time, step_type, discount):
-    state = State(jnp.float32([0.0, 0.0, angle, 0.0]), jnp.int32(time))
-    _, timestep = ENV.step(state, 0)
+    _, timestep = step(State(np.float32([0.0, 0.0, angle, 0.0]), np.int32(time)), 0)
     assert timestep.step_type == step_type
     assert timestep.discount == discount
     assert timestep.reward == 1.0
@@ -115,12 +113,13 @@ def test_step_terminates_beyond_each_limit(limit, position, sign):
     for excess, discount in ((-1e-4, 1.0), (1e-4, 0.0)):
         physics = np.zeros(4, np.float32)
         physics[position] = sign * (limit + excess)
-        assert ENV.step(State(jnp.asarray(physics), jnp.int32(0)), 1)[1].discount == discount
+        assert step(State(physics, np.int32(0)), 1)[1].discount == discount
 
 
 def test_reset_draws_uniformly_within_a_twentieth():
-    state, timestep = jax.vmap(ENV.reset)(jax.random.split(jax.random.key(0), 10_000))
-    draws = np.sort(np.asarray(state.physics), axis=0)
+    reset = jax.jit(lambda key: jax.vmap(ENV.reset)(jax.random.split(key, 10_000)))
+    state, timestep = jax.device_get(reset(jax.random.key(0)))
+    draws = np.sort(state.physics, axis=0)
     uniform = np.linspace(-0.05, 0.05, len(draws))[:, None]
     # Kolmogorov-Smirnov: exceeded by one uniform sample in 100,000.
     assert np.abs(draws - uniform).max() / 0.1 < 2.47 / np.sqrt(len(draws))
@@ -138,7 +137,8 @@ def test_spec_equals_gymnasiums():
 
 
 def test_cartpole_time_limit_is_a_checked_setting():
-    _, timestep = CartPole(max_episode_steps=3).step(State(jnp.zeros(4), jnp.int32(2)), 0)
+    limited = jax.jit(CartPole(max_episode_steps=3).step)
+    _, timestep = limited(State(np.zeros(4, np.float32), np.int32(2)), 0)
     assert timestep.step_type == StepType.LAST
     with pytest.raises(SettingError, match=r"CartPole\.max_episode_steps must be .* 1, got 0"):
         CartPole(max_episode_steps=0)

@@ -1,7 +1,8 @@
 """Catch, by table."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from dm_env import StepType
@@ -11,6 +12,7 @@ from rlws.environments.catch import State
 from rlws.settings import SettingError
 
 LEFT, STAY, RIGHT = 0, 1, 2
+play = jax.jit(functools.partial(jax.lax.scan, Catch().step))
 
 
 @pytest.mark.parametrize(
@@ -29,20 +31,18 @@ LEFT, STAY, RIGHT = 0, 1, 2
     ],
 )
 def test_catch_rewards_only_a_caught_ball(column, actions, reward):
-    env = Catch()
-    state = State(jnp.int32(0), jnp.int32(column), jnp.int32(2))
-    _, timesteps = jax.lax.scan(env.step, state, jnp.array(actions))
+    _, timesteps = play(State(np.int32(0), np.int32(column), np.int32(2)), np.array(actions))
     np.testing.assert_array_equal(timesteps.reward, [0] * 8 + [reward])
     np.testing.assert_array_equal(timesteps.discount, [1] * 8 + [0])
     np.testing.assert_array_equal(timesteps.step_type, [StepType.MID] * 8 + [StepType.LAST])
 
 
 def test_catch_shows_ball_and_paddle():
-    env = Catch(rows=3, columns=4)
-    state = State(jnp.int32(0), jnp.int32(3), jnp.int32(2))
+    step = jax.jit(Catch(rows=3, columns=4).step)
+    state = State(np.int32(0), np.int32(3), np.int32(2))
     boards = []
     for action in (LEFT, RIGHT):
-        state, timestep = env.step(state, action)
+        state, timestep = step(state, action)
         boards.append(timestep.observation)
     np.testing.assert_array_equal(boards[0], [[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0]])
     np.testing.assert_array_equal(boards[1], [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]])
@@ -51,7 +51,8 @@ def test_catch_shows_ball_and_paddle():
 
 def test_catch_reset_drops_the_ball_from_any_column():
     env = Catch(rows=6, columns=5)
-    state, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 5000))
+    reset = jax.jit(lambda key: jax.vmap(env.reset)(jax.random.split(key, 5000)))
+    state, timestep = jax.device_get(reset(jax.random.key(0)))
     counts = np.bincount(state.column, minlength=5)
     assert (np.abs(counts - 1000) < 150).all()  # 5 standard deviations
     assert (state.paddle == 2).all()

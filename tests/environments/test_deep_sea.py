@@ -1,5 +1,7 @@
 """Deep sea: one way leads to the treasure; and bsuite's is the same."""
 
+import functools
+
 import dm_env
 import jax
 import numpy as np
@@ -11,12 +13,18 @@ DEEP_SEA = environments.DeepSea(4)
 right = np.random.RandomState(42).binomial(1, 0.5, (4, 4))
 
 
+@functools.cache
+def compiled(sea):
+    return jax.jit(sea.reset), jax.jit(sea.step)
+
+
 def played(choose, sea=DEEP_SEA):
     """Returns the timesteps of the episode of `choose(row, column)`."""
-    state, timestep = sea.reset(jax.random.key(0))
+    reset, step = compiled(sea)
+    state, timestep = jax.device_get(reset(jax.random.key(0)))
     found = [timestep]
     while found[-1].step_type != dm_env.StepType.LAST:
-        state, timestep = sea.step(state, choose(int(state.row), int(state.column)))
+        state, timestep = jax.device_get(step(state, choose(int(state.row), int(state.column))))
         found.append(timestep)
     return found
 

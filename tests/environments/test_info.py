@@ -6,6 +6,7 @@ import math
 
 import dm_env
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_environments_stepped_together_report_the_same():
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_returns_it_after_returns_and_lengths(kind):
     agent = IN_BLOCKS.make(SPEC)
-    params = agent.learner.init(jnp.zeros(2, jnp.uint32)).params
+    params = jax.jit(agent.learner.init)(np.zeros(2, np.uint32)).params
     evaluate = evaluation.evaluator(agent, WithInfo(KINDS[kind], INFO), 5, num_envs=2)
     returns, lengths, *info = evaluate(params, 0)
     assert [*returns, *lengths] == 10 * [3]

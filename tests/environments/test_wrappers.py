@@ -165,9 +165,10 @@ class Seen(Count):
 
 def test_the_action_mask_is_that_of_now():
     stacked = wrap(Seen(), Stack(2))
-    state, timestep = stacked.reset(jax.random.key(0))
+    step = jax.jit(stacked.step)
+    state, timestep = jax.jit(stacked.reset)(jax.random.key(0))
     for t in (1, 2, 3):
-        state, timestep = stacked.step(state, 0)
+        state, timestep = step(state, 0)
         assert timestep.observation["action_mask"].tolist() == [t < 3, t >= 3]
         assert timestep.observation["seen"].tolist() == [t - 1, 10 * (t - 1), t, 10 * t]
     assert stacked.spec().observations["action_mask"].shape == (2,)
@@ -175,7 +176,7 @@ def test_the_action_mask_is_that_of_now():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
 def test_resized_pixels_are_means_of_what_they_cover(size):
-    _, timestep = wrap(Seen(picture=True), Resize(size)).reset(jax.random.key(0))
+    _, timestep = jax.jit(wrap(Seen(picture=True), Resize(size)).reset)(jax.random.key(0))
     picture = np.arange(48.0).reshape(4, 6, 2)
     # Every pixel as size x size equal ones, and means over blocks: exact, by hand.
     fine = picture.repeat(size, 0).repeat(size, 1)

@@ -60,13 +60,19 @@ def distribution():
 
 
 def test_several_choices_at_once_by_hand():
-    logits = jnp.log(jnp.float32([[0.5, 0.5, 1e-30], [0.2, 0.3, 0.5]]))
-    policy = MultiCategorical(logits, jnp.int32([1, 0]))
-    np.testing.assert_allclose(policy.log_prob(jnp.array([2, 1])), np.log(0.5 * 0.3), rtol=1e-5)
+    logits = np.log(np.float32([[0.5, 0.5, 1e-30], [0.2, 0.3, 0.5]]))
+
+    @jax.jit
+    def ask(logits, key):
+        policy = MultiCategorical(logits, np.int32([1, 0]))
+        drawn = jax.vmap(policy.sample)(jax.random.split(key, 5000))
+        return policy.log_prob(np.array([2, 1])), policy.entropy(), policy.mode(), drawn
+
+    log_prob, found, mode, drawn = jax.device_get(ask(logits, KEY))
+    np.testing.assert_allclose(log_prob, np.log(0.5 * 0.3), rtol=1e-5)
     entropy = -sum(p * np.log(p) for p in (0.5, 0.5, 0.2, 0.3, 0.5))
-    np.testing.assert_allclose(policy.entropy(), entropy, rtol=1e-5)
-    np.testing.assert_array_equal(policy.mode(), [1, 2])
-    drawn = np.asarray(jax.vmap(policy.sample)(jax.random.split(KEY, 5000)))
+    np.testing.assert_allclose(found, entropy, rtol=1e-5)
+    np.testing.assert_array_equal(mode, [1, 2])
     assert set(drawn[:, 0]) == {1, 2}
     np.testing.assert_allclose(np.bincount(drawn[:, 1]) / 5000, [0.2, 0.3, 0.5], atol=0.03)
 
@@ -95,28 +101,37 @@ def test_parts_of_an_action_are_independent():
 
 def test_divergences_of_nested_actions_are_sums_by_kind():
     """Of choices and means, and of deviations."""
-    one = distribution()
-    ramp = lambda x: jnp.broadcast_to(jnp.arange(float(x.shape[-1])), x.shape)
+    one = jax.device_get(distribution())
+    ramp = lambda x: np.broadcast_to(np.arange(x.shape[-1], dtype=np.float32), x.shape)
     steeper = lambda part: part._replace(logits=part.logits + ramp(part.logits))
     parts = {
         **one.parts,
         "flags": steeper(one.parts["flags"]),
         "move": steeper(one.parts["move"]),
-        "push": (one.parts["push"][0]._replace(mean=jnp.full((5, 1), 0.3)), one.parts["push"][1]),
+        "push": (
+            one.parts["push"][0]._replace(mean=np.full((5, 1), np.float32(0.3))),
+            one.parts["push"][1],
+        ),
     }
     wider = parts["push"][0]._replace(log_std=one.parts["push"][0].log_std + 0.7)
     other = Joint({**parts, "push": (wider, parts["push"][1])})
-    found = one.divergences(other)
     normal, choices = one.parts["push"][0], ("flags", "move")
-    moved = normal.kl(parts["push"][0])
-    first = sum(one.parts[name].kl(parts[name]) for name in choices) + moved
-    second = normal.kl(normal._replace(log_std=wider.log_std))
-    np.testing.assert_allclose(found, np.stack([first, second], axis=1), rtol=1e-5)
-    assert (found > 1e-3).all()
+    stretched = normal._replace(log_std=wider.log_std)
     discrete = Joint({name: one.parts[name] for name in choices})
     changed = Joint({name: parts[name] for name in choices})
-    expected = sum(one.parts[name].kl(parts[name]) for name in choices)[:, None]
-    np.testing.assert_allclose(discrete.divergences(changed), expected, rtol=1e-5)
+
+    @jax.jit
+    def ask(one, other, discrete, changed, normals):
+        each = [discrete.parts[name].kl(changed.parts[name]) for name in choices]
+        moved = [normals[0].kl(x) for x in normals[1:]]
+        return one.divergences(other), discrete.divergences(changed), each, moved
+
+    normals = (normal, parts["push"][0], stretched)
+    found, of_discrete, each, (moved, second) = ask(one, other, discrete, changed, normals)
+    each = np.sum(each, axis=0)
+    np.testing.assert_allclose(found, np.stack([each + moved, second], axis=1), rtol=1e-5)
+    assert (np.asarray(found) > 1e-3).all()
+    np.testing.assert_allclose(of_discrete, each[:, None], rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def network_of(*hidden, **settings):
 
 def params_of(network, **norm):
     """Returns parameters whose normalisation is none of the beginning's."""
-    params = jax.device_get(network.init(KEY))
+    params = jax.device_get(jax.jit(network.init)(KEY))
     affine = {"scale": np.float32([2, -1, 0.5]), "offset": np.float32([0.1, 0.2, 0.3])}
     return {**params, NORM: {**affine, **RUNNING, **norm}}
 
@@ -76,7 +76,7 @@ def test_learning_normalises_by_all_steps_of_the_batch_that_have_weight():
 
 def test_what_has_no_weight_is_nothing_to_others():
     network = network_of(4)
-    params = jax.device_get(network.init(KEY))
+    params = jax.device_get(jax.jit(network.init)(KEY))
     values, found = train(network, params)
     spoilt = np.where(KEPT[..., None], X, np.nan)
     again, unspoilt = train(network, params, spoilt)
@@ -96,7 +96,7 @@ def test_acting_normalises_by_running_statistics():
     params = params_of(network)
     centred = X - RUNNING["running_mean"]
     expected = said(params, centred / np.sqrt(RUNNING["running_variance"] + 1e-3))
-    np.testing.assert_allclose(network.apply(params, X).value, expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, X).value, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("warm_up", "renormalised"), [(2, True), (0, True), (3, False)])
@@ -116,7 +116,7 @@ def test_after_its_warm_up_learning_sees_what_acting_does_up_to_limits(warm_up, 
     mean, variance = np.float32([0.5, 1.0, 1.0]), np.float32([4.0, 1.0, 4.0])
     params = params_of(network, running_mean=mean, running_variance=variance)
     values, _ = train(network, params)
-    agree = np.allclose(values, network.apply(params, X).value, atol=1e-4)
+    agree = np.allclose(values, jax.jit(network.apply)(params, X).value, atol=1e-4)
     assert agree == renormalised
 
 
@@ -136,7 +136,7 @@ def test_gradients_pass_through_the_batch_and_not_through_running_statistics(war
         each = jax.vmap(lambda x, w: network.train(params, x, w)[0].value, axis_name="batch")
         return (each(x, WEIGHT) * np.float32([[1, 2], [3, 4], [0, 5]])).sum()
 
-    of_params, of_x = jax.jit(jax.grad(total, (0, 1)))(params, X)
+    of_params, of_x = jax.device_get(jax.jit(jax.grad(total, (0, 1)))(params, X))
     for name in RUNNING:
         assert not np.any(of_params[NORM][name])
     assert np.all(of_params[NORM]["scale"] != 0)
@@ -172,10 +172,11 @@ def test_each_of_an_ensemble_has_statistics_of_its_own():
 
 def test_without_batch_normalisation_there_are_no_statistics():
     network = compose(SPEC, MLP((4,)), value=Value())
-    params = network.init(KEY)
-    outputs, found = network.train(params, X[0], WEIGHT[0])
+    params = jax.jit(network.init)(KEY)
+    both = lambda x: (network.train(params, x, WEIGHT[0]), network.apply(params, x))
+    (outputs, found), applied = jax.jit(both)(X[0])
     assert found == {}
-    np.testing.assert_array_equal(outputs.value, network.apply(params, X[0]).value)
+    np.testing.assert_array_equal(outputs.value, applied.value)
 
 
 class Mean(Learner):

@@ -46,8 +46,8 @@ def observe(*leading):
 
 def test_apply_agrees_over_any_leading_axes():
     network = network_of(NESTED)
-    params = network.init(KEY)
-    apply = jax.jit(network.apply)
+    params = jax.jit(network.init)(KEY)
+    apply = lambda params, x: jax.device_get(jax.jit(network.apply)(params, x))
     observation = observe(2, 3, 4)
     whole = apply(params, observation)
     assert whole.policy.logits.shape == (2, 3, 4, 2)
@@ -71,13 +71,21 @@ def trajectory_of(observation):
 
 def test_step_and_unroll_of_a_network_without_core_are_apply():
     network = network_of()
-    params, x = network.init(KEY), np.eye(3, dtype=np.float32)
+    x = np.eye(3, dtype=np.float32)
     assert network.initial_state() == ()
-    outputs, state = network.step(params, x[0], True, ())
-    assert state == ()
-    np.testing.assert_array_equal(outputs.value, network.apply(params, x[0]).value)
-    unrolled = network.unroll(params, trajectory_of(x))
-    np.testing.assert_array_equal(unrolled.value, network.apply(params, x).value)
+
+    @jax.jit
+    def found(key):
+        params = network.init(key)
+        outputs, state = network.step(params, x[0], True, ())
+        assert state == ()
+        unrolled = network.unroll(params, trajectory_of(x))
+        applied = (network.apply(params, y).value for y in (x[0], x))
+        return outputs.value, unrolled.value, *applied
+
+    step, unrolled, one, whole = found(KEY)
+    np.testing.assert_array_equal(step, one)
+    np.testing.assert_array_equal(unrolled, whole)
 
 
 def see(features):
@@ -87,7 +95,7 @@ def see(features):
 def test_core_begins_anew_with_every_episode():
     network = network_of(backbone=GRU(MLP((4,)), 4))
     rng = np.random.default_rng(0)
-    params, observation = network.init(KEY), rng.normal(size=(4, 3)).astype(np.float32)
+    params, observation = jax.jit(network.init)(KEY), rng.normal(size=(4, 3)).astype(np.float32)
     stale = {"backbone": np.float32(rng.normal(size=4))}
 
     @jax.jit
@@ -112,18 +120,18 @@ def test_observations_reach_the_backbone_discrete_ones_one_hot():
         "inner": (np.int32(2), np.array([[7, 0], [1, 9]], np.int32)),
     }
     network = compose(spec_of(NESTED), lambda o: o, seen=see)
-    seen = network.apply(network.init(KEY), observation).seen
+    seen = jax.jit(network.apply)({}, observation).seen
     np.testing.assert_array_equal(seen["inner"][0], [0, 0, 1, 0])
     np.testing.assert_array_equal(seen["inner"][1], observation["inner"][1])
     np.testing.assert_array_equal(seen["x"], observation["x"])
     batch = jax.tree.map(lambda x: np.stack([x] * 3), observation)
-    assert network.apply({}, batch).seen["inner"][0].shape == (3, 4)
+    assert jax.eval_shape(network.apply, {}, batch).seen["inner"][0].shape == (3, 4)
 
 
 def test_mlp_sees_all_leaves_side_by_side_as_float32():
     network = compose(spec_of(NESTED), MLP(()), seen=see)
     observation = observe()
-    seen = network.apply(network.init(KEY), observation).seen
+    seen = jax.jit(network.apply)({}, observation).seen
     number, table = observation["inner"]
     expected = [*np.eye(4)[number], *table.ravel(), *observation["x"]]
     np.testing.assert_array_equal(seen, np.float32(expected))
@@ -131,21 +139,20 @@ def test_mlp_sees_all_leaves_side_by_side_as_float32():
 
 
 def test_init_depends_on_its_key_alone():
-    network = network_of()
-    same = jax.tree.map(np.array_equal, network.init(KEY), network_of().init(KEY))
-    assert jax.tree.all(same)
+    both = jax.jit(lambda key: (network_of().init(key), network_of().init(key)))
+    one, again = both(KEY)
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, again))
     differ = lambda x, y: np.array_equal(x, y) == (x.ndim == 1)  # weights do, biases are 0
-    other = network.init(jax.random.key(2))
-    assert jax.tree.all(jax.tree.map(differ, network.init(KEY), other))
+    assert jax.tree.all(jax.tree.map(differ, one, both(jax.random.key(2))[0]))
 
 
 def test_backbones_are_shared_or_apart():
     x = np.array([1.0, 2, 3], np.float32)
     for shared, backbones in [(True, {"backbone"}), (False, {"policy_backbone", "value_backbone"})]:
         network = network_of(shared=shared)
-        params = network.init(KEY)
+        params, apply = jax.jit(network.init)(KEY), jax.jit(network.apply)
         assert {name.split("/")[0] for name in params} == backbones | {"policy", "value"}
-        before = network.apply(params, x)
+        before = apply(params, x)
         for backbone in backbones:
             moved_by = {name: float(name.startswith(f"{backbone}/")) for name in params}
             changed = {
@@ -154,14 +161,14 @@ def test_backbones_are_shared_or_apart():
                 )
                 for name, module in params.items()
             }
-            after = network.apply(changed, x)
+            after = apply(changed, x)
             moved = {
                 "policy": not np.array_equal(before.policy.logits, after.policy.logits),
                 "value": not np.array_equal(before.value, after.value),
             }
             assert moved == {head: shared or backbone.startswith(head) for head in moved}
-    apart = network_of(shared=False).init(KEY)
-    assert not np.array_equal(*(apart[f"{h}_backbone/linear"]["w"] for h in ("policy", "value")))
+    apart = (params[f"{head}_backbone/linear"]["w"] for head in ("policy", "value"))
+    assert not np.array_equal(*apart)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +230,7 @@ def test_haiku_is_transformed_in_one_place():
 def joined(core, steps=3):
     """Returns a recurrent network, its parameters, and a trajectory of two episodes, then each."""
     network = compose(spec_of(), core, value=Value())
-    params = network.init(KEY)
+    params = jax.jit(network.init)(KEY)
     rng = np.random.default_rng(0)
     observation = rng.normal(size=(2 * steps + 1, 3)).astype(np.float32)
     first = np.zeros(2 * steps + 1, bool)
@@ -245,16 +252,16 @@ def joined(core, steps=3):
 def test_two_episodes_in_an_unroll_are_bitwise_those_two_alone(core):
     network, params, both, one, other = joined(core)
     unroll = jax.jit(lambda trajectory: network.unroll(params, trajectory).value)
-    whole = unroll(both)
-    np.testing.assert_array_equal(whole[:3], unroll(one)[:3])
-    np.testing.assert_array_equal(whole[3:], unroll(other))
-    assert not np.allclose(whole[3], unroll(one)[3] + 1e-3)
+    whole, first, second = (np.asarray(unroll(x)) for x in (both, one, other))
+    np.testing.assert_array_equal(whole[:3], first[:3])
+    np.testing.assert_array_equal(whole[3:], second)
+    assert not np.allclose(whole[3], first[3] + 1e-3)
 
 
 def test_an_lstm_is_the_one_of_the_textbook():
     """Hochreiter and Schmidhuber, 1997, with forget gates whose bias begins at 1, in NumPy."""
     network, params, _, one, _ = joined(LSTM(MLP((4,), "relu"), 5))
-    found = network.unroll(params, one).value
+    found = np.asarray(jax.jit(network.unroll)(params, one).value)
     parts = {
         name: {k: np.asarray(v, np.float64) for k, v in x.items()} for name, x in params.items()
     }

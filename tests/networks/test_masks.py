@@ -18,7 +18,7 @@ from rlws.types import EnvironmentSpec
 
 MLP = networks.MLP((8,))
 ACTIONS = 4
-LOGITS = jnp.float32([1.0, -2.0, 0.5, 30.0])
+LOGITS = np.float32([1.0, -2.0, 0.5, 30.0])
 
 
 class Forbidding(JaxEnvironment):
@@ -51,58 +51,67 @@ class Forbidding(JaxEnvironment):
 
 @pytest.mark.parametrize("mask", [(1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 0), (1, 1, 1, 1)])
 def test_probabilities_are_those_of_the_legal_actions_alone(mask):
-    policy = Categorical(LOGITS).masked(legal(jnp.array(mask)))
     chosen = np.flatnonzero(mask)
-    alone = Categorical(LOGITS[chosen])
-    every = jax.vmap(policy.log_prob)(jnp.arange(ACTIONS))
-    expected = np.exp(jax.vmap(alone.log_prob)(jnp.arange(len(chosen))))
-    np.testing.assert_allclose(np.exp(every)[chosen], expected, rtol=1e-6)
+
+    @jax.jit
+    def ask(mask):
+        policy, alone = Categorical(LOGITS).masked(legal(mask)), Categorical(LOGITS[chosen])
+        each = [jax.vmap(x.log_prob)(jnp.arange(x.logits.size)) for x in (policy, alone)]
+        return each, policy.entropy(), alone.entropy(), policy.mode()
+
+    (every, expected), entropy, of_alone, mode = ask(np.array(mask))
+    np.testing.assert_allclose(np.exp(every)[chosen], np.exp(expected), rtol=1e-6)
     np.testing.assert_array_equal(np.delete(np.exp(every), chosen), 0)
-    np.testing.assert_allclose(policy.entropy(), alone.entropy(), atol=1e-6)
-    assert policy.mode() in chosen
+    np.testing.assert_allclose(entropy, of_alone, atol=1e-6)
+    assert mode in chosen
 
 
 @pytest.mark.parametrize("mask", [(1, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 0)])
 def test_entropy_and_gradients_are_finite(mask):
-    mask = jnp.array(mask)
+    mask = np.array(mask)
 
     def measures(logits):
         policy = Categorical(logits).masked(legal(mask))
-        return policy.entropy() + policy.log_prob(jnp.argmax(legal(mask)))
+        entropy = policy.entropy()
+        return entropy + policy.log_prob(jnp.argmax(legal(mask))), (entropy, legal(mask))
 
-    slope = jax.grad(measures)(LOGITS)
+    slope, (entropy, allowed) = jax.device_get(jax.jit(jax.grad(measures, has_aux=True))(LOGITS))
     assert np.isfinite(slope).all()
-    np.testing.assert_array_equal(np.asarray(slope)[~np.asarray(legal(mask))], 0)
+    np.testing.assert_array_equal(slope[~allowed], 0)
     if mask.sum() == 1:
-        assert Categorical(LOGITS).masked(legal(mask)).entropy() == 0
+        assert entropy == 0
 
 
 def test_a_mask_that_forbids_everything_forbids_nothing():
-    np.testing.assert_array_equal(legal(jnp.zeros((2, 3))), True)
-    np.testing.assert_array_equal(legal(jnp.float32([[0, 1], [0, 0]])), [[False, True], [True] * 2])
+    allowed = jax.jit(legal)
+    np.testing.assert_array_equal(allowed(np.zeros((2, 3))), True)
+    some = np.float32([[0, 1], [0, 0]])
+    np.testing.assert_array_equal(allowed(some), [[False, True], [True] * 2])
 
 
 def test_random_actions_are_legal_and_as_likely_as_each_other():
-    observation = {"action_mask": jnp.array([True, False, True, True]), "place": jnp.zeros(2)}
-    keys = jax.random.split(jax.random.key(0), 9_000)
-    found = jax.vmap(lambda key: random_action(observation, ACTIONS, key))(keys)
+    observation = {"action_mask": np.array([True, False, True, True]), "place": np.zeros(2)}
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        masked, plain = (random_action(x, ACTIONS, key) for x in (observation, np.zeros(2)))
+        return masked, plain, jax.random.randint(key, (), 0, ACTIONS, jnp.int32)
+
+    found, plain, drawn = draw(jax.random.split(jax.random.key(0), 9_000))
     counts = np.bincount(found, minlength=ACTIONS)
     assert counts[1] == 0
     np.testing.assert_allclose(counts[[0, 2, 3]], 3_000, atol=5 * np.sqrt(2_000))
     # Without a mask they are those of any version before there were masks.
-    plain = jax.vmap(lambda key: random_action(jnp.zeros(2), ACTIONS, key))(keys)
-    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, ACTIONS, jnp.int32))(keys)
     np.testing.assert_array_equal(plain, drawn)
 
 
 def test_forbidden_values_are_the_lowest_and_others_what_they_were():
     spec = Forbidding().spec()
     agent = dqn.Config(MLP).make(spec)
-    params = agent.learner.init(jax.random.key(0)).params
-    place = jnp.float32([1, 2, 3])
-    q = lambda mask: np.asarray(
-        agent.learner.network.apply(params, {"action_mask": jnp.array(mask), "place": place}).q
-    )
+    params = jax.jit(agent.learner.init)(jax.random.key(0)).params
+    place, apply = np.float32([1, 2, 3]), jax.jit(agent.learner.network.apply)
+    q = lambda mask: np.asarray(apply(params, {"action_mask": np.array(mask), "place": place}).q)
     free, some = q([True] * 4), q([True, False, False, True])
     np.testing.assert_array_equal(free[[0, 3]], some[[0, 3]])
     np.testing.assert_array_equal(some[[1, 2]], np.float32(ILLEGAL))
@@ -156,15 +165,21 @@ def test_a_host_environment_shows_masks_alike():
 def test_the_learner_finds_the_probabilities_that_were_acted_by():
     environment = Forbidding()
     agent = ppo.Config(MLP, normalise_observations=True).make(environment.spec())
-    params = agent.learner.init(jax.random.key(0)).params
-    _, timestep = environment.reset(jax.random.key(0))
-    for key in jax.random.split(jax.random.key(1), 5):
-        state = agent.actor.initial_state()
-        action, _, extras = agent.actor.select_action(params, timestep, state, key)
+
+    @jax.jit
+    def found(key):
+        params = agent.learner.init(key).params
+        _, timestep = environment.reset(key)
+        state, keys = agent.actor.initial_state(), jax.random.split(jax.random.key(1), 5)
+        select = lambda key: agent.actor.select_action(params, timestep, state, key)
+        action, _, extras = jax.vmap(select)(keys)
         term = next(term for term in agent.learner.terms if term.name in params)
         seen = term.normalise(params[term.name], timestep.observation)
-        again = agent.learner.network.apply(params, seen).policy.log_prob(action)
-        np.testing.assert_allclose(again, extras["log_prob"], atol=1e-6)
+        policy = agent.learner.network.apply(params, seen).policy
+        return jax.vmap(policy.log_prob)(action), extras["log_prob"]
+
+    again, acted = found(jax.random.key(0))
+    np.testing.assert_allclose(again, acted, atol=1e-6)
 
 
 def spec_with(mask, actions=None, **others):

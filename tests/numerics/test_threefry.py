@@ -78,14 +78,14 @@ def test_threefry_draws_are_jaxs_without_transformations(name):
 def test_threefry_draws_are_jaxs_in_64_bits(draw):
     with jax.enable_x64(True):
         dtype = np.uint64 if draw is jax.random.bits else np.float64
-        ours, theirs = both(lambda key: draw(key, (6, 2), dtype), keys())
+        ours, theirs = both(jax.jit(lambda key: draw(key, (6, 2), dtype)), keys())
         assert ours.dtype == dtype
     np.testing.assert_array_equal(ours, theirs)
 
 
 def test_threefry_fold_in_counts_under_vmap():
     fold = lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(10))
-    ours, theirs = both(fold, keys())
+    ours, theirs = both(jax.jit(fold), keys())
     np.testing.assert_array_equal(ours, theirs)
     assert len(np.unique(ours, axis=0)) == 10
 

@@ -17,6 +17,7 @@ def drawn(*shape):
     return np.random.default_rng(len(shape)).normal(3, 2, shape).astype(np.float32)
 
 
+explained_variance, spread = jax.jit(vitals.explained_variance), jax.jit(vitals.spread)
 WEIGHT = np.float32([[1, 0.5, 0], [1, 0, 0], [0, 0, 0], [1, 1, 2]])
 REAL = WEIGHT > 0
 
@@ -29,7 +30,7 @@ def with_nan(x):
 def test_explained_variance_is_numpys_where_there_is_weight():
     target, noise = drawn(4, 3), drawn(1, 4, 3)[0]
     value = target + 0.3 * noise
-    found = vitals.explained_variance(with_nan(value), with_nan(target), WEIGHT)
+    found = explained_variance(with_nan(value), with_nan(target), WEIGHT)
     expected = 1 - (target - value)[REAL].var() / target[REAL].var()
     assert 0 < expected < 1
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -47,31 +48,32 @@ def test_explained_variance_is_numpys_where_there_is_weight():
 )
 def test_explained_variance_by_hand(values, expected):
     values, targets = np.float32([values]), np.float32([[1, 2, 3, 4]])
-    found = vitals.explained_variance(values, targets, np.ones((1, 4)))
+    found = explained_variance(values, targets, np.ones((1, 4)))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_explained_variance_of_targets_that_are_all_the_same_is_finite():
     targets = np.full((1, 4), 1000.7, np.float32)
     for values, expected in ((targets, 1), (drawn(1, 4), -1)):
-        assert vitals.explained_variance(values, targets, np.ones((1, 4))) == expected
-    assert np.isfinite(vitals.explained_variance(targets, targets, np.zeros((1, 4))))
+        assert explained_variance(values, targets, np.ones((1, 4))) == expected
+    assert np.isfinite(explained_variance(targets, targets, np.zeros((1, 4))))
 
 
 def test_spread_is_numpys_where_there_is_weight():
     action = drawn(4, 3, 2) * np.float32([1, 5])
-    found = vitals.spread(with_nan(action), WEIGHT)
+    found = spread(with_nan(action), WEIGHT)
     np.testing.assert_allclose(found, action[REAL].std(axis=0).mean(), rtol=1e-5)
 
 
 def test_signs_are_of_the_last_steps_and_leave_other_metrics_alone():
     value, target = drawn(4, 2), drawn(1, 4, 2)[0]
     metrics = {"value": value, "target": target, "q": value, "action": drawn(4, 2, 1)}
-    found = vitals.signs(metrics, WEIGHT)
+    variance = lambda: vitals.explained_variance(value, target, WEIGHT[:, 1:])
+    both = lambda: (variance(), vitals.spread(drawn(4, 2, 1), WEIGHT[:, 1:]))
+    found, expected = jax.jit(lambda: (vitals.signs(metrics, WEIGHT), both()))()
     assert metrics.keys() == {"q"}
     assert found.keys() == {"explained_variance", "action_spread"}
-    assert found["explained_variance"] == vitals.explained_variance(value, target, WEIGHT[:, 1:])
-    assert found["action_spread"] == vitals.spread(drawn(4, 2, 1), WEIGHT[:, 1:])
+    assert (found["explained_variance"], found["action_spread"]) == expected
     alone = {"value": value, "action": value}
     assert vitals.signs(alone, WEIGHT) == {}
     assert alone.keys() == {"value", "action"}
