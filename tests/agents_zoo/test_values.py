@@ -75,16 +75,14 @@ def test_optimism_adds_the_deviation_of_what_may_be_returned():
     assert jax.device_get(jax.jit(lambda: [choose(0.1), choose(1.0)])()) == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
         qrdqn.Config(MLP((8,)), **SMALL),
-        pytest.param(rainbow.Config(MLP((8,)), **SMALL), marks=pytest.mark.slow),
-        pytest.param(iqn.Config(MLP((8,)), **SMALL), marks=pytest.mark.slow),
-        pytest.param(
-            r2d2.Config(LSTM(MLP((8,)), 8), sequence_length=4, burn_in=2, **SMALL),
-            marks=pytest.mark.slow,
-        ),
+        rainbow.Config(MLP((8,)), **SMALL),
+        iqn.Config(MLP((8,)), **SMALL),
+        r2d2.Config(LSTM(MLP((8,)), 8), sequence_length=4, burn_in=2, **SMALL),
     ],
     ids=lambda config: type(config).__module__,
 )

@@ -40,6 +40,7 @@ VERBS = {
     "resume": ["--steps", "0"],
     "fork": ["--agent.more", "4"],
 }
+ONE_SOON = [pytest.param(x, marks=[pytest.mark.slow] * (x != "evaluate")) for x in VERBS]
 
 
 def forget():
@@ -93,7 +94,7 @@ def test_who_ran_a_script_here_needs_no_word(verb, made, ours, rlws):
     assert (made / "imported").exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ONE_SOON)
 def test_the_script_of_a_stranger_is_not_imported(
     verb, made, ours, tmp_path, rlws, refused, monkeypatch
 ):
@@ -152,10 +153,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(
-    "verb",
-    ["evaluate", *(pytest.param(x, marks=pytest.mark.slow) for x in VERBS if x != "evaluate")],
-)
+@pytest.mark.parametrize("verb", ONE_SOON)
 @pytest.mark.parametrize("what", NAMES)
 def test_nothing_that_a_folder_names_is_imported(what, verb, toy, tmp_path, rlws, monkeypatch):
     monkeypatch.setattr(launch, "_train", lambda *args: None)

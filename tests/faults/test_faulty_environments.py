@@ -209,6 +209,7 @@ def test_an_episode_that_does_not_repeat_is_told_of(tmp_path, capfd):
     assert kept()["trainer"]["anew"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "exact"), [("faulty:none", True), ("faulty:unseeded", False)], ids=["exact", "bounded"]
 )

@@ -160,16 +160,14 @@ class Case(NamedTuple):
     after: tuple  # of the update taken again: the state of the learner, and metrics
 
 
-FAST = "a2c, the very first"
+EXACT = "a2c, the very first"
 ALIKE = "ppo on the device", "dqn, first of four, on the device"
-MARKS = {FAST: "exact", **dict.fromkeys(ALIKE, "thorough")}
+MARKS = {EXACT: [pytest.mark.slow, pytest.mark.exact], **dict.fromkeys(ALIKE, pytest.mark.thorough)}
 
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(name, marks=getattr(pytest.mark, MARKS.get(name, "slow"))) for name in CASES
-    ],
+    params=[pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in CASES],
 )
 def case(request, tmp_path_factory):
     """A run that came to NaN, what it said, and the states that were seen."""

@@ -190,6 +190,7 @@ def test_load_refuses_a_run_without_checkpoints_or_with_damaged_ones(folders, tm
         rlws.load(run)
 
 
+@pytest.mark.slow
 def test_load_passes_over_a_damaged_checkpoint_aloud(folders, tmp_path, capsys):
     run = shutil.copytree(folders("ppo"), tmp_path / "run")
     *_, before, last = checkpoint.names(run / "checkpoints")
@@ -198,6 +199,7 @@ def test_load_passes_over_a_damaged_checkpoint_aloud(folders, tmp_path, capsys):
     assert "warning: checkpoint passed over" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_load_refuses_the_checkpoint_of_another_agent(folders, tmp_path):
     run = shutil.copytree(folders("ppo"), tmp_path / "run")
     config = json.loads((run / "config.json").read_text())

@@ -115,7 +115,8 @@ def test_a_run_whose_keys_are_not_resumed_is_another():
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("first", [96, 200])  # a block ends there, or is cut
+# A block ends there, or is cut.
+@pytest.mark.parametrize("first", [pytest.param(96, marks=pytest.mark.slow), 200])
 @pytest.mark.parametrize("trainer", [HOST, DEVICE], ids=["host", "device"])
 def test_a_larger_budget_comes_to_what_one_long_run_does(trainer, first):
     config, environment = CASES["ppo"]

@@ -113,6 +113,7 @@ def test_environments_stepped_together(vectorization):
     assert_same(whole, played(trainer, "dqn", ("in blocks",)))
 
 
+@pytest.mark.slow
 def test_it_halts_in_place_of_an_update():
     updates = played(HostTrainer(), "dqn", max_updates=60)[2][2]
     assert updates == 60

@@ -53,6 +53,7 @@ def test_budgets_are_kept(trainer):
     assert fewest - 1 <= reports[-1].updates <= episodes // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS[::2], ids=IDS[::2])
 def test_episode_budget_ends_with_the_episode(trainer):
     last = train(trainer, episodes=5)[-1]

@@ -129,6 +129,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same(asha, tmp_path, monkeypatch
         assert rows(tmp_path / "study" / place) == rows(directory / place)
 
 
+@pytest.mark.slow
 def test_a_study_of_other_settings_is_not_gone_on_with(asha):
     directory, _ = asha
     with pytest.raises(SettingError, match=r"holds another study \(saved, now\): search.trials: 6"):
@@ -195,6 +196,7 @@ def test_settings_that_are_not_real_numbers_have_programs_of_their_own(tmp_path)
     assert sorted(row["steps"] for row in found) == ["160", "160", "80", "80"]
 
 
+@pytest.mark.slow
 def test_the_winner_is_compared_with_the_default_on_seeds_it_has_not_seen(asha, tmp_path, capsys):
     study = tmp_path / "study"
     shutil.copytree(asha[0], study)
@@ -216,6 +218,7 @@ def test_the_winner_is_compared_with_the_default_on_seeds_it_has_not_seen(asha, 
         assert {json.loads((f / "summary.json").read_text())["steps"] > 159 for f in folders}
 
 
+@pytest.mark.slow
 def test_a_winner_of_changing_settings_is_confirmed_with_the_changes(asha):
     turns = [{}, {}, {}]
     at = lambda trial, value, steps, parent=None: (
