@@ -24,6 +24,7 @@ from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
 from rlws.diagnose.value_estimates import has_quantiles, has_values
+from rlws.environments.checks import AgentFault
 from rlws.settings import SettingError, change, choose
 from rlws.tracking.stderr import line_of
 from rlws.trainers import initial
@@ -145,8 +146,15 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
 
 def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
     """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
+    actor = agent.actor
+    row = lambda params: initial.example_row(agent._replace(actor=actor), spec, params)
     try:
-        jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
+        state = jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
+        actor = agent.evaluator
+        jax.eval_shape(row, state.learner.params)
+    except AgentFault as error:
+        where = locate(actor, "select_action")
+        return SHAPES.holds(False, "an error", where)._replace(advice=str(error))
     except SettingError as error:  # which says what to do
         if not any(frame.name in CHECKS_OF_LOSSES for frame in extract_tb(error.__traceback__)):
             raise

@@ -12,6 +12,7 @@ from rich.console import Console
 from agents_zoo import a2c, ddpg, dqn, impala, ppo, reinforce, sac, td3
 from rlws import networks
 from rlws.__main__ import main
+from rlws.actor import PolicyActor
 from rlws.diagnose import Check, Report, diagnose, show
 from rlws.settings import SettingError
 from rlws.testing import AgentConformance
@@ -121,6 +122,27 @@ def test_what_cannot_be_compiled_is_one_line_with_its_place():
     assert re.fullmatch(r"diagnose/test_doctor\.py:\d+ loss", check.component)
     assert check.advice.startswith("TypeError: ")
     assert "\n" not in check.advice
+
+
+class TwoActions(PolicyActor):
+    """Acts in training, and not in evaluation."""
+
+    def select_action(self, params, timestep, state, key):
+        action, *rest = super().select_action(params, timestep, state, key)
+        return jnp.stack([action] * 2), *rest
+
+
+class Unplayable(a2c.Config):
+    def make(self, spec):
+        agent = super().make(spec)
+        return agent._replace(evaluator=TwoActions(agent.actor.network, greedy=True))
+
+
+def test_an_evaluator_that_cannot_act_is_one_line_with_its_place():
+    (check,) = diagnose(Unplayable()).checks
+    assert (check.name, check.verdict) == ("agent: shapes", "fail")
+    assert re.fullmatch(r".*test_doctor\.py:\d+ TwoActions\.select_action", check.component)
+    assert check.advice.startswith("policy: action must be int32[], as the spec says, got int32[2]")
 
 
 @pytest.mark.slow
