@@ -18,7 +18,7 @@ bootstrapped from its last observation.
 What a critic says of a return is a part (`critic`), as is how many there are and what is made of
 them: `critics`, of which a `subset` is looked at (REDQ: Chen et al., 2021), or from whose quantiles
 the highest are dropped (TQC: Kuznetsov et al., 2020, `drop`). In either case the policy learns from
-the mean of all, as theirs do.
+the mean of all, as theirs do. Pictures go through an `encoder` (Yarats et al., 2021).
 """
 
 import math
@@ -34,7 +34,7 @@ from rlws.adders import Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, ImplicitQuantiles, Quantiles, Scalar, returns
 from rlws.learner import Learner, delayed
-from rlws.networks import MLP, Backbone, Network, heads
+from rlws.networks import MLP, Backbone, Network, heads, policy_params
 from rlws.settings import Fraction, NonNegativeInt, Positive, PositiveInt, SettingError
 
 
@@ -43,6 +43,7 @@ class Config(AgentConfig):
 
     backbone: Backbone = MLP((256, 256), "relu")  # of the policy and of each critic
     critic_backbone: Backbone | None = None  # of each critic, where it is another
+    encoder: Backbone | None = None  # of pictures, one before all of them; only critics teach it
     learning_rate: Positive = 3e-4  # of policy and temperature
     critic_learning_rate: Positive = 1e-3
     critic: Critic = Scalar()  # what is said of the return of an action
@@ -66,9 +67,6 @@ class Config(AgentConfig):
     n_step: PositiveInt = 1
 
     def make(self, spec) -> Agent:
-        policy = networks.compose(
-            spec, self.backbone, policy=networks.TanhNormalPolicy(spec.actions)
-        )
         if self.subset is not None and (self.subset > self.critics or self.drop):
             raise SettingError(
                 f"SAC: subset must be at most critics={self.critics} and go without drop, got "
@@ -79,8 +77,14 @@ class Config(AgentConfig):
                 f"SAC: drop must leave quantiles, got {self.drop} of the {self._quantiles()} that "
                 f"{type(self.critic).__name__} says; take critics.Quantiles of more, or lower it"
             )
+        head = networks.TanhNormalPolicy(spec.actions)
         backbone = self.critic_backbone or self.backbone
-        critics = networks.critics(spec, backbone, self.critics, self.critic)
+        policy, critics = networks.behind(
+            spec,
+            self.encoder,
+            lambda seen: networks.compose(seen, self.backbone, policy=head),
+            lambda seen: networks.critics(seen, backbone, self.critics, self.critic),
+        )
         rates = {
             "policy": self.learning_rate,
             "log_temperature": self.learning_rate,
@@ -125,7 +129,7 @@ class SACActor(Actor):
         return jnp.int32(0)
 
     def select_action(self, params, timestep, state, key):
-        policy = self.network.apply(params["policy"], timestep.observation).policy
+        policy = self.network.apply(policy_params(params), timestep.observation).policy
         if self.greedy:
             return policy.mode(), state, {}
         count, now = count_steps(state, timestep)
@@ -167,7 +171,7 @@ class SAC(Learner):
         return after._replace(extra=target), metrics
 
     def value(self, params, trajectory):
-        policy = self.network.apply(params["policy"], trajectory.observation).policy
+        policy = self.network.apply(policy_params(params), trajectory.observation).policy
         pair = trajectory.observation, policy.mode()
         value = self.critic.apply(params["critic"], pair).value
         return value.mean(axis=-1) if self.averages() else value.min(axis=-1)
@@ -178,7 +182,7 @@ class SAC(Learner):
         observation = trajectory.without_final().observation
         key, next_key, *keys = jax.random.split(key, 6)
 
-        following = self.network.unroll_following(constant["policy"], trajectory).policy
+        following = self.network.unroll_following(policy_params(constant), trajectory).policy
         next_action, next_log_prob = _drawn(following, next_key)
         next_pair = jax.tree.map(lambda x: x[1:], trajectory.observation), next_action
         pair = observation, trajectory.action
@@ -195,7 +199,8 @@ class SAC(Learner):
         targets = v_t.moved(trajectory.reward, self.config.discount * trajectory.discount)
         critic_loss = returns(outputs, "value").loss(targets.for_each()).sum(axis=-1)
 
-        policy_outputs, policy_kept = self.network.train(params["policy"], observation, weight)
+        own = policy_params(params)
+        policy_outputs, policy_kept = self.network.train(own, observation, weight)
         policy = policy_outputs.policy
         action, log_prob = _drawn(policy, key)
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.

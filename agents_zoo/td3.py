@@ -25,7 +25,7 @@ from rlws.adders import Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, Scalar, returns
 from rlws.learner import Learner, delayed
-from rlws.networks import MLP, Backbone, Network, heads
+from rlws.networks import MLP, Backbone, Network, heads, policy_params
 from rlws.settings import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 
@@ -33,6 +33,7 @@ class Config(AgentConfig):
     """Settings of TD3. Noise is in units of half the range of each action component."""
 
     backbone: Backbone = MLP((256, 256), "relu")  # of the policy and of each critic
+    encoder: Backbone | None = None  # of pictures, one before all of them; only critics teach it
     learning_rate: Positive = 3e-4  # of the policy
     critic_learning_rate: Positive = 3e-4
     critic: Critic = Scalar()  # what is said of the return of an action
@@ -52,8 +53,13 @@ class Config(AgentConfig):
     n_step: PositiveInt = 1
 
     def make(self, spec) -> Agent:
-        policy = networks.compose(spec, self.backbone, action=networks.TanhPolicy(spec.actions))
-        critics = networks.critics(spec, self.backbone, self.critics, self.critic)
+        head = networks.TanhPolicy(spec.actions)
+        policy, critics = networks.behind(
+            spec,
+            self.encoder,
+            lambda seen: networks.compose(seen, self.backbone, action=head),
+            lambda seen: networks.critics(seen, self.backbone, self.critics, self.critic),
+        )
         rates = {"policy": self.learning_rate, "other": self.critic_learning_rate}
         optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
         replay = Replay(
@@ -92,7 +98,7 @@ class NoisyActor(Actor):
     def select_action(self, params, timestep, state, key):
         count, now = count_steps(state, timestep)
         noise_key, uniform_key = jax.random.split(key)
-        action = self.network.apply(params["policy"], timestep.observation).action
+        action = self.network.apply(policy_params(params), timestep.observation).action
         noise = self.noise * jax.random.normal(noise_key, action.shape)
         uniform = heads.uniform(self.actions, uniform_key)
         action = jnp.where(now < self.random_steps, uniform, self.moved(action, noise))
@@ -139,7 +145,7 @@ class TD3(Learner):
         return after._replace(extra=extra), metrics
 
     def value(self, params, trajectory):
-        action = self.network.apply(params["policy"], trajectory.observation).action
+        action = self.network.apply(policy_params(params), trajectory.observation).action
         pair = trajectory.observation, action
         return self.critic.apply(params["critic"], pair).value.min(axis=-1)
 
@@ -148,7 +154,8 @@ class TD3(Learner):
         observation = trajectory.without_final().observation
         key, *keys = jax.random.split(key, 4)
 
-        next_action = self.network.unroll_following(state.extra["policy"], trajectory).action
+        following = policy_params(state.extra)
+        next_action = self.network.unroll_following(following, trajectory).action
         noise = config.target_noise * jax.random.normal(key, next_action.shape)
         noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
         next_observation = jax.tree.map(lambda x: x[1:], trajectory.observation)
@@ -159,7 +166,7 @@ class TD3(Learner):
         outputs = self.critic(params["critic"], (observation, trajectory.action), keys[1])
         critic_loss = returns(outputs, "value").loss(targets.for_each()).sum(axis=-1)
 
-        action = self.network.apply(params["policy"], observation).action
+        action = self.network.apply(policy_params(params), observation).action
         # Constant parameters: the policy's loss reaches the critics' input and not the critics.
         policy_loss = -self.critic(constant["critic"], (observation, action), keys[2]).value[..., 0]
         q = outputs.value.mean(axis=-1)

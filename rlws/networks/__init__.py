@@ -14,6 +14,8 @@ from rlws.networks.compose import compose as compose
 from rlws.networks.distributions import Categorical as Categorical
 from rlws.networks.distributions import Normal as Normal
 from rlws.networks.distributions import TanhNormal as TanhNormal
+from rlws.networks.encoder import behind as behind
+from rlws.networks.encoder import policy_params as policy_params
 from rlws.networks.ensemble import critics as critics
 from rlws.networks.ensemble import ensemble as ensemble
 from rlws.networks.heads import ActionReturns as ActionReturns
