@@ -32,7 +32,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _step(text: str) -> int | str:
-    return text if text == "best" else whole(text)
+    try:
+        return text if text == "best" else whole(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a step, such as 50k, or best, got {text!r}"
+        ) from None
 
 
 def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":
