@@ -188,7 +188,7 @@ def _compared(described, saved, whose, remedy):
 def changed(saved: dict[str, Any], described: dict[str, Any]) -> list[str]:
     """Returns in what two configurations differ that decides what comes next."""
     # Of several, those that ended before are no longer at hand.
-    free = FREE - {"steps", "episodes"} if _several(described) else FREE
+    free = FREE - STOPS - {"steps", "episodes"} if _several(described) else FREE
     found = differing(saved, described).items()
     return [text for name, text in found if not _free(name, free)]
 

@@ -244,5 +244,8 @@ def tabled(entries: Sequence[Entry], directory: Path) -> dict[str, str]:
         if len(scores) > 1:
             half = stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)
             text += f" [{np.mean(scores) - half:.4g}, {np.mean(scores) + half:.4g}]"
-        found[name] = f"{text}, n {len(scores)}, {duration(seconds)}"
+        text += f", n {len(scores)}, {duration(seconds)}"
+        if stopped := [summary["steps"] for summary in summaries if "stopped_by" in summary]:
+            text += f", {len(stopped)} stopped at {np.mean(stopped):,.0f} steps in the mean"
+        found[name] = text
     return found
