@@ -33,11 +33,9 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def _step(text: str) -> int | str:
     try:
-        return text if text == "best" else whole(text)
+        return whole(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a step, such as 50k, or best, got {text!r}"
-        ) from None
+        return text  # which `saved` looks at
 
 
 def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":

@@ -98,6 +98,8 @@ def saved(
     """
     from rlws.numerics import checkpoint  # with all of JAX
 
+    if isinstance(at, str) and at != "best":
+        raise SettingError(f"at must be a step, such as 50k, or best, got {at!r}")
     folder = pathlib.Path(directory) / ("best" if at == "best" else "checkpoints")
     found = checkpoint.newest(folder, warn, at if isinstance(at, int) else None)
     if found is None:

@@ -313,12 +313,18 @@ def test_cli_changes_what_it_says(monkeypatch):
 
 
 def test_cli_imports_an_environment_of_the_current_folder_if_told(capfd, folder, monkeypatch):
-    text = "from rlws.environments import Catch\n\n\ndef maze(seed, index):\n    return Catch(rows=4)\n"
-    (folder / "mazes_of_mine.py").write_text(text)
+    lines = (
+        "from rlws.environments import Catch",
+        "def maze(seed, index):",
+        "    return Catch(rows=4)",
+    )
+    (folder / "mazes_of_mine.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(folder))
     flags = "--environment", "function:mazes_of_mine:maze", "--steps", "0"
     assert "--trust (in Python: trust=True) imports it" in fails(capfd, *flags)
-    assert main(TOY, args=[*flags, "--trust"])["evaluation_return_mean"] in (-1, -1 / 3, 1 / 3, 1)
+    main(TOY, args=[*flags, "--trust", "--directory", "run"])
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["environment"] == flags[1]
 
 
 def test_cli_takes_whole_numbers_as_people_type_them():

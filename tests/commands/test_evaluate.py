@@ -82,7 +82,7 @@ def test_evaluate_tells_also_where_it_may_not_write(toy, rlws, monkeypatch):
     ("flags", "message", "status"),
     [
         (["--episodes", "0"], "--episodes must be at least 1 and at most 1000000, got 0", 2),
-        (["--at", "bset"], "argument --at: must be a step, such as 50k, or best, got 'bset'", 2),
+        (["--at", "bset"], "at must be a step, such as 50k, or best, got 'bset'", 2),
         (["--at", "-1"], "no checkpoint at or before step -1 in", 3),
     ],
 )
