@@ -32,7 +32,10 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _step(text: str) -> int | str:
-    return text if text == "best" else whole(text)
+    try:
+        return whole(text)
+    except ValueError:
+        return text  # which `saved` looks at
 
 
 def checkpoint_of(args: argparse.Namespace) -> "Checkpoint":

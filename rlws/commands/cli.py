@@ -31,8 +31,11 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
     ours = args is None
     if ours:
         share()
+    given = sys.argv[1:] if args is None else [*args]
+    trust = "--trust" in given  # as with any verb
     try:
-        return launch.run(parse(experiment, sys.argv[1:] if args is None else args))
+        with sources.trusting(trust):
+            return launch.run(parse(experiment, [word for word in given if word != "--trust"]))
     except BaseException as error:
         if (status := say(error, ours)) is None:
             raise

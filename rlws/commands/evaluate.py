@@ -19,6 +19,8 @@ from rlws.settings import INT, Seed, SettingError, whole
 from rlws.tracking.files import write_json
 from rlws.trainers.evaluation import MAX_STEPS, evaluator
 
+FEW = 5  # episodes: of fewer, resampled, an interval of 95 % would hold the truth less often
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
@@ -57,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"warning: {text} and have no return", file=sys.stderr)
     if not len(returns):
         raise SettingError(f"an episode must end to have a return; {text}; give a time limit")
-    middle, (low, high) = float(interquartile_mean(returns)), interval(np.asarray(returns))
+    middle, few = float(interquartile_mean(returns)), len(returns) < FEW
+    low, high = interval(np.asarray(returns))
     told = dict(zip(parsed(experiment.info), info, strict=True))
     step = policy.checkpoint.facts["step"]
     found = {
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
         "return_iqm": middle,
-        "return_iqm_interval": [low, high],
+        "return_iqm_interval": None if few else [low, high],
         "return_min": float(np.min(returns)),
         "return_max": float(np.max(returns)),
         "length_mean": float(np.mean(lengths)),
@@ -79,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
     }
     print(
         f"step {step:,}: return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
-        f"IQM {middle:.1f} [{low:.1f}, {high:.1f}] (95 %), over {len(returns)} episodes "
+        f"IQM {middle:.1f}{'' if few else f' [{low:.1f}, {high:.1f}] (95 %)'}, over "
+        f"{len(returns)} episode{'s' * (len(returns) > 1)} "
         f"({found['return_min']:.1f} to {found['return_max']:.1f}), "
         f"length {found['length_mean']:.0f}"
         + "".join(f", {name} {found[f'{name}_mean']:.3g}" for name in told)

@@ -83,7 +83,8 @@ def _parse(experiment, args):
                 description=f"{program.__doc__ or ''}\n\n"
                 f"--trainer {{{','.join(TRAINERS)}}}, --agent.backbone {{{','.join(BACKBONES)}}} "
                 f"and --agent.critic {{{','.join(CRITICS)}}}, where an agent has one, choose the "
-                "kind; their options are below.",
+                "kind; their options are below. --trust imports functions that are named from the "
+                "current folder.",
                 default=experiment,
                 args=args,
                 registry=_NUMBERS,

@@ -62,7 +62,8 @@ def _over(args: argparse.Namespace, path: pathlib.Path) -> None:
     for label, points in lines.items():
         for value, scores in points.items():
             text = f"{args.over}={value}: {metric} {interquartile_mean(scores):.4g}"
-            print(f"{f'{label}, ' if label else ''}{text} ({len(scores)} runs)")
+            runs = f"{len(scores)} run{'s' * (len(scores) > 1)}"
+            print(f"{f'{label}, ' if label else ''}{text} ({runs})")
     print(f"figure in {path}")
 
 

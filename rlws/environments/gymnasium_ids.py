@@ -59,7 +59,8 @@ def registered(identity: str, settings: dict[str, Any] | None = None) -> EnvSpec
         make = load_env_creator(make)
     parameters = inspect.signature(make).parameters
     if not takes_any(parameters):
-        check_settings(f"gym:{identity}", own, parameters.keys() - {"render_mode"})
+        offered = {key: x for key, x in parameters.items() if key != "render_mode"}
+        check_settings(f"gym:{identity}", own, offered)
     return dataclasses.replace(spec, kwargs={**spec.kwargs, **own})
 
 

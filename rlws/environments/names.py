@@ -29,7 +29,7 @@ def parse(name: str) -> Name:
       SettingError: a setting without a value, or given twice.
     """
     environment, *around = name.split("+")
-    base, *given = environment.split(",")
+    base, *given = (text.strip() for text in environment.split(","))
     settings = dict[str, Any]()
     for text in given:
         key, equals, value = text.partition("=")
@@ -38,7 +38,7 @@ def parse(name: str) -> Name:
                 f"environment {name!r}: a setting must be name=value, each once, got {text!r}; "
                 "write gym:FrozenLake-v1,is_slippery=false"
             )
-        settings[key.replace("-", "_")] = _value(value)
+        settings[key.strip().replace("-", "_")] = _value(value.strip())
     pairs = (text.partition("=") for text in around)
     return Name(base, settings, tuple((key, _value(x) if is_ else None) for key, is_, x in pairs))
 
@@ -58,16 +58,27 @@ def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
     return any(x.kind is x.VAR_KEYWORD for x in parameters.values())
 
 
-def check_settings(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises a SettingError unless the environment called so has all settings that are `given`."""
-    known = sorted(set(known) - _OURS)
-    for key in given:
+def check_settings(name: str, given: Mapping[str, Any], parameters: Iterable[str]) -> None:
+    """Raises a SettingError unless the environment called so has all settings that are `given`.
+
+    Where parameters say by their defaults that they are true or false, values must be, too: any
+    text would do for true, "no" as well.
+    """
+    known = sorted(set(parameters) - _OURS)
+    flags = parameters if isinstance(parameters, Mapping) else {}
+    for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             has = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
             if key == "max_episode_steps":
                 has = f"a wrapper limits it, too: {name}+limit=500, say"
             raise SettingError(f"environment {name!r} has no setting {key!r}; {has}")
+        default = getattr(flags.get(key), "default", None)
+        if type(default) is bool and type(value) is not bool and value not in (0, 1):
+            raise SettingError(
+                f"environment {name!r}: {key} must be true or false, got {value!r}; write {key}="
+                f"{str(not default).lower()}"
+            )
 
 
 def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:

@@ -321,7 +321,8 @@ def _atari(
         from rlws.environments import atari_adapter
 
     game = name.partition(":")[2]
-    known = inspect.signature(atari_adapter.limited).parameters.keys() - {"game"}
+    known = dict(inspect.signature(atari_adapter.limited).parameters)
+    del known["game"]
     check_settings(f"{name}, stepped together,", settings, known)
     _try(atari_adapter.AtariEnvironment(game, **settings), name)
     found, limit = atari_adapter.limited(game, **settings)

@@ -48,7 +48,8 @@ class Checkpointer:
             raise
         self._step = -1 if self.saved is None else int(self.saved.path.name)
         self._time, self._cost = time.monotonic(), 0.0
-        self._best: dict[pathlib.Path, dict[str, float]] = {}  # evaluations, by folder
+        # Of the best by folder: its step and evaluation.
+        self._best: dict[pathlib.Path, tuple[int, dict[str, float]]] = {}
 
     @property
     def folder(self) -> pathlib.Path:
@@ -113,8 +114,11 @@ class Checkpointer:
         facts: Mapping[str, Any],
         row: Mapping[str, float],
         owner: pathlib.Path,
-    ) -> None:
+    ) -> dict[str, float]:
         """Keeps the state of the run in the folder `owner` if its evaluation is the best so far.
+
+        Returns:
+          What the best came to and at which step, as summaries have it.
 
         Raises:
           StorageError: as of `save`.
@@ -122,11 +126,14 @@ class Checkpointer:
         goal = Goal.of(self._settings.best)
         if (folder := owner / "best") not in self._best:
             found = checkpoint.newest(folder, warn)
-            self._best[folder] = {} if found is None else found.facts["best"]
-        if goal.score(row) > goal.score(self._best[folder]):
-            self._best[folder] = {goal.name: row[goal.name]}
+            at = 0 if found is None else found.facts["step"]
+            self._best[folder] = (at, {} if found is None else found.facts["best"])
+        at, best = self._best[folder]
+        if goal.score(row) > goal.score(best):
+            at, best = self._best[folder] = step, {goal.name: row[goal.name]}
             self._check_there()
-            self._write(folder, step, snapshot(), {**facts, "best": self._best[folder]}, keep=0)
+            self._write(folder, step, snapshot(), {**facts, "best": best}, keep=0)
+        return {f"best_{name}": value for name, value in best.items()} | {"best_steps": at}
 
     def _write(self, folder, step, snapshot, facts, keep):
         every = {

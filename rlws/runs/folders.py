@@ -98,6 +98,8 @@ def saved(
     """
     from rlws.numerics import checkpoint  # with all of JAX
 
+    if isinstance(at, str) and at != "best":
+        raise SettingError(f"at must be a step, such as 50k, or best, got {at!r}")
     folder = pathlib.Path(directory) / ("best" if at == "best" else "checkpoints")
     found = checkpoint.newest(folder, warn, at if isinstance(at, int) else None)
     if found is None:
@@ -188,7 +190,7 @@ def _compared(described, saved, whose, remedy):
 def changed(saved: dict[str, Any], described: dict[str, Any]) -> list[str]:
     """Returns in what two configurations differ that decides what comes next."""
     # Of several, those that ended before are no longer at hand.
-    free = FREE - {"steps", "episodes"} if _several(described) else FREE
+    free = FREE - STOPS - {"steps", "episodes"} if _several(described) else FREE
     found = differing(saved, described).items()
     return [text for name, text in found if not _free(name, free)]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,9 +21,11 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Goal":
-        """Returns what `name` or `name:min` means."""
+        """Returns what `name` or `name:min` means; return and success are short names."""
         name, _, way = text.partition(":")
         choose(f"{text}: after the colon", way or "max", ("max", "min"))
+        if not name.startswith("evaluation_"):
+            name = RETURN if name == "return" else f"evaluation_{name}"
         return cls(name, -1.0 if way == "min" else 1.0)
 
     def score(self, row: Mapping[str, float]) -> float:
@@ -46,7 +49,7 @@ def stop_at(experiment: Experiment) -> tuple[Goal, float] | None:
     except ValueError:
         raise SettingError(
             f"stop_at must be name=number, got {experiment.stop_at!r}; such as {RETURN}=475, or "
-            "evaluation_distance:min=0.1 of what shall be small"
+            "distance:min=0.1 of what shall be small"
         ) from None
 
 
@@ -56,24 +59,26 @@ def patient_for(experiment: Experiment) -> Goal:
     return found[0] if found else Goal.of(experiment.checkpoint.best or RETURN)
 
 
-def check_goals(experiment: Experiment, runs: int) -> None:
+def check_goals(experiment: Experiment) -> None:
     """Raises a SettingError unless evaluations say what an experiment wants to know of them."""
-    stops = stop_at(experiment)
-    if not (stops or experiment.patience or experiment.checkpoint.best):
+    stops, best = stop_at(experiment), experiment.checkpoint.best
+    if experiment.stop_times > 1 and not stops:
+        raise SettingError(
+            f"stop_times must be with a stop_at, got {experiment.stop_times} without; add "
+            "--stop-at return=475, say, or leave it at 1"
+        )
+    if not (stops or experiment.patience or best):
         return
-    known = RETURN, *(f"evaluation_{name}" for name in parsed(experiment.info))
-    goals = {"checkpoint.best": Goal.of(experiment.checkpoint.best or RETURN)}
-    for setting, goal in (goals | {"stop_at": patient_for(experiment)}).items():
-        choose(setting, goal.name, known)
+    names = [*parsed(experiment.info)]
+    known = RETURN, *(f"evaluation_{name}" for name in names), "return", *names
+    for setting, text in {"checkpoint.best": best, "stop_at": experiment.stop_at}.items():
+        if text:
+            Goal.of(text.partition("=")[0])
+            choose(setting, re.split("[:=]", text)[0].strip(), known)
     if not (experiment.evaluation.period and experiment.evaluation.episodes):
         raise SettingError(
             "evaluation.period and evaluation.episodes must be at least 1, or no evaluation can be "
             "the best or end the run, got 0; try --evaluation.period 10k"
-        )
-    if runs > 1 and (stops or experiment.patience):
-        raise SettingError(
-            f"stop_at and patience must be of one run, got {runs} that are trained together; "
-            "leave out the sweep and num_seeds"
         )
 
 

@@ -188,7 +188,8 @@ def check(experiment: Experiment) -> bool:
     limits(experiment.steps, experiment.episodes)
     if variants := sweep.variants(experiment):
         return all([check(variant.experiment) for variant in variants])
-    check_goals(experiment, len(sweep.members(experiment)))
+    sweep.members(experiment)  # which checks them
+    check_goals(experiment)
     experiment.trainer.check(experiment.source)
     with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0

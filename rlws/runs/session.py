@@ -42,10 +42,13 @@ def train(
     # Signals wait but where recorders are at work; wherever one is raised, there is a report whose
     # snapshot is still good.
     with Interrupts(remedy) as interrupts, contextlib.ExitStack() as stack:
-        reports: Any = experiment.train_all(runs, resume=resume, stop=interrupts.pending)
+        over = lambda i: "stopped_by" in recorders[i].summary
+        control: Any = dict(resume=resume, stop=interrupts.pending, ended=over)
+        reports: Any = experiment.train_all(runs, **control)
         stack.callback(reports.close)
         for batch, elapsed in _timed(reports, seconds, interrupts):
             checkpointer.forget()  # trainers have it by now
+            batch = {i: report for i, report in batch.items() if not over(i)}
             some = next(iter(batch.values()))
             facts = {"seconds": elapsed, "recorders": [recorder.save() for recorder in recorders]}
             steps = _steps(recorders, batch)
@@ -58,8 +61,9 @@ def train(
                     checkpointer.save(step, some.snapshot(), facts)
 
             if not alone:
+                spent = [i for i, report in batch.items() if report.spent]
                 with interrupts.saving():
-                    _save_ended(experiment, recorders, checkpointer, batch, facts)
+                    _save_ended(experiment, recorders, checkpointer, batch, facts, spent)
             if not bad and (some.stopped or ended or checkpointer.due(steps)):
                 save()
             if some.stopped:
@@ -78,9 +82,11 @@ def train(
             if experiment.checkpoint.best:
                 with interrupts.saving():
                     _save_best(experiment, recorders, checkpointer, batch, facts)
-            if alone and "stopped_by" in recorders[0].summary:
-                save()
-                return
+            if stopped := [i for i in batch if over(i)]:
+                if not alone:
+                    with interrupts.saving():
+                        _save_ended(experiment, recorders, checkpointer, batch, facts, stopped)
+                save()  # which a resumed run begins with, and so stops there again
 
 
 @contextlib.contextmanager
@@ -109,15 +115,13 @@ def _restored(
     return facts["seconds"], Snapshot(checkpointer.saved.arrays, facts["trainer"])
 
 
-def _save_ended(experiment, recorders, checkpointer, batch, facts):
+def _save_ended(experiment, recorders, checkpointer, batch, facts, ended):
     """Leaves each member that has ended a checkpoint of its own: a run by itself from then on."""
     whole = None
-    for i, report in batch.items():
-        if report.spent:
-            whole = report.snapshot() if whole is None else whole
-            member = experiment.trainer.member(whole, i)
-            run = recorders[i].run
-            checkpointer.save(report.steps, member, _own(run, facts, i), run.directory)
+    for i in ended:
+        whole = batch[i].snapshot() if whole is None else whole
+        member, run = experiment.trainer.member(whole, i), recorders[i].run
+        checkpointer.save(batch[i].steps, member, _own(run, facts, i), run.directory)
 
 
 def _own(run, facts, member):
@@ -134,8 +138,8 @@ def _save_best(experiment, recorders, checkpointer, batch, facts):
             if len(recorders) > 1:
                 snapshot = lambda i=i: experiment.trainer.member(batch[i].snapshot(), i)
                 known = _own(run, facts, i)
-            evaluated = recorders[i].evaluated
-            checkpointer.save_best(report.steps, snapshot, known, evaluated, run.directory)
+            about = known, recorders[i].evaluated, run.directory
+            recorders[i].summary |= checkpointer.save_best(report.steps, snapshot, *about)
 
 
 def _steps(recorders: list[Recorder], batch: Mapping[int, Progress]) -> int:

@@ -92,7 +92,7 @@ def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[
     if not name or not equals or not values:
         raise SettingError(
             f"{what} must be of the form setting=value,value, got {text!r}; for example "
-            "agent.learning-rate=1e-4,3e-4 or seed=0..4"
+            "agent.learning-rate=1e-4,3e-4 or seed=0..4, or a file of such lines that is there"
         )
     now: Any = experiment
     for part in name.split("."):
@@ -102,8 +102,14 @@ def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[
         return [(name, value) for value in re.split(r",(?=\w+:)", values)]
     if name == "agent":
         return [(name, _agent(value)) for value in values.split(",")]
-    if span := re.fullmatch(r"(\d+)\.\.(\d+)", values):
-        return [(name, value) for value in range(int(span[1]), int(span[2]) + 1)]
+    if span := re.fullmatch(r"(\d+)(\.\.|-)(\d+)", values):
+        if span[2] == "-" or int(span[3]) < int(span[1]):
+            low, high = sorted((int(span[1]), int(span[3])))
+            raise SettingError(
+                f"{what}: numbers from one to another must be low..high, got {text!r}; write "
+                f"{name}={low}..{high}"
+            )
+        return [(name, value) for value in range(int(span[1]), int(span[3]) + 1)]
     if kinds := PARTS.get(name):
         for value in values.split(","):
             choose(f"{what}: {name}", value, kinds)
@@ -244,5 +250,8 @@ def tabled(entries: Sequence[Entry], directory: Path) -> dict[str, str]:
         if len(scores) > 1:
             half = stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)
             text += f" [{np.mean(scores) - half:.4g}, {np.mean(scores) + half:.4g}]"
-        found[name] = f"{text}, n {len(scores)}, {duration(seconds)}"
+        text += f", n {len(scores or summaries)}, {duration(seconds)}"
+        if stopped := [summary["steps"] for summary in summaries if "stopped_by" in summary]:
+            text += f", {len(stopped)} stopped at {np.mean(stopped):,.0f} steps in the mean"
+        found[name] = text
     return found

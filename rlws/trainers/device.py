@@ -106,6 +106,9 @@ def runs(compiled, environment, control, parts, run, tallies, next_report):
     """
     pace = PACE  # steps a chunk may take, so that `stop` is asked every second or so
 
+    def goes_on(i):
+        return not (tallies[i].halted or tallies[i].spent(control) or control.ended(parts[0][i]))
+
     def snapshot():
         facts: dict = {name: [getattr(one, name) for one in tallies] for name in COUNTS}
         facts |= {"parts": parts, "next_report": next_report, "updates": updates}
@@ -113,7 +116,7 @@ def runs(compiled, environment, control, parts, run, tallies, next_report):
         return Snapshot({"run": before, "ended": ended}, facts)
 
     while True:
-        going = [one.steps for one in tallies if not (one.halted or one.spent(control))]
+        going = [one.steps for i, one in enumerate(tallies) if goes_on(i)]
         due = not going or min(going) >= next_report
         if due or control.stop():
             before, metrics = run, [dict[str, float]() for _ in tallies]
@@ -133,13 +136,17 @@ def runs(compiled, environment, control, parts, run, tallies, next_report):
                 )
                 for i, (one, (params, _)) in enumerate(zip(tallies, learners, strict=True))
             ]
+            going = [one.steps for i, one in enumerate(tallies) if goes_on(i)]  # by now
             if not (due and going):
                 return
             for one in tallies:
                 one.ended = one.ended[:0]
             next_report = next_multiple(min(going), control.report_period)
         began = time.perf_counter()
-        budgets = [one.budget(control, min(next_report, one.steps + pace)) for one in tallies]
+        budgets = [
+            one.budget(control, min(next_report, one.steps + pace) if goes_on(i) else one.steps)
+            for i, one in enumerate(tallies)
+        ]
         run, log, block = compiled.advance(run, budgets)
         for i, (one, own) in enumerate(zip(tallies, compiled.split(log), strict=True)):
             if not own.sound:

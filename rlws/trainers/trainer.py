@@ -55,6 +55,11 @@ def never() -> bool:
     return False
 
 
+def none_ended(member: int) -> bool:
+    """Returns False."""
+    return False
+
+
 class Control(NamedTuple):
     """How far a run goes and when it reports; the arguments of `Trainer.train`."""
 
@@ -64,6 +69,7 @@ class Control(NamedTuple):
     resume: Snapshot | None = None
     stop: Callable[[], bool] = never
     max_updates: int | None = None
+    ended: Callable[[int], bool] = none_ended  # of several runs: whether one goes no further
 
 
 class Trainer(Settings):
@@ -154,9 +160,18 @@ class Trainer(Settings):
         members: list[Member],
         *,
         resume: Snapshot | None = None,
+        ended: Callable[[int], bool] = none_ended,
         **control: Any,
     ) -> Iterator[dict[int, Progress]]:
         """Trains several runs, here one after the other; other arguments are those of `train`.
+
+        Args:
+          config, environment: of all.
+          members: what sets them apart.
+          resume: where to go on from.
+          ended: is asked after each report of a member whether it goes no further; it stays as the
+            report has it then, whatever becomes of the others.
+          control: other arguments of `train`.
 
         Yields:
           The progress of some members, by index. Each is as if it had run alone, but maybe for when
@@ -164,12 +179,16 @@ class Trainer(Settings):
         """
         begin = 0 if resume is None else int(resume.facts["member"])
         for i, (seed, settings) in enumerate(members[begin:], begin):
+            if ended(i):
+                continue
             own = resume if i == begin else None
             changed = change(config, settings)
             for progress in self.train(changed, environment, seed=seed, resume=own, **control):
                 yield {i: progress._replace(snapshot=partial(_of_member, progress.snapshot, i))}
                 if progress.stopped:
                     return
+                if ended(i):
+                    break
 
     def member(self, snapshot: Snapshot, member: int) -> Snapshot:
         """Returns one member's part of a snapshot of `train_all`, as if it had run alone."""

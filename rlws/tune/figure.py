@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+    StrMethodFormatter,
+)
 
 from rlws.analysis.curves import COLOURS
 from rlws.analysis.statistics import interquartile_mean, interval
@@ -19,6 +25,7 @@ from rlws.tune.spaces import Space
 
 Pairs = Sequence[tuple[Job, float]]
 BINS, EACH = 6, 4  # of a range, at most; trials in each, at least
+DECADES = 100  # how many times its beginning an axis ends, for powers of ten to say where
 
 
 def comparable(pairs: Pairs) -> list[tuple[Job, float]]:
@@ -146,6 +153,11 @@ def _draw(axes: Axes, space: Space, common: Pairs, ended: Pairs) -> None:
         axes.set_xticks(range(len(names)), names)
     elif space.log:
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        if high < DECADES * low:  # powers of ten would be one tick or none
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))

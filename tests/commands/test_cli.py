@@ -313,6 +313,21 @@ def test_cli_changes_what_it_says(monkeypatch):
     assert config["evaluation"]["episodes"] == 3
 
 
+def test_cli_imports_an_environment_of_the_current_folder_if_told(capfd, folder, monkeypatch):
+    lines = (
+        "from rlws.environments import Catch",
+        "def maze(seed, index):",
+        "    return Catch(rows=4)",
+    )
+    (folder / "mazes_of_mine.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(folder))
+    flags = "--environment", "function:mazes_of_mine:maze", "--steps", "0"
+    assert "--trust (in Python: trust=True) imports it" in fails(capfd, *flags)
+    main(TOY, args=[*flags, "--trust", "--directory", "run"])
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["environment"] == flags[1]
+
+
 def test_cli_takes_whole_numbers_as_people_type_them():
     args = ["--steps", "2M", "--trainer.num-envs", "1e1"]
     sizes = ["--agent.backbone.hidden-sizes", "1k", "32"]

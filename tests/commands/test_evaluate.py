@@ -28,6 +28,13 @@ def test_evaluate_equals_the_last_evaluation_of_the_run(copy, rlws):
     assert found.out.startswith(f"step 400: return {mean:.1f} ± {deviation:.1f}, IQM ")
 
 
+def test_of_few_episodes_there_is_no_interval(copy, rlws):
+    told = rlws("evaluate", copy, "--episodes", "1").out
+    assert "over 1 episode (" in told
+    assert "95 %" not in told
+    assert result(copy)["return_iqm_interval"] is None
+
+
 @pytest.mark.slow
 def test_evaluate_says_what_its_episodes_say(copy, rlws):
     assert rlws("evaluate", copy, "--episodes", "12").status == 0
@@ -76,6 +83,7 @@ def test_evaluate_tells_also_where_it_may_not_write(toy, rlws, monkeypatch):
     ("flags", "message", "status"),
     [
         (["--episodes", "0"], "--episodes must be at least 1 and at most 1000000, got 0", 2),
+        (["--at", "bset"], "at must be a step, such as 50k, or best, got 'bset'", 2),
         (["--at", "-1"], "no checkpoint at or before step -1 in", 3),
     ],
 )

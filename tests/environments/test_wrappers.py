@@ -208,6 +208,8 @@ def test_names_say_wrappers_and_settings():
     assert cartpole._env.unwrapped._sutton_barto_reward is True
     lake = environments.make("gym:FrozenLake-v1", map_name="8x8", is_slippery=False)
     assert lake.observation_spec().num_values == 64
+    spaced = environments.make("gym:FrozenLake-v1, map_name = 8x8, is_slippery=0")
+    assert spaced.observation_spec().num_values == 64
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,7 @@ def test_names_say_wrappers_and_settings():
         ("jax:Catch+stack=0", "count must be "),
         ("jax:Cach+stack=2", "unknown name 'jax:Cach'; did you mean 'jax:Catch'"),
         ("gym:FrozenLake-v1,slippery=false", "no setting 'slippery'; did you mean 'is_slippery'"),
+        ("gym:FrozenLake-v1, is_slippery=no", "is_slippery must be true or false, got 'no'; write"),
         ("gym:CartPole-v1,render_mode=human", "no setting 'render_mode'; it has sutton"),
         ("jax:Catch,max_episode_steps=3", r"a wrapper limits it, too: jax:Catch\+limit=500"),
     ],

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from rlws.numerics import checkpoint
-from rlws.runs import launch
+from rlws.runs import folders, launch
 from rlws.runs.experiment import Checkpoints, Evaluation
 from rlws.runs.folders import saved
-from rlws.runs.goals import Stopping, check_goals
+from rlws.runs.goals import Goal, Stopping, check_goals
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer
 from tests.commands.toys import TOY, arrays, rows, run_toy
@@ -65,17 +66,25 @@ def test_why_a_run_ended_is_said():
         (dict(stop_at=f"{RETURN}:low=5"), "after the colon"),
         (dict(checkpoint=Checkpoints(best="loss")), "checkpoint.best: unknown value 'loss'"),
         (dict(patience=1, evaluation=Evaluation()), "evaluation.period .* must be at least 1"),
-        (dict(patience=1, trainer=DeviceTrainer(num_seeds=2)), "must be of one run, got 2"),
+        (dict(checkpoint=Checkpoints(best="distance")), "checkpoint.best: unknown value 'distan"),
+        (dict(stop_times=2), "stop_times must be with a stop_at, got 2"),
     ],
 )
 def test_goals_that_cannot_be_are_refused(settings, text):
     experiment = dataclasses.replace(EVALUATED, **settings)
     with pytest.raises(SettingError, match=text):
-        check_goals(experiment, getattr(experiment.trainer, "num_seeds", 1))
+        check_goals(experiment)
 
 
 def test_nothing_is_asked_of_evaluations_by_default():
-    check_goals(TOY, 3)
+    check_goals(TOY)
+
+
+def test_goals_have_short_names():
+    short = dict(stop_at="distance:min=1", checkpoint=Checkpoints(best="return"))
+    check_goals(dataclasses.replace(EVALUATED, info=("distance",), **short))
+    assert Goal.of("distance:min") == Goal("evaluation_distance", -1.0)
+    assert Goal.of("return") == Goal.of(RETURN) == Goal(RETURN, 1.0)
 
 
 def evaluations(folder):
@@ -93,6 +102,8 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
         assert checkpoint.names(folder / "best") == [f"{best:012d}"]
         own = saved(folder, print, "best")
         assert own.facts["best"] == {RETURN: found[best]}
+        told = folders.summary(folder)
+        assert (told[f"best_{RETURN}"], told["best_steps"]) == (found[best], best)
         assert {k: x.tobytes() for k, x in own.arrays.items()} == arrays(folder, best)
 
 
@@ -130,3 +141,43 @@ def test_a_stopped_run_says_so_and_goes_on_as_if_it_had_not_been(tmp_path):
     assert "stopped_by" not in last
     assert rows(tmp_path / "run") == rows(whole)
     assert arrays(tmp_path / "run") == arrays(whole)
+
+
+def learnt(folder):
+    """Returns the parameters at the end."""
+    found = checkpoint.newest(folder / "checkpoints", print).arrays
+    return {k: x for k, x in found.items() if k.startswith("run/state/learner/params")}
+
+
+@pytest.mark.slow
+def test_members_stop_each_by_itself(tmp_path):
+    evaluation, trainer = Evaluation(episodes=12, period=40), DeviceTrainer(num_envs=2, num_seeds=3)
+    whole = run_toy(tmp_path / "whole", evaluation=evaluation, trainer=trainer)
+    names = "0_seed0", "1_seed1", "2_seed2"
+    known = [evaluations(whole / name) for name in names]
+    firsts = lambda goal: [next((s for s, x in own.items() if x >= goal), 400) for own in known]
+    values = {x for own in known for x in own.values()}
+    goal = next(x for x in values if len({*firsts(x)}) == 3 and max(firsts(x)) < 400)
+    changes = dict(evaluation=evaluation, trainer=trainer, directory=str(tmp_path / "run"))
+    made = dataclasses.replace(TOY, **changes, stop_at=f"return={goal}")
+    summary = launch.run(made)
+    assert f"3 stopped at {sum(firsts(goal)) / 3:,.0f} steps in the mean" in summary["all"]
+    for name, step in zip(names, firsts(goal), strict=True):
+        own = folders.summary(tmp_path / "run" / name)
+        assert own["steps"] == step
+        assert own["stopped_by"].startswith(f"{RETURN} came to ")
+        played = rows(tmp_path / "run" / name)
+        assert played == rows(whole / name)[: len(played)]
+        assert played[-1]["steps"] == str(step)
+    again = launch.run(dataclasses.replace(made, resume=True))
+    assert all(again[name] == summary[name] for name in ("steps", "episodes", "updates"))
+    for name in names:  # each is a run by itself, which goes on as if it had not been stopped
+        one = folders.experiment_of(tmp_path / "run" / name)
+        folder = str(tmp_path / "run" / name)
+        launch.run(dataclasses.replace(one, directory=folder, resume=True, stop_at=""))
+        expected, found = learnt(whole / name), learnt(tmp_path / "run" / name)
+        assert expected.keys() == found.keys() != set()
+        for key, x in expected.items():  # but for what another program rounds otherwise
+            np.testing.assert_allclose(found[key], x, rtol=1e-4, atol=1e-6)
+    with pytest.raises(SettingError, match=r"of other settings .*stop_at"):
+        launch.run(dataclasses.replace(made, resume=True, stop_at=""))

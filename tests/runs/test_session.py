@@ -30,7 +30,7 @@ class Training:
     def __init__(self, halts=False, error=None):
         self.made, self._halts, self._error = -1, halts, error
 
-    def train_all(self, runs, *, resume, stop):
+    def train_all(self, runs, *, resume, stop, ended):
         for step in range(REPORTS):
             self.made = step
             last = step == REPORTS - 1

@@ -58,6 +58,8 @@ def test_values_have_the_type_of_the_setting(text, now, value):
     [
         ("learning_rate=1,2", "Experiment has no setting 'learning_rate'"),
         ("seed", "must be of the form setting=value,value"),
+        ("seed=3..1", r"must be low..high, got 'seed=3..1'; write seed=1..3"),
+        ("seed=0-4", r"must be low..high, got 'seed=0-4'; write seed=0..4"),
         ("agent=pppo", "agent must be a module with a Config, such as ppo, got 'pppo'"),
         ("agent.backbone=mlp,lstn", "agent.backbone: unknown value 'lstn'; did you mean 'lstm'"),
         ("agent.learning_rate", "must be of the form"),

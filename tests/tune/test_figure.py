@@ -66,3 +66,14 @@ def test_the_picture_shows_the_most_important_first():
     labels = drawn.axes[0].get_legend_handles_labels()[1]
     assert {"each trial at 10 steps", "those that went on, at 40 steps", "failed"} <= {*labels}
     drawn.savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize("most", [1.1e-4, 5e-4, 9e-3])
+def test_a_narrow_range_of_a_logarithmic_axis_says_where_it_is(most):
+    values = np.geomspace(1e-4, most, 8)
+    found = [(Job(i, {IDLE.name: x}, 10), float(i)) for i, x in enumerate(values)]
+    (axes,) = (drawn := figure.study_figure([IDLE], found, "return")).axes
+    drawn.draw_without_rendering()
+    (low, high), ticks = axes.get_xlim(), axes.xaxis.get_major_ticks()
+    shown = [tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high]
+    assert len({*shown} - {""}) >= 2
