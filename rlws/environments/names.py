@@ -29,9 +29,9 @@ def parse(name: str) -> Name:
       SettingError: a setting without a value, or given twice.
     """
     environment, *around = name.split("+")
-    base, *given = (text.strip() for text in environment.split(","))
+    base, *given = environment.split(",")
     settings = dict[str, Any]()
-    for text in given:
+    for text in map(str.strip, given):
         key, equals, value = text.partition("=")
         if not (key and equals) or key in settings:
             raise SettingError(
