@@ -313,6 +313,7 @@ def test_cli_changes_what_it_says(monkeypatch):
     assert config["evaluation"]["episodes"] == 3
 
 
+@pytest.mark.slow
 def test_cli_imports_an_environment_of_the_current_folder_if_told(capfd, folder, monkeypatch):
     lines = (
         "from rlws.environments import Catch",

@@ -47,6 +47,7 @@ def test_run_takes_names_modules_and_files(name, here, rlws, monkeypatch):
     assert experiment.agent.backbone.hidden_sizes == (4,)
 
 
+@pytest.mark.slow
 def test_run_runs_and_prints_what_came_of_it(here, rlws):
     found = rlws("run", "catch_reinforce", *QUICK, *SMALL, "--directory", "run")
     assert found.status == 0

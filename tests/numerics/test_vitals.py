@@ -115,7 +115,14 @@ def made(config):
     return config.make(spec), spec
 
 
-@pytest.mark.parametrize(("config", "own"), AGENTS.values(), ids=AGENTS)
+SOON = {"ppo", "reinforce", "dqn", "sac", "td3"}
+
+
+@pytest.mark.parametrize(
+    ("config", "own"),
+    [pytest.param(*x, marks=[pytest.mark.slow] * (k not in SOON)) for k, x in AGENTS.items()],
+    ids=AGENTS,
+)
 def test_every_agent_logs_its_vital_signs(config, own):
     agent, spec = made(config)
     state = jax.eval_shape(lambda: initial.init(agent, spec, 0, 1))
