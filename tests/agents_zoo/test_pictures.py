@@ -115,8 +115,8 @@ def test_an_encoder_with_a_state_is_refused(encoder):
     ("name", "trainer"),
     [
         ("sac", DeviceTrainer()),
-        ("td3", HostTrainer()),
         pytest.param("sac", HostTrainer(), marks=pytest.mark.thorough),
+        pytest.param("td3", HostTrainer(), marks=pytest.mark.thorough),
         pytest.param("td3", DeviceTrainer(), marks=pytest.mark.thorough),
     ],
 )

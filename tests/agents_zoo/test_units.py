@@ -31,7 +31,7 @@ class Scaled(Tabular):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "agent",
-    [sac, ppo, *(pytest.param(x, marks=pytest.mark.thorough) for x in (td3, a2c))],
+    [sac, *(pytest.param(x, marks=pytest.mark.thorough) for x in (td3, a2c, ppo))],
     ids=lambda x: x.__name__,
 )
 def test_an_agent_learns_the_same_in_any_unit_of_actions(agent):

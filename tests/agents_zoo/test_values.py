@@ -80,8 +80,8 @@ def test_optimism_adds_the_deviation_of_what_may_be_returned():
     "config",
     [
         qrdqn.Config(MLP((8,)), **SMALL),
-        rainbow.Config(MLP((8,)), **SMALL),
-        iqn.Config(MLP((8,)), **SMALL),
+        pytest.param(rainbow.Config(MLP((8,)), **SMALL), marks=pytest.mark.thorough),
+        pytest.param(iqn.Config(MLP((8,)), **SMALL), marks=pytest.mark.thorough),
         r2d2.Config(LSTM(MLP((8,)), 8), sequence_length=4, burn_in=2, **SMALL),
     ],
     ids=lambda config: type(config).__module__,

@@ -85,7 +85,9 @@ def test_no_run_is_to_be_found_in_an_empty_folder(verb, there, tmp_path, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "seconds", [0.3, *(pytest.param(x, marks=pytest.mark.thorough) for x in (0.0, 1.0))]
+)
 def test_of_two_runs_in_a_folder_one_goes_on(seconds, tmp_path, uninterrupted):
     _, want = uninterrupted("reinforce")
     folder = tmp_path / "run"

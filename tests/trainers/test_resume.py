@@ -84,9 +84,10 @@ def digest_of(progress):
         pytest.param("dqn", HOST, marks=pytest.mark.exact),
         pytest.param("dqn", DEVICE, marks=pytest.mark.slow),
         pytest.param("ppo", DEVICE, marks=[pytest.mark.slow, pytest.mark.exact]),
-        *(pytest.param(case, HOST, marks=pytest.mark.slow) for case in ("ppo", "gru", "sac")),
-        *(pytest.param(case, DEVICE, marks=pytest.mark.slow) for case in ("reinforce", "gru")),
-        pytest.param("dqn", HostTrainer(), marks=pytest.mark.slow),
+        *(pytest.param(case, HOST, marks=pytest.mark.slow) for case in ("gru", "sac")),
+        pytest.param("ppo", HOST, marks=pytest.mark.thorough),
+        *(pytest.param(case, DEVICE, marks=pytest.mark.thorough) for case in ("reinforce", "gru")),
+        pytest.param("dqn", HostTrainer(), marks=pytest.mark.thorough),
         pytest.param("ppo", HostTrainer(overlap=True), marks=pytest.mark.slow),
     ],
 )

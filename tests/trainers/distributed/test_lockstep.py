@@ -92,7 +92,7 @@ def test_one_actor_is_bitwise_the_host_trainer(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["impala", "dqn"])
+@pytest.mark.parametrize("case", ["impala", pytest.param("dqn", marks=pytest.mark.thorough)])
 def test_two_actors_are_one_host_trainer_with_all_environments(case):
     # Networks of two rows and of four: the same to rounding.
     host = played(HostTrainer(num_envs=4), case)
@@ -106,7 +106,7 @@ def test_a_block_ahead_is_bitwise_what_overlap_does():
     assert_same(ahead, host)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_learner_on_two_devices_learns_what_one_does():
     """In a process of its own, since devices are made when JAX starts."""
     program = """
@@ -152,7 +152,7 @@ def test_actors_with_compiled_environments_are_the_device_trainer():
     [
         pytest.param("ppo", {"num_actors": 1, "lookahead": 1}, marks=pytest.mark.thorough),
         ("gru", {"num_actors": 2, "lookahead": 2}),
-        ("dqn", {"num_actors": 2}),
+        pytest.param("dqn", {"num_actors": 2}, marks=pytest.mark.thorough),
         pytest.param("reinforce", {"num_actors": 1}, marks=pytest.mark.thorough),
     ],
 )
