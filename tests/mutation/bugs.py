@@ -456,7 +456,7 @@ BUGS = [
         "agents_zoo.discrete_sac",
         (),
         "tests/agents_zoo/test_discrete_sac.py::test_discrete_sac_temperature_follows_the_entropy",
-        "P1",
+        "P6",  # where what entropy adds to values adds up; in P1 it is within the tolerance
     ),
     Bug(
         "reward_one_step_early",
