@@ -357,6 +357,7 @@ def test_cli_help_explains_every_setting(capfd):
     assert bare == []
 
 
+@pytest.mark.slow
 def test_cli_interrupt_exits_130_and_keeps_the_run(capfd, folder, monkeypatch):
     train = Experiment.train_all
 

@@ -94,7 +94,8 @@ def test_who_ran_a_script_here_needs_no_word(verb, made, ours, rlws):
     assert (made / "imported").exists()
 
 
-@pytest.mark.parametrize("verb", ONE_SOON)
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
 def test_the_script_of_a_stranger_is_not_imported(
     verb, made, ours, tmp_path, rlws, refused, monkeypatch
 ):

@@ -146,6 +146,7 @@ def test_device_reports_the_same():
     np.testing.assert_allclose(np.transpose(report.info), 14 * [EXPECTED])
 
 
+@pytest.mark.slow
 def test_environments_stepped_together_report_the_same():
     report = last(HostTrainer(num_envs=2, vectorization="sync"), several)
     np.testing.assert_allclose(np.transpose(report.info), 14 * [EXPECTED])

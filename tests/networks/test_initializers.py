@@ -34,9 +34,8 @@ def test_orthonormal_of_nearly_dependent_columns():
 
 
 # Networks of A2C and REINFORCE are those of PPO, and those of TD3 nearly those of SAC.
-@pytest.mark.parametrize(
-    "module", [ppo, *(pytest.param(x, marks=pytest.mark.slow) for x in (dqn, sac, td3))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [ppo, dqn, sac, td3])
 def test_agents_begin_without_calls_into_libraries(module):
     """Batches of those, from many seeds, have deadlocked on few cores."""
     spec = Tabular(make_table(), module in (sac, td3)).spec()

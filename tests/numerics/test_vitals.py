@@ -158,6 +158,7 @@ def test_values_that_are_0_everywhere_explain_nothing(config):
     np.testing.assert_allclose(metrics["explained_variance"], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_weight_0_fraction_counts_steps_after_the_last():
     config = a2c.Config(MLP, unroll_length=8)
     *_, last = HostTrainer(num_envs=2).train(config, "jax:Catch", steps=200, report_period=1000)

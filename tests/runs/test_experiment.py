@@ -198,6 +198,7 @@ def test_evaluation_says_how_to_do_with_fewer_environments():
     assert "evaluation_return_mean" not in run(**how, evaluation=Evaluation(episodes=0))
 
 
+@pytest.mark.slow
 def test_experiment_keeps_everything_of_a_run(done):
     names = [
         ".lock",
