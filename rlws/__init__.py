@@ -5,6 +5,7 @@ from typing import Any
 
 # What scripts and notebooks use; nothing heavy is imported until it is asked for.
 _WHERE = {
+    "Checkpoints": "runs.experiment",
     "Evaluation": "runs.experiment",
     "Experiment": "runs.experiment",
     "diagnose": "diagnose.doctor",

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from rlws import Checkpoints, Evaluation
 from rlws.numerics import checkpoint
 from rlws.runs import folders, launch
-from rlws.runs.experiment import Checkpoints, Evaluation
 from rlws.runs.folders import saved
 from rlws.runs.goals import Goal, Stopping, check_goals
 from rlws.settings import SettingError
