@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import pathlib
 from typing import get_args
 
 from rlws.commands.flags import parse
 from rlws.commands.run import named
-from rlws.settings import whole
+from rlws.settings import SettingError, whole
 
 PASSES_ON = True  # flags that are the experiment's
 SMALL = 16  # trials; of more, not all are trained to the end unless it is asked for
@@ -48,6 +49,11 @@ def run(args: argparse.Namespace) -> None:
     from rlws.tune.study import Search
     from rlws.tune.tune import tune
 
+    if pathlib.Path(args.experiment, "study.json").exists():
+        raise SettingError(
+            f"EXPERIMENT must be what the study searches, got its folder; repeat the command that "
+            f"began it with --directory {args.experiment} --resume"
+        )
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Search)}
     given = {name: value for name, value in given.items() if value is not None}
     method = "sobol" if given.get("trials", Search.trials) <= SMALL else "asha"

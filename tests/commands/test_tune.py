@@ -45,3 +45,9 @@ def test_few_trials_are_all_trained_to_the_end_unless_it_is_said(asked):
 )
 def test_wrong_input_is_one_line(refused, args, message):
     assert refused("tune", NAME, *args).startswith(message)
+
+
+def test_the_folder_of_a_study_is_answered_with_how_it_goes_on(refused, tmp_path):
+    (tmp_path / "study.json").touch()
+    line = refused("tune", tmp_path, "--resume")
+    assert line.endswith(f"repeat the command that began it with --directory {tmp_path} --resume")
