@@ -114,8 +114,9 @@ def study_figure(spaces: Sequence[Space], pairs: Pairs, metric: str, title: str 
     figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11)
     handles, texts = figure.axes[0].get_legend_handles_labels()
     columns = min(2, across)  # beside each other they are wider than a panel
-    below = "outside lower center"
-    figure.legend(handles, texts, loc=below, ncols=columns, frameon=False, fontsize=9)
+    figure.legend(
+        handles, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     return figure
 
 
