@@ -40,7 +40,7 @@ class Family(NamedTuple):
 SMALL = MLP((64, 64), "relu")
 FAMILIES = {
     "values": Family(
-        dqn.Config(SMALL, epsilon_steps=5_000, learning_rate=5e-4),
+        dqn.Config(SMALL, epsilon_steps=5_000, learning_rate=5e-4, period=4),
         "jax:CartPole-v1",
         30_000,
         22.0,
