@@ -37,6 +37,18 @@ class Family(NamedTuple):
     parts: Mapping[str, Mapping[str, dict[str, Any]]]  # part: name of a choice: settings
 
 
+def critics(low: float, high: float, quantiles: int) -> dict[str, dict[str, Any]]:
+    """Returns what may be said of returns between two bounds."""
+    return {
+        "scalar": {},
+        "symlog": {"critic": Scalar(scale="symlog")},
+        "histogram": {"critic": Categorical(101, low, high)},
+        "HL-Gauss": {"critic": Categorical(101, low, high, smoothing=0.75)},
+        "quantiles": {"critic": Quantiles(quantiles)},
+        "implicit quantiles": {"critic": ImplicitQuantiles()},
+    }
+
+
 SMALL = MLP((64, 64), "relu")
 FAMILIES = {
     "values": Family(
@@ -46,14 +58,7 @@ FAMILIES = {
         22.0,
         500.0,
         {
-            "critic": {
-                "scalar": {},
-                "symlog": {"critic": Scalar(scale="symlog")},
-                "histogram": {"critic": Categorical(101, -100.0, 100.0)},
-                "HL-Gauss": {"critic": Categorical(101, -100.0, 100.0, smoothing=0.75)},
-                "quantiles": {"critic": Quantiles(51)},
-                "implicit quantiles": {"critic": ImplicitQuantiles()},
-            },
+            "critic": critics(-100.0, 100.0, 51),
             "target": {
                 "max": {"double": False},
                 "double": {"double": True},
@@ -80,14 +85,7 @@ FAMILIES = {
         -1220.0,
         -145.0,
         {
-            "critic": {
-                "scalar": {},
-                "symlog": {"critic": Scalar(scale="symlog")},
-                "histogram": {"critic": Categorical(101, -1500.0, 0.0)},
-                "HL-Gauss": {"critic": Categorical(101, -1500.0, 0.0, smoothing=0.75)},
-                "quantiles": {"critic": Quantiles(25)},
-                "implicit quantiles": {"critic": ImplicitQuantiles()},
-            },
+            "critic": critics(-1500.0, 0.0, 25),
             "critics": {
                 "two": {},
                 "five": {"critics": 5},

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import alternate, report
-from rlws.networks.convolution import by_patches
+from rlws.networks.convolution import by_patches, by_xla
 
 STEPS, ROUNDS = 8, 7
 # Shape of a batch; kernels and strides.
@@ -22,13 +22,6 @@ WORK = {
         [((8, 8, 4, 32), 4), ((4, 4, 32, 64), 2), ((3, 3, 64, 64), 1)],
     ),
 }
-
-
-def by_xla(image, kernel, stride):
-    """Returns what `by_patches` does, by XLA's convolution."""
-    how = jax.lax.conv_dimension_numbers((1, *image.shape), kernel.shape, ("NHWC", "HWIO", "NHWC"))
-    strides = stride, stride
-    return jax.lax.conv_general_dilated(image[None], kernel, strides, "VALID", None, None, how)[0]
 
 
 def contestants(shape, layers):

@@ -7,13 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlws.networks.convolution import Convolution, by_patches
-
-
-def by_xla(image, kernel, stride):
-    how = jax.lax.conv_dimension_numbers((1, *image.shape), kernel.shape, ("NHWC", "HWIO", "NHWC"))
-    strides = stride, stride
-    return jax.lax.conv_general_dilated(image[None], kernel, strides, "VALID", None, None, how)[0]
+from rlws.networks.convolution import Convolution, by_patches, by_xla
 
 
 @pytest.mark.parametrize(
