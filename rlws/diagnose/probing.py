@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlws.agent import Agent, AgentConfig
+from rlws.agent import AgentConfig
 from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import Table, Tabular, make_table
 from rlws.learner import MEMBERS
-from rlws.trainers import evaluation, initial
+from rlws.trainers import evaluation
 from rlws.trainers.device_run import Budget
 from rlws.trainers.program import Program
-from rlws.types import EnvironmentSpec
 
 SEEDS = 5
 NUM_ENVS = 2
@@ -25,7 +24,6 @@ REPORTS = 20
 CONSECUTIVE = 2  # reports with the right answer, so that none is right in passing only
 LAST = REPORTS // 4  # reports whose mean counts in the end
 LONGER = 3  # times the steps, for what is slow
-HEAVY = 4e6  # bytes an update reads and writes; those of small agents are fewer
 ASKED = 4  # states of a probe, as if one came after the other but where an episode may begin
 
 
@@ -73,14 +71,13 @@ def train(
         return returned, unknown if value is None else value, unknown if halves is None else halves
 
     vmap = partial(jax.vmap, axis_name=MEMBERS)
-    # A core takes far longer to run than the rest: compiling it well is worth it.
-    jit = jax.jit if agent.learner.network.recurrent else compilation.jit
-    jit_advance = jax.jit if _is_heavy(agent, environment(make_table()).spec()) else jit
-    init = jit(vmap(lambda seed, table: program(table).init(seed)))
-    advance = jit_advance(
-        vmap(lambda run, table, budget: program(table).advance(run, budget)), donate_argnums=0
+    init = compilation.jit(vmap(lambda seed, table: program(table).init(seed)))
+    advance = compilation.jit(
+        vmap(lambda run, table, budget: program(table).advance(run, budget)),
+        level=1,
+        donate_argnums=0,
     )
-    ask = jit(vmap(ask))
+    ask = compilation.jit(vmap(ask))
     seed = np.arange(seeds, dtype=np.uint32)
     each, plenty = (jnp.full(seeds, x) for x in (-(-steps // REPORTS), 2**30))
     longest = 0
@@ -112,12 +109,3 @@ def train(
             done += int(jax.device_get(log.steps).min())
         longest = longest if probe.advisory else max(longest, done)
         yield probe, Found(values, returns, right, settled)
-
-
-def _is_heavy(agent: Agent, spec: EnvironmentSpec) -> bool:
-    """Returns whether an update takes longer to run, a thousand times, than to compile well."""
-    state = jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
-    key = jax.random.key(0)
-    batch = jax.eval_shape(agent.adder.sample, state.adder, key)[1]
-    cost = jax.jit(agent.learner.learn).lower(state.learner, batch, key).cost_analysis() or {}
-    return cost.get("bytes accessed", 0.0) > HEAVY

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from rlws.agent import AgentConfig
-from rlws.critics import Categorical
+from rlws.critics import Categorical, ImplicitQuantiles, Quantiles
 from rlws.networks import MLP, Recurrent
 from rlws.settings import change
 from rlws.stacking import Stacked
@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "minibatches": 4,
     "sequence_length": 8,
     "episodes_per_update": 8,
-    "batch_size": 32,
+    "batch_size": 16,
     "capacity": 2_000,
     "min_size": 100,
     "random_steps": 200,
@@ -36,6 +36,9 @@ SETTINGS: dict[str, Any] = {
     "period": 2,
     "updates": 1,
 }
+# Enough to tell one from another; what a target costs goes by the square of either.
+CRITICS = 3
+QUANTILES = 15
 
 
 def toy(config: AgentConfig) -> AgentConfig:
@@ -52,8 +55,15 @@ def toy(config: AgentConfig) -> AgentConfig:
             settings[name] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
         elif isinstance(backbone, Recurrent):
             settings[name] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
-    if isinstance(critic := getattr(config, "critic", None), Categorical):
+    critic, drop = getattr(config, "critic", None), getattr(config, "drop", 0)
+    if isinstance(critic, Categorical):
         settings["critic"] = dataclasses.replace(critic, low=-2.0, high=2.0, scale="linear")
+    elif isinstance(critic, Quantiles | ImplicitQuantiles) and drop < QUANTILES:
+        settings["critic"] = dataclasses.replace(critic, size=min(critic.size, QUANTILES))
+    if isinstance(critic, ImplicitQuantiles):
+        settings["critic"] = dataclasses.replace(settings["critic"], embedding=QUANTILES)
+    if getattr(config, "critics", 0) > CRITICS >= (getattr(config, "subset", None) or 0):
+        settings["critics"] = CRITICS
     backbone = getattr(config, "backbone", None)
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)

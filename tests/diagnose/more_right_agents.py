@@ -134,7 +134,7 @@ class QuantileActorCritic(Learner):
         targets = trajectory.reward[:, None] + gamma[:, None] * following
         error = targets[:, None, :] - ours[:, :, None]
         fraction = (jnp.arange(ours.shape[-1]) + 0.5) / ours.shape[-1]
-        critic = jnp.abs(fraction[:, None] - (error < 0)) * optax.huber_loss(error)
+        critic = jnp.abs(fraction[None, :, None] - (error < 0)) * optax.huber_loss(error)
         gain = targets.mean(axis=-1) - constant[:-1].mean(axis=-1)
         policy = jax.tree.map(lambda x: x[:-1], outputs.policy)
         loss = critic.sum(axis=1).mean(axis=1) - policy.log_prob(trajectory.action) * gain
