@@ -63,14 +63,7 @@ class Config(AgentConfig):
             value=networks.ValueReturns(self.critic),
         )
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
-        replay = Replay(
-            self.capacity,
-            self.batch_size,
-            self.min_size,
-            self.period,
-            self.updates,
-            length=self.sequence_length,
-        )
+        replay = Replay.of(self, length=self.sequence_length)
         agent = Agent(
             actor=PolicyActor(network),
             learner=AWR(network, optimizer, self),

@@ -57,19 +57,10 @@ class Config(AgentConfig):
         critics = networks.ensemble(networks.compose(spec, self.backbone, q=head), self.critics)
         rates = {"critic": self.critic_learning_rate, "other": self.learning_rate}
         optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
-        replay = Replay(
-            self.capacity,
-            self.batch_size,
-            self.min_size,
-            self.period,
-            self.updates,
-            n_step=self.n_step,
-            discount=self.discount,
-        )
         return Agent(
             actor=DiscreteSACActor(policy, head.num_actions, self.random_steps),
             learner=DiscreteSAC(policy, optimizer, critics, self),
-            adder=replay,
+            adder=Replay.of(self),
             evaluator=DiscreteSACActor(policy, head.num_actions, 0, greedy=True),
         )
 

@@ -127,25 +127,13 @@ class Config(AgentConfig):
 
     def replay(self) -> Replay:
         """Returns where experience is kept."""
-        settings: dict[str, Any] = dict(
-            capacity=self.capacity,
-            batch_size=self.batch_size,
-            min_size=self.min_size,
-            period=self.period,
-            updates=self.updates,
-        )
+        others: dict[str, Any] = {}
         if self.sequence_length > 1:
-            settings["length"] = self.burn_in + self.sequence_length
-        else:
-            settings |= dict(n_step=self.n_step, discount=self.discount)
+            others = dict(length=self.burn_in + self.sequence_length, n_step=1, discount=1.0)
         if not self.prioritised:
-            return Replay(**settings)
-        return PrioritisedReplay(
-            **settings,
-            exponent=self.priority_exponent,
-            beta=self.beta,
-            beta_steps=self.beta_steps,
-        )
+            return Replay.of(self, **others)
+        others |= dict(exponent=self.priority_exponent, beta=self.beta, beta_steps=self.beta_steps)
+        return PrioritisedReplay.of(self, **others)
 
 
 class EpsilonGreedy(Actor):

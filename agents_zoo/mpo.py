@@ -70,19 +70,10 @@ class Config(AgentConfig):
             "other": self.dual_learning_rate,
         }
         optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
-        replay = Replay(
-            self.capacity,
-            self.batch_size,
-            self.min_size,
-            self.period,
-            self.updates,
-            n_step=self.n_step,
-            discount=self.discount,
-        )
         return Agent(
             actor=MPOActor(policy),
             learner=MPO(policy, optimizer, critics, spec.actions, self),
-            adder=replay,
+            adder=Replay.of(self),
             evaluator=MPOActor(policy, greedy=True),
         )
 

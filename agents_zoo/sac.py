@@ -92,19 +92,10 @@ class Config(AgentConfig):
         }
         adam = {k: optax.adam(rate, self.momentum) for k, rate in rates.items()}
         optimizer = optax.partition(adam, _labels)
-        replay = Replay(
-            self.capacity,
-            self.batch_size,
-            self.min_size,
-            self.period,
-            self.updates,
-            n_step=self.n_step,
-            discount=self.discount,
-        )
         return Agent(
             actor=SACActor(policy, spec.actions, self.random_steps),
             learner=SAC(policy, optimizer, critics, self),
-            adder=replay,
+            adder=Replay.of(self),
             evaluator=SACActor(policy, spec.actions, 0, greedy=True),
         )
 

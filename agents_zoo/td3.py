@@ -62,20 +62,11 @@ class Config(AgentConfig):
         )
         rates = {"policy": self.learning_rate, "other": self.critic_learning_rate}
         optimizer = optax.partition({k: optax.adam(rate) for k, rate in rates.items()}, _labels)
-        replay = Replay(
-            self.capacity,
-            self.batch_size,
-            self.min_size,
-            self.period,
-            self.updates,
-            n_step=self.n_step,
-            discount=self.discount,
-        )
         actor = NoisyActor(policy, spec.actions, self.exploration_noise, self.random_steps)
         return Agent(
             actor=actor,
             learner=TD3(policy, optimizer, critics, actor, self),
-            adder=replay,
+            adder=Replay.of(self),
             evaluator=NoisyActor(policy, spec.actions, 0.0, 0),
         )
 

@@ -4,7 +4,8 @@ Lin, 1992, "Self-improving reactive agents based on reinforcement learning, plan
 Mnih et al., 2015, "Human-level control through deep reinforcement learning".
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, Self
 
 import dm_env
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 
 from rlws.adders.adder import Adder, Schedule
 from rlws.adders.ring import write
-from rlws.settings import Fraction, PositiveInt, SettingError
+from rlws.settings import Fraction, PositiveInt, SettingError, Settings
 from rlws.types import Array, Key, Metrics, Row, Trajectory
 
 LARGE = 2**30  # of a counter
@@ -69,6 +70,12 @@ class Replay(Adder):
                 f"Replay: capacity must be at least min_size={self.min_size} and the steps of a "
                 f"trajectory, {self._span}, got {self.capacity}; raise capacity"
             )
+
+    @classmethod
+    def of(cls, config: Settings, **others: Any) -> Self:
+        """Returns the replay that is said by an agent's settings of the names above, and others."""
+        names = {field.name for field in dataclasses.fields(Replay)}
+        return cls(**{k: v for k, v in vars(config).items() if k in names} | others)
 
     @property
     def _span(self) -> int:
