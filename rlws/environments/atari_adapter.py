@@ -71,7 +71,7 @@ class AtariEnvironment(GymEnvironment):
         Raises:
           SettingError: an unknown game, a setting out of its range.
         """
-        found = spec(game, sticky, full_actions, noops, frame_skip)
+        found, limit = spec(game, sticky, full_actions, noops, frame_skip, max_episode_steps)
         make = partial(gymnasium.make, found, render_mode="rgb_array", disable_env_checker=True)
         try:
             env: Any = make(mode=mode, difficulty=difficulty)
@@ -82,7 +82,6 @@ class AtariEnvironment(GymEnvironment):
                 f" {known.ale.getAvailableDifficulties()}, got {mode} and {difficulty} ({error})"
             ) from error
         self._ale = env.unwrapped.ale
-        limit = _limit(frame_skip, max_episode_steps)
         super().__init__(_Cheap(env), seed, index, max_episode_steps=limit)
         self.frames_per_second = 60 / frame_skip
         self._life_loss, self._lives = life_loss, 0
@@ -135,8 +134,11 @@ def spec(
     full_actions: bool = True,
     noops: int = 0,
     frame_skip: int = 4,
-) -> EnvSpec:
-    """Returns what gymnasium makes a game of; without a time limit.
+    max_episode_steps: int | None = None,
+) -> tuple[EnvSpec, int]:
+    """Returns what gymnasium makes a game of, without its time limit, and that limit.
+
+    It is of the steps with skipped frames, so it goes around what is made.
 
     Raises:
       SettingError: an unknown game, a setting out of its range.
@@ -163,34 +165,10 @@ def spec(
         WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", held),
         WrapperSpec("AtariPreprocessing", "gymnasium.wrappers:AtariPreprocessing", seen),
     )
-    return dataclasses.replace(
+    found = dataclasses.replace(
         _GAMES[game],
         kwargs=game_settings,
         order_enforce=False,
         additional_wrappers=wrappers if sticky else wrappers[1:],
     )
-
-
-def limited(
-    game: str,
-    sticky: float = 0.25,
-    full_actions: bool = True,
-    noops: int = 0,
-    frame_skip: int = 4,
-    max_episode_steps: int | None = None,
-) -> tuple[EnvSpec, int]:
-    """Returns what gymnasium makes a game of, with its time limit, and that limit.
-
-    Raises:
-      SettingError: as of `spec`.
-    """
-    found = spec(game, sticky, full_actions, noops, frame_skip)
-    limit = _limit(frame_skip, max_episode_steps)
-    # It is of the steps with skipped frames, so it comes after the wrapper that skips.
-    last = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode_steps": limit})
-    wrappers = (*found.additional_wrappers, last)
-    return dataclasses.replace(found, additional_wrappers=wrappers), limit
-
-
-def _limit(frame_skip: int, max_episode_steps: int | None) -> int:
-    return FRAMES // frame_skip if max_episode_steps is None else max_episode_steps
+    return found, FRAMES // frame_skip if max_episode_steps is None else max_episode_steps

@@ -9,6 +9,7 @@ import functools
 import io
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import dm_env
@@ -31,15 +32,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _import() -> tuple[Any, Any]:
-    with _quiet():
-        import mujoco
-        from brax import envs
-
-    return mujoco, envs
-
-
-_mujoco, _envs = opengl.imported(_import)
+with _quiet():
+    _mujoco, _envs = opengl.imported(lambda: [*map(import_module, ("mujoco", "brax.envs"))])
 
 # "fast" is for brax's own tests, without physics; "swimmer" asks jax.numpy.clip for an `a_min` that
 # it no longer has.
@@ -89,14 +83,11 @@ class BraxEnvironment(jax_environment.JaxEnvironment):
         inner = jax_environment.strong(_made(self.name, self.backend).env.reset(key))
         return State(inner, jnp.int32(0)), jax_environment.first(inner.obs)
 
-    def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
-        """Takes a step of brax's environment itself, without the wrapper that restarts it."""
-        return self.step_with_info(state, action)[:2]
+    def step_with_info(self, state: State, action: Action) -> jax_environment.Told:
+        """Takes a step of brax's environment itself, without the wrapper that restarts it.
 
-    def step_with_info(
-        self, state: State, action: Action
-    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
-        """Takes a step; returns brax's metrics, too."""
+        Returns brax's metrics, too.
+        """
         env, time = _made(self.name, self.backend).env, state.time + 1
         # A new tree, as brax writes into the dictionaries of the state that it is given.
         inner = jax_environment.strong(env.step(jax_environment.strong(state.inner), action))

@@ -22,7 +22,7 @@ from rlws.environments import jax_environment
 from rlws.environments.names import unknown
 from rlws.numerics import streams
 from rlws.settings import INT, PositiveInt
-from rlws.types import Action, Array, EnvironmentSpec, Key
+from rlws.types import Action, EnvironmentSpec, Key
 
 _NAMES = ("Symbolic-v1", "Pixels-v1", "Classic-Symbolic-v1", "Classic-Pixels-v1")
 
@@ -73,14 +73,11 @@ class CraftaxEnvironment(jax_environment.JaxEnvironment):
         state = State(jax_environment.strong(inner), step_key)
         return state, jax_environment.first(observation)
 
-    def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
-        """Takes a step of Craftax without a limit, so that what ends by itself is known."""
-        return self.step_with_info(state, action)[:2]
+    def step_with_info(self, state: State, action: Action) -> jax_environment.Told:
+        """Takes a step of Craftax without a limit, so that what ends by itself is known.
 
-    def step_with_info(
-        self, state: State, action: Action
-    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
-        """Takes a step; returns Craftax's info, too: its achievements."""
+        Returns Craftax's info, too: its achievements.
+        """
         env, params = _made(self.name)
         endless = params.replace(max_timesteps=INT)  # it decides nothing but the end
         observation, inner, reward, terminated, info = env.step_env(

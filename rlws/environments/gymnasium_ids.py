@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlws.environments import opengl
-from rlws.environments.names import check_settings, takes_any, unknown
+from rlws.environments.names import check_settings, unknown
 from rlws.settings import SettingError
 
 # Of the folders of gymnasium's environments, those that need more than gymnasium.
@@ -57,10 +57,9 @@ def registered(identity: str, settings: dict[str, Any] | None = None) -> EnvSpec
     make: Any = spec.entry_point
     if isinstance(make, str):
         make = load_env_creator(make)
-    parameters = inspect.signature(make).parameters
-    if not takes_any(parameters):
-        offered = {key: x for key, x in parameters.items() if key != "render_mode"}
-        check_settings(f"gym:{identity}", own, offered)
+    parameters = dict(inspect.signature(make).parameters)
+    parameters.pop("render_mode", None)
+    check_settings(f"gym:{identity}", own, parameters)
     return dataclasses.replace(spec, kwargs={**spec.kwargs, **own})
 
 

@@ -64,14 +64,11 @@ class GymnaxEnvironment(jax_environment.JaxEnvironment):
         state = State(jax_environment.strong(inner), jax.random.key_data(step_key), jnp.int32(0))
         return state, jax_environment.first(self._observe(observation))
 
-    def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
-        """Takes a step with `step_env`, which, unlike gymnax's `step`, does not restart."""
-        return self.step_with_info(state, action)[:2]
+    def step_with_info(self, state: State, action: Action) -> jax_environment.Told:
+        """Takes a step with `step_env`, which, unlike gymnax's `step`, does not restart.
 
-    def step_with_info(
-        self, state: State, action: Action
-    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
-        """Takes a step; returns gymnax's info, too."""
+        Returns gymnax's info, too.
+        """
         env, params = _made(self.name, self.max_episode_steps)
         # Of a key that stays and a count: where nothing is drawn, XLA leaves all of it out.
         key = streams.draw(state.key, 0, state.time)

@@ -1,6 +1,6 @@
 """Environments as pure JAX functions, with dm_env semantics."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import dm_env
 import jax
@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from rlws.settings import Settings
 from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
+
+# State, timestep, and what was said beside it.
+Told: TypeAlias = tuple[Any, dm_env.TimeStep, dict[str, Array]]
 
 
 class JaxEnvironment(Settings):
@@ -30,16 +33,17 @@ class JaxEnvironment(Settings):
         raise NotImplementedError
 
     def step(self, state: Any, action: Action) -> tuple[Any, dm_env.TimeStep]:
-        """Returns the next state and its MID or LAST timestep."""
-        raise NotImplementedError
+        """Returns the next state and its MID or LAST timestep, those of `step_with_info`."""
+        return self.step_with_info(state, action)[:2]
 
-    def step_with_info(
-        self, state: Any, action: Action
-    ) -> tuple[Any, dm_env.TimeStep, dict[str, Array]]:
+    def step_with_info(self, state: Any, action: Action) -> Told:
         """Returns what `step` does, and numbers by name, such as whether it was a success.
 
-        They are only computed where somebody asked for them: see `environments.info`.
+        They are only computed where somebody asked for them: see `environments.info`. An
+        environment without any says `step`, one with some says this.
         """
+        if type(self).step is JaxEnvironment.step:
+            raise NotImplementedError
         return *self.step(state, action), {}
 
     def render(self, state: Any) -> Any:

@@ -87,14 +87,8 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
         first = jax_environment.first(self._observe(timestep.observation))
         return State(jax_environment.strong(inner), jnp.int32(0)), first
 
-    def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
-        """Takes a step of jumanji's."""
-        return self.step_with_info(state, action)[:2]
-
-    def step_with_info(
-        self, state: State, action: Action
-    ) -> tuple[State, dm_env.TimeStep, dict[str, Array]]:
-        """Takes a step; returns jumanji's extras, too."""
+    def step_with_info(self, state: State, action: Action) -> jax_environment.Told:
+        """Takes a step of jumanji's; returns its extras, too."""
         env, time = self._made(), state.time + 1
         if len(counts := _counts(env)) > 1:
             action = jnp.stack(jnp.unravel_index(action, counts)).astype(jnp.int32)

@@ -53,19 +53,21 @@ def _value(text: str) -> Any:
 _OURS = {"seed", "index", "render", "training", "self"}
 
 
-def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+def takes_any(parameters: Mapping[str, Any]) -> bool:
     """Returns whether what has these parameters takes others by name, too."""
-    return any(x.kind is x.VAR_KEYWORD for x in parameters.values())
+    anything = inspect.Parameter.VAR_KEYWORD
+    return any(getattr(x, "kind", None) is anything for x in parameters.values())
 
 
-def check_settings(name: str, given: Mapping[str, Any], parameters: Iterable[str]) -> None:
+def check_settings(name: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     """Raises a SettingError unless the environment called so has all settings that are `given`.
 
-    Where parameters say by their defaults that they are true or false, values must be, too: any
-    text would do for true, "no" as well.
+    What takes any by name has them all. Where parameters say by their defaults that they are true
+    or false, values must be, too: any text would do for true, "no" as well.
     """
+    if takes_any(parameters):
+        return
     known = sorted(set(parameters) - _OURS)
-    flags = parameters if isinstance(parameters, Mapping) else {}
     for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
@@ -73,7 +75,7 @@ def check_settings(name: str, given: Mapping[str, Any], parameters: Iterable[str
             if key == "max_episode_steps":
                 has = f"a wrapper limits it, too: {name}+limit=500, say"
             raise SettingError(f"environment {name!r} has no setting {key!r}; {has}")
-        default = getattr(flags.get(key), "default", None)
+        default = getattr(parameters[key], "default", None)
         if type(default) is bool and type(value) is not bool and value not in (0, 1):
             raise SettingError(
                 f"environment {name!r}: {key} must be true or false, got {value!r}; write {key}="
@@ -91,32 +93,26 @@ def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Returns the known names meant by `name`: its newest version, else its namesakes under other
     prefixes, else the nearest spelling, under the same prefix where it is one."""
-    newest = {_base(candidate): candidate for candidate in newest_versions(known)}
-    if _base(name) in newest:
-        return [newest[_base(name)]]
-    prefix, rest = _split(_base(name))
-    namesakes = [newest[base] for base in newest if _split(base)[1] == rest]
+    newest = {_parts(candidate)[:2]: candidate for candidate in newest_versions(known)}
+    prefix, rest, _ = _parts(name)
+    if (prefix, rest) in newest:
+        return [newest[prefix, rest]]
+    namesakes = [full for (_, other), full in newest.items() if other == rest]
     if namesakes:
         return sorted(namesakes)
-    siblings = {_split(base)[1]: base for base in newest if _split(base)[0] == prefix}
-    options = siblings or {_split(base)[1]: base for base in newest}
-    return [newest[options[near]] for near in difflib.get_close_matches(rest, options, 1)]
+    siblings = {other: full for (own, other), full in newest.items() if own == prefix}
+    options = siblings or {other: full for (_, other), full in newest.items()}
+    return [options[near] for near in difflib.get_close_matches(rest, options, 1)]
 
 
 def newest_versions(known: Iterable[str]) -> list[str]:
     """Returns of each known name the newest version, sorted."""
-    return sorted({_base(name): name for name in sorted(known, key=_version)}.values())
+    by_version = sorted(known, key=lambda name: _parts(name)[2])
+    return sorted({_parts(name)[:2]: name for name in by_version}.values())
 
 
-def _base(name: str) -> str:
-    return _VERSION.sub("", name)
-
-
-def _split(name: str) -> tuple[str, str]:
-    prefix, _, rest = name.rpartition(":")
-    return prefix, rest
-
-
-def _version(name: str) -> int:
-    match = _VERSION.search(name)
-    return int(match[1]) if match else 0
+def _parts(name: str) -> tuple[str, str, int]:
+    """Returns prefix, name and version: "gym", "CartPole", 1."""
+    base, version, *_ = *_VERSION.split(name), "0"
+    prefix, _, rest = base.rpartition(":")
+    return prefix, rest, int(version)

@@ -87,11 +87,8 @@ def make(
     if max_episode_steps is not None:
         asked["max_episode_steps"] = max_episode_steps
     parameters = inspect.signature(factory).parameters
-    if takes_any(parameters):  # which are settings
-        unnamed = {"seed", "index", "render"}
-    else:
-        unnamed = set()
-        check_settings(base, asked, parameters)
+    check_settings(base, asked, parameters)
+    unnamed = {"seed", "index", "render"} if takes_any(parameters) else set()
     offered = {k: x for k, x in offered.items() if k in parameters or k in unnamed}
     environment = made(factory(**offered, **asked), name, seed, index)
     with closed_on_error(environment):

@@ -49,17 +49,11 @@ def rules(
 
 def of_actions(spec: Any, action: Any, xp: Any = np) -> list[Rule]:
     """Returns the rules for actions, leaves [T, B, ...]; beyond bounds, real ones are clipped."""
-    found = []
-    leaves = zip(jax.tree.leaves_with_path(spec), jax.tree.leaves(action), strict=True)
-    for (path, leaf), x in leaves:
-        name = f"action{jax.tree_util.keystr(path)}"
-        if _floating(x):
-            bounded = isinstance(leaf, specs.BoundedArray)
-            broken = xp.isnan(x) if bounded else ~xp.isfinite(x)
-            found.append(Rule(name, "finite", x, broken, "policy"))
-        else:
-            found += [rule._replace(whose="policy") for rule in _counted(name, leaf, x)]
-    return found
+    not_finite = lambda leaf, x: (
+        xp.isnan(x) if isinstance(leaf, specs.BoundedArray) else ~xp.isfinite(x)
+    )
+    found = _of_leaves("action", spec, action, not_finite)
+    return [rule._replace(whose="policy") for rule in found]
 
 
 def of_timesteps(spec: EnvironmentSpec, timestep: dm_env.TimeStep, xp: Any = np) -> list[Rule]:
@@ -77,19 +71,21 @@ def of_timesteps(spec: EnvironmentSpec, timestep: dm_env.TimeStep, xp: Any = np)
 
 def of_observations(spec: Any, observation: Any, xp: Any = np) -> list[Rule]:
     """Returns the rules for the numbers in observations, leaves [..., *spec.shape]."""
-    found = []
+    return _of_leaves("observation", spec, observation, lambda leaf, x: ~xp.isfinite(x))
+
+
+def _of_leaves(name: str, spec: Any, nest: Any, not_finite: Callable) -> list[Rule]:
+    found = list[Rule]()
     leaves = jax.tree.leaves_with_path(spec)
-    for (path, leaf), x in zip(leaves, jax.tree.leaves(observation), strict=True):
-        name = f"observation{jax.tree_util.keystr(path)}"
-        if _floating(x):
-            found.append(Rule(name, "finite", x, ~xp.isfinite(x)))
-        else:
-            found += _counted(name, leaf, x)
+    for (path, leaf), x in zip(leaves, jax.tree.leaves(nest), strict=True):
+        found += _of_leaf(name + jax.tree_util.keystr(path), leaf, x, not_finite)
     return found
 
 
-def _counted(name: str, spec: specs.Array, x: Any) -> list[Rule]:
-    """Returns the rule for whole numbers, where they may be beyond the bounds of their spec."""
+def _of_leaf(name: str, spec: specs.Array, x: Any, not_finite: Callable) -> list[Rule]:
+    """Returns the rule for real numbers, or whole ones that may be beyond their spec's bounds."""
+    if jax.numpy.issubdtype(x.dtype, np.floating):  # which knows bfloat16, too
+        return [Rule(name, "finite", x, not_finite(spec, x))]
     if not isinstance(spec, specs.BoundedArray) or x.dtype.kind not in "iu":
         return []
     low, high, held = spec.minimum, spec.maximum, np.iinfo(x.dtype)
@@ -97,10 +93,6 @@ def _counted(name: str, spec: specs.Array, x: Any) -> list[Rule]:
         return []
     beyond = (x < np.broadcast_to(low, x.shape)) | (x > np.broadcast_to(high, x.shape))
     return [Rule(name, f"within [{low}, {high}]", x, beyond)]
-
-
-def _floating(x: Any) -> bool:
-    return jax.numpy.issubdtype(x.dtype, np.floating)  # which knows bfloat16, too
 
 
 def unlike(spec: Any, nest: Any, axes: int = 0) -> str | None:

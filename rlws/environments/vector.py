@@ -1,39 +1,24 @@
 """Many host environments stepped together: dm_env rows with a leading axis of environments."""
 
 import contextlib
+import functools
 import inspect
-import signal
-import sys
-import time
 import traceback
-import types
 import warnings
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable
 from typing import Any
 
 import dm_env
 import numpy as np
 
-from rlws.environments import resolve
+from rlws.environments import checks, jax_environment, processes, resolve
 from rlws.environments.actions import legal
-from rlws.environments.checks import (
-    EnvironmentFault,
-    check_first,
-    check_timestep,
-    closed_on_error,
-    named,
-    not_gymnasiums,
-)
-from rlws.environments.jax_environment import JaxEnvironment
-from rlws.environments.jax_environment import spec as spec_of
 from rlws.environments.names import check_settings, parse, unknown
 from rlws.numerics import streams
-from rlws.settings import SettingError, choose, importing
+from rlws.settings import INT, SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
 
 KINDS = "b", "biuf"  # of arrays of bools, of rewards
-CLOSING = 5.0  # seconds in which processes may end by themselves
 
 
 def make_vector(
@@ -89,9 +74,9 @@ def make_vector(
     return _made(_gymnasium(identity, num_envs, vectorization, settings), seeds)
 
 
-def _made(envs: Any, seeds: list[int]) -> "VectorEnvironment":
-    with closed_on_error(envs):
-        return VectorEnvironment(envs, seeds)
+def _made(envs: Any, seeds: list[int] | None, limit: int | None = None) -> "VectorEnvironment":
+    with checks.closed_on_error(envs):
+        return VectorEnvironment(envs, seeds, limit)
 
 
 class VectorEnvironment:
@@ -117,7 +102,7 @@ class VectorEnvironment:
 
         several = isinstance(envs.unwrapped, vector.SyncVectorEnv | vector.AsyncVectorEnv)
         self._vector: Any = envs.unwrapped
-        self._processes = isinstance(envs.unwrapped, vector.AsyncVectorEnv)
+        self._in_processes = isinstance(envs.unwrapped, vector.AsyncVectorEnv)
         if limit is None:
             registered = envs.spec or (envs.unwrapped.get_attr("spec")[0] if several else None)
             limit = getattr(registered, "max_episode_steps", None)
@@ -137,7 +122,7 @@ class VectorEnvironment:
         seed, self._seed = self._seed, None  # seeded again, they would repeat their episodes
         found, self.info = self._envs.reset(seed=seed), {}
         if not (isinstance(found, tuple) and len(found) == 2):
-            raise not_gymnasiums("reset", found)
+            raise checks.not_gymnasiums("reset", found)
         self._live = np.ones(self.num_envs, bool)  # which ones will take their next action
         step_type = np.full(self.num_envs, dm_env.StepType.FIRST, np.int32)
         reward, discount = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, np.float32)
@@ -148,14 +133,15 @@ class VectorEnvironment:
         try:
             found = self._envs.step(self._act(actions))
         except (OSError, EOFError) as error:
-            raise self._dead(error) from error
+            gone = processes.gone(self._vector) if self._in_processes else None
+            raise (gone or error) from error
         if not (isinstance(found, tuple) and len(found) == 5):
-            raise not_gymnasiums("step", found)
+            raise checks.not_gymnasiums("step", found)
         observation, *flat, self.info = found
         reward, terminated, truncated = flat = [*map(np.asarray, flat)]
         if any(x.shape != self._live.shape or x.dtype.kind not in KINDS[x is reward] for x in flat):
             got = ", ".join(f"{x.dtype}{[*x.shape]}" for x in flat)
-            raise EnvironmentFault(
+            raise checks.EnvironmentFault(
                 f"step must return {self.num_envs} numbers as rewards, and as many bools as "
                 f"terminated and as truncated, got {got}; mend the environments"
             )
@@ -182,7 +168,7 @@ class VectorEnvironment:
 
     def culprit(self, error: BaseException) -> int | None:
         """Returns which environment raised an error in `step`; None: nobody can tell."""
-        if self._processes:  # gymnasium closes the pipe to the one it raises the error of
+        if self._in_processes:  # gymnasium closes the pipe to the one it raises the error of
             closed = [i for i, pipe in enumerate(self._vector.parent_pipes) if pipe is None]
             return closed[-1] if closed else None
         for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -191,38 +177,12 @@ class VectorEnvironment:
                 return frame.f_locals["i"]
         return None
 
-    def _dead(self, error: Exception) -> Exception:
-        """Returns what to say of a process that no longer talks to us."""
-        processes = self._vector.processes if self._processes else []
-        for i, process in enumerate(processes):
-            process.join(1.0)
-            if process.exitcode is not None:
-                how = f"status {process.exitcode}"
-                if process.exitcode < 0:
-                    how = signal.Signals(-process.exitcode).name
-                return EnvironmentFault(f"environment {i}: its process ended by {how}")
-        return error
-
     def close(self) -> None:
         """Frees what the environments hold, such as processes."""
-        if not self._processes or self._vector.closed:
+        if self._in_processes and not self._vector.closed:
+            processes.close(self._vector)
+        else:
             self._envs.close()
-            return
-        # By gymnasium's messages, but not by its `close`, which waits for ever for a process that
-        # is dead, stopped or hung.
-        envs, end = self._vector, time.monotonic() + CLOSING
-        pipes = [pipe for pipe in envs.parent_pipes if pipe is not None]  # where none has raised
-        for pipe in pipes:
-            with contextlib.suppress(OSError):  # nobody is there to read it
-                pipe.send(("close", None))
-        for process in envs.processes:
-            process.join(max(0.01, end - time.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-                process.join(CLOSING)
-        for pipe in pipes:
-            pipe.close()
-        envs.closed, envs.error_queue = True, None  # whose semaphores would outlive us
 
 
 class _Restarting:
@@ -268,10 +228,10 @@ def _checked(source: Any, seed: int, num_envs: int) -> Any:
 
     from rlws.environments.gymnasium_adapter import GymEnvironment
 
-    envs = source if isinstance(source, JaxEnvironment) else source(seed, num_envs)
-    with closed_on_error(envs):
+    envs = source if isinstance(source, jax_environment.JaxEnvironment) else source(seed, num_envs)
+    with checks.closed_on_error(envs):
         if not isinstance(envs, VectorEnv):
-            raise _not_gymnasium(source, isinstance(envs, JaxEnvironment))
+            raise _not_gymnasium(source, isinstance(envs, jax_environment.JaxEnvironment))
         if envs.num_envs != num_envs:
             raise SettingError(f"num_envs must be {num_envs}, got {envs.num_envs} from {source!r}")
         if num_envs > 1 and (makers := getattr(envs.unwrapped, "env_fns", ())):
@@ -289,10 +249,10 @@ def _not_gymnasium(source: Any, is_jax: bool) -> SettingError:
 def _try(one: Any, name: str) -> None:
     """Says, of one environment, what it returns that it must not: gymnasium, joining it, casts."""
     who = f"{name}, when it is tried"
-    with contextlib.closing(one), named(who):
-        spec = spec_of(one)
-        check_first(spec, one.reset(), who)
-        check_timestep(spec, one.step(legal(spec.actions)), who)
+    with contextlib.closing(one), checks.named(who):
+        spec = jax_environment.spec(one)
+        checks.check_first(spec, one.reset(), who)
+        checks.check_timestep(spec, one.step(legal(spec.actions)), who)
 
 
 def _gymnasium(identity: str, num_envs: int, vectorization: str, settings: dict) -> Any:
@@ -311,69 +271,25 @@ def _gymnasium(identity: str, num_envs: int, vectorization: str, settings: dict)
                 f" got 'gym:{identity}'; use 'sync' or 'async'"
             )
         return gymnasium.make_vec(known, num_envs, "vector_entry_point")
-    return _several(known, f"gym:{identity}", num_envs, vectorization)
+    return processes.make(known, f"gym:{identity}", num_envs, vectorization)
 
 
 def _atari(
     name: str, settings: dict, num_envs: int, vectorization: str, seeds: list[int]
 ) -> VectorEnvironment:
+    from gymnasium.wrappers import TimeLimit
+
     with importing(f"environment {name!r}", "atari"):
         from rlws.environments import atari_adapter
 
     game = name.partition(":")[2]
-    known = dict(inspect.signature(atari_adapter.limited).parameters)
-    del known["game"]
+    known = inspect.signature(functools.partial(atari_adapter.spec, game)).parameters
     check_settings(f"{name}, stepped together,", settings, known)
     _try(atari_adapter.AtariEnvironment(game, **settings), name)
-    found, limit = atari_adapter.limited(game, **settings)
-    envs = _several(found, name, num_envs, vectorization)
-    with closed_on_error(envs):
-        return VectorEnvironment(envs, seeds, limit)
-
-
-def _several(registered: Any, name: str, num_envs: int, vectorization: str) -> Any:
-    import gymnasium
-
-    # No process is forked from this one: what JAX's threads lock would stay locked in it.
-    method = "spawn" if sys.platform == "win32" else "forkserver"
-    options = {"context": method} if vectorization == "async" else {}
-    try:
-        with _no_main_module(), _blocked_signals():
-            return gymnasium.make_vec(
-                registered, num_envs, vectorization, options, disable_env_checker=True
-            )
-    except Exception as error:
-        if "pickle" not in f"{type(error).__name__} {error}":
-            raise
-        raise SettingError(
-            f"what makes {name!r} must be such that it can be sent to other processes, got "
-            f"{registered.entry_point!r}: {error}; register it by 'module:Class', or use 'sync'"
-        ) from error
-
-
-@contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """New processes inherit it: Ctrl-C, which reaches them as well, is for this one to act on."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # which, as it starts, unblocks what is blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _no_main_module() -> Iterator[None]:
-    """New processes import the main module, and JAX with it, which takes seconds, for nothing."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    found, limit = atari_adapter.spec(game, **settings)
+    limited = functools.partial(TimeLimit, max_episode_steps=limit)
+    envs = processes.make(found, name, num_envs, vectorization, [limited])
+    return _made(envs, seeds, limit)
 
 
 def _envpool(identity: str, num_envs: int, seeds: list[int], settings: dict) -> VectorEnvironment:
@@ -390,4 +306,4 @@ def _envpool(identity: str, num_envs: int, seeds: list[int], settings: dict) -> 
         several = dict(env_type="gymnasium", num_envs=num_envs, seed=seeds)
         envs = envpool.make(identity, **several, **settings)
         limit = envs.config["max_episode_steps"]
-        return VectorEnvironment(envs, None, limit if limit < 2**31 - 1 else None)
+        return _made(envs, None, limit if limit < INT else None)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from dm_env import TimeStep, specs
 
+from rlws.environments import jax_environment
 from rlws.environments.jax_environment import JaxEnvironment
-from rlws.environments.jax_environment import spec as spec_of
 from rlws.environments.rules import LAST
 from rlws.settings import Positive, PositiveInt, Range, SettingError, Settings
 from rlws.types import ACTION_MASK, Action, EnvironmentSpec, Key, Observation
@@ -183,11 +183,7 @@ class Resize(Wrapper):
 
 
 BY_NAME: dict[str, type[Wrapper]] = {
-    "limit": Limit,
-    "repeat": Repeat,
-    "clip": Clip,
-    "stack": Stack,
-    "resize": Resize,
+    kind.__name__.lower(): kind for kind in (Limit, Repeat, Clip, Stack, Resize)
 }
 
 
@@ -263,7 +259,7 @@ class DmWrapped(dm_env.Environment):
 
     def __init__(self, environment: Any, wrapper: Wrapper):
         self._environment, self._wrapper, self._restart = environment, wrapper, True
-        self._spec = wrapper.spec(spec_of(environment))
+        self._spec = wrapper.spec(jax_environment.spec(environment))
         self.max_episode_steps = self._spec.max_episode_steps
 
     def __getattr__(self, name: str) -> Any:

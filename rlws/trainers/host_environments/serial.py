@@ -8,15 +8,7 @@ import jax
 import numpy as np
 
 from rlws import environments
-from rlws.environments.checks import (
-    EnvironmentFault,
-    blame,
-    check_first,
-    check_same,
-    check_timestep,
-    filled,
-    named,
-)
+from rlws.environments import checks
 from rlws.numerics import checkpoint
 from rlws.trainers.host_environments.environments import HostEnvironments, check_actions, splitter
 from rlws.types import Action
@@ -36,10 +28,10 @@ class Serial(HostEnvironments):
         self.timesteps = []
         for index, env in enumerate(envs):
             who = f"environment {index}, episode 0, step 0"
-            check_same(self.spec, environments.spec(env), index)
-            with named(who):
+            checks.check_same(self.spec, environments.spec(env), index)
+            with checks.named(who):
                 self.timesteps.append(env.reset())
-            check_first(self.spec, self.timesteps[index], who)
+            checks.check_first(self.spec, self.timesteps[index], who)
         self.episode, self.length = [0] * len(envs), [0] * len(envs)
         self._restart, self._return = [False] * len(envs), [0.0] * len(envs)
         # Of the episodes that are going on, where they can be played again; None: of one that is
@@ -80,7 +72,7 @@ class Serial(HostEnvironments):
                 log.append(action)
             self.steps += 1
             if timestep.reward is None:
-                raise EnvironmentFault(
+                raise checks.EnvironmentFault(
                     f"{self.who(i, 1)}: step must return a reward with step_type MID or LAST, got "
                     f"None with {timestep.step_type!r}; FIRST comes from reset, or after LAST"
                 )
@@ -105,8 +97,8 @@ class Serial(HostEnvironments):
             return
         check_actions(self, actions)
         who = self.who(i, not self._restart[i])
-        check_timestep(self.spec, self.timesteps[i], who)
-        blame(error, who, f", after {self.steps:,} steps of all")
+        checks.check_timestep(self.spec, self.timesteps[i], who)
+        checks.blame(error, who, f", after {self.steps:,} steps of all")
 
     def _give_up(self, i: int) -> None:
         self._log[i] = None
@@ -121,7 +113,7 @@ class Serial(HostEnvironments):
                 stack.callback(env.close)
 
     def batch(self):
-        return jax.tree.map(lambda *x: np.stack(x), *map(filled, self.timesteps))
+        return jax.tree.map(lambda *x: np.stack(x), *map(checks.filled, self.timesteps))
 
     def save(self, ended):
         arrays, facts = super().save(ended)
@@ -142,9 +134,10 @@ class Serial(HostEnvironments):
             saved = jax.tree.map(lambda x, i=i: x[i], batch)
             self.length[i], self._restart[i] = facts["length"][i], facts["restart"][i]
             if facts["logged"][i]:
-                with named(self.asked, "while its actions are played again"):
+                with checks.named(self.asked, "while its actions are played again"):
                     self._replay(i, env, facts["next"][i], arrays)
-                if _equal(filled(self.timesteps[i]), saved):
+                both = map(jax.tree.leaves, (checks.filled(self.timesteps[i]), saved))
+                if all(map(np.array_equal, *both)):
                     self._restart[i] = facts["restart"][i]
                     continue
             elif facts["next"][i] is not None:
@@ -182,8 +175,3 @@ class Serial(HostEnvironments):
 def copied(action: Action) -> Action:
     """Returns an action of its own, as an environment may change what it is given."""
     return action if isinstance(action, np.generic) else jax.tree.map(np.array, action)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return all(np.array_equal(x, y) for x, y in leaves)
