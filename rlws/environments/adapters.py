@@ -51,14 +51,15 @@ class _DmEnvironment(RepeatableEnvironment):
     def begin(self) -> Observation:
         key = _episode_key(self._key, self._index, self.episode)
         self._state, timestep = self._jit_reset(key)
-        return _to_numpy(timestep.observation)
+        return jax.tree.map(np.asarray, timestep.observation)
 
     def advance(self, action: Action) -> dm_env.TimeStep:
         # A Python int would compute in another type than the array a device trainer passes.
         cast = lambda spec, leaf: np.asarray(leaf, spec.dtype)
         action = jax.tree.map(cast, self._spec.actions, action)
         self._state, timestep = self._jit_step(self._state, action)
-        step_type, reward, discount, observation = _to_numpy(timestep)
+        # Leaf by leaf: for a few small arrays on a CPU, jax.device_get takes three times as long.
+        step_type, reward, discount, observation = jax.tree.map(np.asarray, timestep)
         kind = dm_env.StepType(int(step_type))
         return dm_env.TimeStep(kind, reward[()], discount[()], observation)
 
@@ -93,8 +94,3 @@ def _jit(environment: JaxEnvironment) -> tuple[Callable, Callable]:
 
 
 _shared_jit = functools.lru_cache(maxsize=16)(_jit)
-
-
-def _to_numpy(nest: Any) -> Any:
-    # Leaf by leaf: for a few small arrays on a CPU, jax.device_get takes three times as long.
-    return jax.tree.map(np.asarray, nest)

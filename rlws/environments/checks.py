@@ -61,13 +61,12 @@ def not_gymnasiums(method: str, found: Any) -> EnvironmentFault:
 
 
 @contextlib.contextmanager
-def closed_on_error(*made: Any) -> Iterator[None]:
+def closed_on_error(made: Any) -> Iterator[None]:
     """Within it, an error closes what was made, as nobody else will."""
     try:
         yield
     except BaseException:
-        for one in made:
-            getattr(one, "close", lambda: None)()
+        getattr(made, "close", lambda: None)()
         raise
 
 
@@ -115,8 +114,7 @@ def check_observations(
     Raises:
       EnvironmentFault: see `check_timestep`.
     """
-    known = lambda x: x if hasattr(x, "dtype") else np.asarray(x)
-    arrays = jax.tree.map(known, observation)
+    arrays = jax.tree.map(lambda x: x if hasattr(x, "dtype") else np.asarray(x), observation)
     if wrong := rules.unlike(spec.observations, arrays, axes):
         raise EnvironmentFault(
             f"{who}: observation{wrong}; mend the environment or its observation_spec"
@@ -131,9 +129,8 @@ def check_device(environment: Any) -> None:
         is unlike its spec, or a step turns the state into one of other shapes or types.
     """
     who, spec = type(environment).__name__, environment.spec()
-    action = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), spec.actions)
     begun = _traced(f"{who}.reset", spec, environment.reset, jax.random.key_data(jax.random.key(0)))
-    stepped = _traced(f"{who}.step", spec, environment.step, begun, action)
+    stepped = _traced(f"{who}.step", spec, environment.step, begun, spec.actions)
     if jax.tree.structure(begun) != jax.tree.structure(stepped):
         raise EnvironmentFault(
             f"{who}.step must return a state of the structure it got, {jax.tree.structure(begun)}, "

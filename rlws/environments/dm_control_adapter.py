@@ -24,9 +24,14 @@ from rlws.types import Action, Observation
 _timestep = partial(tuple.__new__, dm_env.TimeStep)
 
 
-_mujoco, _suite = opengl.imported(
-    lambda: [*map(importlib.import_module, ("mujoco", "dm_control.suite"))]
-)
+def _import() -> tuple[Any, Any]:
+    import mujoco
+    from dm_control import suite
+
+    return mujoco, suite
+
+
+_mujoco, _suite = opengl.imported(_import)
 
 
 class DmControlEnvironment(RepeatableEnvironment):

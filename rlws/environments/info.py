@@ -92,10 +92,7 @@ class _Keeping(Wrapped):
         super().__post_init__()
         environment, key = self.environment, jax.random.key_data(jax.random.key(0))
         begun = jax.eval_shape(environment.reset, key)[0]
-        action = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), environment.spec().actions
-        )
-        said = jax.eval_shape(environment.step_with_info, begun, action)[2]
+        said = jax.eval_shape(environment.step_with_info, begun, environment.spec().actions)[2]
         check_said(self.names, {name: np.zeros(np.shape(x)) for name, x in said.items()})
 
     def reset(self, key: Key) -> tuple[State, dm_env.TimeStep]:

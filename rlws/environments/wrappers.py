@@ -129,8 +129,7 @@ class Stack(Wrapper):
             low, high = (np.concatenate(self.count * [x], -1) for x in bounds)
             return leaf.replace(shape=shape, minimum=low, maximum=high)
 
-        observations = _but_masks(stacked, spec.observations)
-        return spec._replace(observations=observations)
+        return spec._replace(observations=_but_masks(stacked, spec.observations))
 
     def begin(self, observation: Observation, xp: Any) -> tuple[Any, Observation]:
         """Returns the first observation, as often as is stacked."""

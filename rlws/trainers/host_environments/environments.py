@@ -119,16 +119,12 @@ def splitter(spec: Any, who: Callable[[int], str]) -> Callable[[Any], list[Any]]
             list(map(kind.type, x.tolist())) if x.ndim == 1 else list(np.array(x, kind))
             for x, kind in zip(jax.tree.leaves(actions), kinds, strict=True)
         ]
-        if len(leaves) == 1 and tree == _LEAF:
-            if count is not None:
-                for action in leaves[0]:
-                    if not 0 <= action < count:
-                        found = rules.of_actions(spec, np.asarray(actions)[None])
-                        check_rules(found, lambda t, i: who(i))
-            return leaves[0]
-        return [tree.unflatten(leaf) for leaf in zip(*leaves, strict=True)]
+        if not isinstance(spec, specs.Array):
+            return [tree.unflatten(leaf) for leaf in zip(*leaves, strict=True)]
+        for action in leaves[0] if count is not None else ():
+            if not 0 <= action < count:
+                found = rules.of_actions(spec, np.asarray(actions)[None])
+                check_rules(found, lambda t, i: who(i))
+        return leaves[0]
 
     return split
-
-
-_LEAF = jax.tree.structure(0)
