@@ -13,6 +13,7 @@ import numpy as np
 
 from rlws.environments import checks, jax_environment, processes, resolve
 from rlws.environments.actions import legal
+from rlws.environments.autoreset import restarting
 from rlws.environments.names import check_settings, parse, unknown
 from rlws.numerics import streams
 from rlws.settings import INT, SettingError, choose, importing
@@ -107,7 +108,7 @@ class VectorEnvironment:
             registered = envs.spec or (envs.unwrapped.get_attr("spec")[0] if several else None)
             limit = getattr(registered, "max_episode_steps", None)
         observations, actions = envs.single_observation_space, envs.single_action_space
-        self._envs, self._seed = _restarting(envs), seeds if several or not seeds else seeds[0]
+        self._envs, self._seed = restarting(envs), seeds if several or not seeds else seeds[0]
         self._observe = spaces.from_gymnasium(observations)
         self._act = spaces.to_gymnasium(actions, batch=True)
         self.num_envs = envs.num_envs
@@ -183,44 +184,6 @@ class VectorEnvironment:
             processes.close(self._vector)
         else:
             self._envs.close()
-
-
-class _Restarting:
-    """A vector environment without autoreset, with one in the step after an end."""
-
-    def __init__(self, envs: Any):
-        self._envs, self.close = envs, envs.close
-
-    def reset(self, seed: Any) -> tuple[Any, dict]:
-        self._ended = np.zeros(self._envs.num_envs, bool)
-        return self._envs.reset(seed=seed)
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict]:
-        ended = self._ended
-        if ended.any():
-            # All are stepped or none, and none that has ended: so those begin an episode, only to
-            # be stepped with the others, and then begin another.
-            self._envs.reset(options={"reset_mask": ended})
-        observation, reward, terminated, truncated, info = self._envs.step(actions)
-        if ended.any():
-            observation, _ = self._envs.reset(options={"reset_mask": ended})
-            terminated, truncated = terminated & ~ended, truncated & ~ended
-        self._ended = terminated | truncated
-        return observation, reward, terminated, truncated, info
-
-
-def _restarting(envs: Any) -> Any:
-    from gymnasium.vector import AutoresetMode
-
-    # The attribute first: environments of one class share their metadata, whatever their modes.
-    mode = getattr(envs.unwrapped, "autoreset_mode", None) or envs.metadata.get("autoreset_mode")
-    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
-        raise SettingError(
-            "autoreset mode must be NEXT_STEP or DISABLED, so that last and first observations have"
-            f" rows of their own, got {getattr(mode, 'name', mode)} from {envs}; "
-            "make it with autoreset_mode=NEXT_STEP"
-        )
-    return _Restarting(envs) if mode is AutoresetMode.DISABLED else envs
 
 
 def _checked(source: Any, seed: int, num_envs: int) -> Any:
