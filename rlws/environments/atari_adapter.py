@@ -15,7 +15,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from rlws.environments.gymnasium_adapter import GymEnvironment
-from rlws.environments.names import unknown
+from rlws.environments.names import check_known
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
 
@@ -143,8 +143,7 @@ def spec(
     Raises:
       SettingError: an unknown game, a setting out of its range.
     """
-    if game not in _GAMES:
-        raise unknown(f"atari:{game}", names(), "rlws.environments.available() lists the games")
+    check_known(f"atari:{game}", names(), "rlws.environments.available() lists the games")
     if not 0 <= sticky < 1:
         raise SettingError(f"sticky must be in [0, 1), got {sticky}; Machado et al. use 0.25")
     if noops < 0:

@@ -19,7 +19,7 @@ import numpy as np
 from dm_env import specs
 
 from rlws.environments import jax_environment, opengl
-from rlws.environments.names import unknown
+from rlws.environments.names import check_known
 from rlws.settings import PositiveInt, SettingError
 from rlws.types import Action, Array, EnvironmentSpec, Key
 
@@ -123,8 +123,7 @@ def _known() -> list[str]:
 @functools.cache
 def _made(name: str, backend: str) -> _Made:
     """Returns brax's environment and the spec of its observations; the same in every trace."""
-    if name not in _known():
-        raise unknown(f"brax:{name}", names(), "rlws.environments.available() lists the names")
+    check_known(f"brax:{name}", names(), "rlws.environments.available() lists the names")
     _mujoco.set_mju_user_warning(lambda text: None)  # it writes a file where one works
     try:
         with jax.ensure_compile_time_eval(), _quiet():  # it computes its bodies with JAX

@@ -199,14 +199,10 @@ def check_rules(found: list[rules.Rule], who: Callable[[int, int], str]) -> None
 
 def fault(rule: rules.Rule, value: Any, who: str) -> SettingError:
     """Returns the error that says so of a value that breaks a rule."""
+    said = f"{who}: {rule.name} must be {rule.must}, got {value}; mend the"
     if rule.whose == "policy":
-        return AgentFault(
-            f"policy in {who}: {rule.name} must be {rule.must}, got {value}; mend the actor, or "
-            "what it has learned"
-        )
-    return EnvironmentFault(
-        f"{who}: {rule.name} must be {rule.must}, got {value}; mend the environment"
-    )
+        return AgentFault(f"policy in {said} actor, or what it has learned")
+    return EnvironmentFault(f"{said} environment")
 
 
 def check_actions(spec: Any, action: Any, axes: int = 0) -> None:

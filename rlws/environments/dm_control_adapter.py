@@ -14,7 +14,7 @@ from dm_env import specs
 
 from rlws.environments import opengl, rules
 from rlws.environments.checks import number
-from rlws.environments.names import unknown
+from rlws.environments.names import check_known
 from rlws.environments.repeatable import RepeatableEnvironment
 from rlws.numerics import streams
 from rlws.settings import SettingError
@@ -112,10 +112,8 @@ def names() -> list[str]:
 
 
 def _load(name: str) -> Any:
+    check_known(f"dm:{name}", names(), "dm_control.suite.ALL_TASKS lists what the suite has")
     domain, _, task = name.partition("-")
-    if (domain, task) not in _suite.ALL_TASKS:
-        remedy = "dm_control.suite.ALL_TASKS lists what the suite has"
-        raise unknown(f"dm:{name}", names(), remedy)
     try:
         return _suite.load(domain, task, task_kwargs={"random": 0})
     except AttributeError as error:  # of a structure of MuJoCo's; dm_control bounds none from above

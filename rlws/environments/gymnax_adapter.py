@@ -16,7 +16,7 @@ from dm_env import specs
 from gymnax.environments import spaces
 
 from rlws.environments import jax_environment
-from rlws.environments.names import unknown
+from rlws.environments.names import check_known
 from rlws.numerics import streams
 from rlws.settings import PositiveInt, SettingError
 from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
@@ -94,9 +94,7 @@ def names() -> list[str]:
 @functools.cache
 def _made(name: str, limit: int | None) -> tuple[Any, Any]:
     """Returns gymnax's environment and its parameters; the same ones in every trace."""
-    if name not in gymnax.registered_envs:
-        remedy = "gymnax.registered_envs lists what gymnax has"
-        raise unknown(f"gymnax:{name}", names(), remedy)
+    check_known(f"gymnax:{name}", names(), "gymnax.registered_envs lists what gymnax has")
     with jax.ensure_compile_time_eval():
         env, params = gymnax.make(name)
     if limit is not None:

@@ -18,7 +18,7 @@ from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.rules import FIRST
 from rlws.environments.wrappers import DmWrapped, State, Wrapped, Wrapper
 from rlws.settings import SettingError, Settings, choose
-from rlws.types import Action, Array, Key
+from rlws.types import Action, Array, Observation
 
 RULES = ("last", "sum", "mean", "max")  # by which what is said in the steps becomes one number
 TAKEN = ("return", "length", "unfinished")  # how columns begin that every run has
@@ -82,56 +82,53 @@ class Kept(NamedTuple):
         return xp.where(self.count > 0, value, xp.nan)
 
 
+class _Keep(Wrapper):
+    """Changes nothing; its state is what was kept of an episode."""
+
+    names: tuple[str, ...]
+    rules: tuple[str, ...]
+
+    def begin(self, observation: Observation, xp: Any) -> tuple[Kept, Observation]:
+        """Returns that nothing was said yet."""
+        return Kept.nothing((len(self.names),), xp), observation
+
+
 class _Keeping(Wrapped):
     """A JAX environment which keeps, in its state, what it said in the episode."""
 
-    names: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
+    wrapper: _Keep
 
     def __post_init__(self):
         super().__post_init__()
         environment, key = self.environment, jax.random.key_data(jax.random.key(0))
         begun = jax.eval_shape(environment.reset, key)[0]
         said = jax.eval_shape(environment.step_with_info, begun, environment.spec().actions)[2]
-        check_said(self.names, {name: np.zeros(np.shape(x)) for name, x in said.items()})
-
-    def reset(self, key: Key) -> tuple[State, dm_env.TimeStep]:
-        """Begins an episode, in which nothing was said yet."""
-        inner, timestep = self.environment.reset(key)
-        return State(inner, Kept.nothing((len(self.names),), jnp)), timestep
+        check_said(self.wrapper.names, {name: np.zeros(np.shape(x)) for name, x in said.items()})
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step, and keeps what is said in it."""
         inner, timestep, info = self.environment.step_with_info(state.inner, action)
-        said = jnp.stack([jnp.asarray(info[name], jnp.float32) for name in self.names])
-        return State(inner, state.own.add(self.rules, said, jnp)), timestep
+        said = jnp.stack([jnp.asarray(info[name], jnp.float32) for name in self.wrapper.names])
+        return State(inner, state.own.add(self.wrapper.rules, said, jnp)), timestep
 
 
 class _DmKeeping(DmWrapped):
     """A dm_env environment which keeps what it said in the episode."""
 
-    def __init__(self, environment: Any, names: tuple[str, ...], rules: tuple[str, ...]):
-        super().__init__(environment, Wrapper())
-        self._names, self._rules, self._said = names, rules, dict[str, Any]()
-        if not callable(getattr(environment, "info", None)):
-            check_said(names, {})
-
-    def reset(self) -> dm_env.TimeStep:
-        """Begins an episode, in which nothing was said yet."""
-        self._kept = Kept.nothing((len(self._names),))
-        return super().reset()
+    _wrapper: _Keep
 
     def step(self, action: Action) -> dm_env.TimeStep:
         """Takes a step, and keeps what is said in it."""
         timestep = super().step(action)
         if timestep.step_type != FIRST:
             self._said = self._environment.info()
-            self._kept = self._kept.add(self._rules, numbers(self._said, self._names))
+            said = numbers(self._said, self._wrapper.names)
+            self._own = self._own.add(self._wrapper.rules, said)
         return timestep
 
     def episode_info(self) -> list[float]:
         """Returns what is kept of the episode, in the order of the names."""
-        return self._kept.numbers(self._rules).tolist()
+        return self._own.numbers(self._wrapper.rules).tolist()
 
     def try_info(self) -> None:
         """Plays an episode of some action, unless all is said before its end.
@@ -141,11 +138,11 @@ class _DmKeeping(DmWrapped):
         """
         timestep, known = self.reset(), dict[str, Any]()
         for _ in range(STEPS):
-            if timestep.last() or known.keys() >= {*self._names}:
+            if timestep.last() or known.keys() >= {*self._wrapper.names}:
                 break
             timestep = self.step(legal(self.action_spec()))
             known |= self._said
-        check_said(self._names, known)
+        check_said(self._wrapper.names, known)
 
 
 def keeping(environment: Any, info: tuple[str, ...]) -> Any:
@@ -161,17 +158,19 @@ def keeping(environment: Any, info: tuple[str, ...]) -> Any:
     if isinstance(environment, DmWrapped):
         environment._environment = keeping(environment._environment, info)
         return environment
-    names, rules = (*parsed(info),), (*parsed(info).values(),)
+    keep = _Keep((*parsed(info),), (*parsed(info).values(),))
     if isinstance(environment, JaxEnvironment):
-        return _Keeping(environment, Wrapper(), names, rules)
-    return _DmKeeping(environment, names, rules)
+        return _Keeping(environment, keep)
+    if not callable(getattr(environment, "info", None)):
+        check_said(keep.names, {})
+    return _DmKeeping(environment, keep)
 
 
 def episode_info(environment: JaxEnvironment, state: Any) -> Array | None:
     """Returns what is kept of the episode, [..., k], in the order of names; None: nothing is."""
     while isinstance(environment, Wrapped):
         if isinstance(environment, _Keeping):
-            return state.own.numbers(environment.rules, jnp)
+            return state.own.numbers(environment.wrapper.rules, jnp)
         environment, state = environment.environment, state.inner
     return None
 

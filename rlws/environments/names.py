@@ -83,6 +83,12 @@ def check_settings(name: str, given: Mapping[str, Any], parameters: Mapping[str,
             )
 
 
+def check_known(name: str, known: Iterable[str], otherwise: str) -> None:
+    """Raises the SettingError that `unknown` returns, unless `name` is among the `known`."""
+    if name not in known:
+        raise unknown(name, known, otherwise)
+
+
 def unknown(name: str, known: Iterable[str], otherwise: str) -> SettingError:
     """Returns the error for `name`; `otherwise` is the remedy where no `known` name is near."""
     near = nearest(name, known)

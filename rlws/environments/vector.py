@@ -14,7 +14,7 @@ import numpy as np
 from rlws.environments import checks, jax_environment, processes, resolve
 from rlws.environments.actions import legal
 from rlws.environments.autoreset import restarting
-from rlws.environments.names import check_settings, parse, unknown
+from rlws.environments.names import check_known, check_settings, parse
 from rlws.numerics import streams
 from rlws.settings import INT, SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
@@ -258,10 +258,8 @@ def _atari(
 def _envpool(identity: str, num_envs: int, seeds: list[int], settings: dict) -> VectorEnvironment:
     with importing("vectorization 'envpool'", "envpool"):
         import envpool
-    known = envpool.list_all_envs()
-    if identity not in known:
-        names = [f"gym:{name}" for name in known]
-        raise unknown(f"gym:{identity}", names, "envpool.list_all_envs() lists what envpool has")
+    names = [f"gym:{name}" for name in envpool.list_all_envs()]
+    check_known(f"gym:{identity}", names, "envpool.list_all_envs() lists what envpool has")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gymnasium's, about bounds it rounds to float32
         known = envpool.make_spec(identity).config._asdict()
