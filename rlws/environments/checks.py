@@ -130,6 +130,7 @@ def check_device(environment: Any) -> None:
     """
     who, spec = type(environment).__name__, environment.spec()
     begun = _traced(f"{who}.reset", spec, environment.reset, jax.random.key_data(jax.random.key(0)))
+    # Of an action JAX asks shape and dtype, and a spec has both.
     stepped = _traced(f"{who}.step", spec, environment.step, begun, spec.actions)
     if jax.tree.structure(begun) != jax.tree.structure(stepped):
         raise EnvironmentFault(

@@ -137,7 +137,7 @@ class Serial(HostEnvironments):
                 with checks.named(self.asked, "while its actions are played again"):
                     self._replay(i, env, facts["next"][i], arrays)
                 both = map(jax.tree.leaves, (checks.filled(self.timesteps[i]), saved))
-                if all(map(np.array_equal, *both)):
+                if all(np.array_equal(x, y) for x, y in zip(*both, strict=True)):
                     self._restart[i] = facts["restart"][i]
                     continue
             elif facts["next"][i] is not None:

@@ -54,6 +54,7 @@ class Together(HostEnvironments):
         self._last[:] = True
 
     def step(self, actions):
+        chosen = actions
         if self._clip:
             actions = environments.clip_actions(self.spec.actions, actions)
         anew, self._anew = self._anew, None
@@ -61,7 +62,7 @@ class Together(HostEnvironments):
         try:
             self.timesteps = self._envs.step(actions) if anew is None else anew
         except (Exception, SystemExit) as error:
-            check_actions(self, actions)
+            check_actions(self, chosen)
             i = self._envs.culprit(error)
             who = f"one of the {self.num_envs} environments"
             if i is not None:
