@@ -9,7 +9,6 @@ import functools
 import io
 import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import dm_env
@@ -32,8 +31,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-with _quiet():
-    _mujoco, _envs = opengl.imported(lambda: [*map(import_module, ("mujoco", "brax.envs"))])
+def _import() -> tuple[Any, Any]:
+    with _quiet():
+        import mujoco
+        from brax import envs
+
+    return mujoco, envs
+
+
+_mujoco, _envs = opengl.imported(_import)
 
 # "fast" is for brax's own tests, without physics; "swimmer" asks jax.numpy.clip for an `a_min` that
 # it no longer has.
