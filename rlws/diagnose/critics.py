@@ -123,7 +123,8 @@ def check_critics(
         ]
         yield CLIMBS.answer(ups[0] > 0, "up" if ups[0] > 0 else "down, or nowhere", loss)
         if many > 1:
-            highest = ups[1] > 0 and ups[2] > 0
+            # By half as much as all of them: of two, the mean moves it neither way.
+            highest = min(ups[1:]) > 0.5 * ups[0] > 0
             got = "the highest is followed" if highest else CAUTION.expected
             yield CAUTION.answer(not highest, got, loss)
     params = instrument.start.params

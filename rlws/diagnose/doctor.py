@@ -234,7 +234,7 @@ def _judge(probe: Probe, found: probing.Found, gamma: float | None, agent: Agent
     else:
         expected, got = np.array(probe.best), np.median(found.returns)
         texts = f"return {probe.best:g}", f"return {got:.3g}, {tally}"
-    if right.all():
+    if right.all() or (probe.luck and right.mean() > 0.5):
         texts = texts[0], f"{texts[1]} in {found.steps:,} steps"
         return Check(probe.name, probe.isolates, *texts, "pass")
     verdict: Verdict = "note" if probe.advisory else "fail"

@@ -21,6 +21,7 @@ class Probe(NamedTuple):
     tolerance: float = 0.05  # of values, relative to the largest; of the return, to `spread`
     spread: float = 1.0  # how much worse than the best a policy that knows nothing is
     needs: Literal["", "discrete", "continuous", "memory", "exploration", "mask", "quantiles"] = ""
+    luck: bool = False  # whether to come upon it takes some: most seeds are enough
     advisory: bool = False  # a wrong answer is what an algorithm is like, not a fault
 
     @property
@@ -163,6 +164,7 @@ PROBES = (  # simplest first
         cycle(),
         _of_truncation,
         lambda gamma: [0.1 / (1 - gamma)] * 4,
+        tolerance=0.1,  # who takes the best of what is uncertain overestimates what never ends
     ),
     Probe(
         "P7 termination",
@@ -171,6 +173,7 @@ PROBES = (  # simplest first
         "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
         "and cut traces at episode ends with trajectory.trace()",
         lambda gamma: [0.1 * (1 - gamma**k) / (1 - gamma) for k in (4, 3, 2, 1)],
+        tolerance=0.1,
     ),
     Probe(
         "P8 memory",
@@ -219,6 +222,7 @@ PROBES = (  # simplest first
         "action the target takes",
         spread=0.5,
         needs="discrete",
+        luck=True,
     ),
     Probe(
         "P14 coin",

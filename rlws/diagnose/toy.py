@@ -36,9 +36,10 @@ SETTINGS: dict[str, Any] = {
     "period": 2,
     "updates": 1,
 }
-# Enough to tell one from another; what a target costs goes by the square of either.
+# Enough to tell one from another; what a target costs goes by the square of each.
 CRITICS = 3
 QUANTILES = 15
+ATOMS = 21
 
 
 def toy(config: AgentConfig) -> AgentConfig:
@@ -52,12 +53,15 @@ def toy(config: AgentConfig) -> AgentConfig:
     for name in ("backbone", "critic_backbone"):
         backbone = getattr(config, name, None)
         if isinstance(backbone, MLP):
+            if backbone.batch_norm:  # statistics of a handful would be noise
+                settings["batch_size"] = 64
             settings[name] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
         elif isinstance(backbone, Recurrent):
             settings[name] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
     critic, drop = getattr(config, "critic", None), getattr(config, "drop", 0)
     if isinstance(critic, Categorical):
-        settings["critic"] = dataclasses.replace(critic, low=-2.0, high=2.0, scale="linear")
+        linear = dict(low=-2.0, high=2.0, scale="linear")
+        settings["critic"] = dataclasses.replace(critic, size=min(critic.size, ATOMS), **linear)
     elif isinstance(critic, Quantiles | ImplicitQuantiles) and drop < QUANTILES:
         settings["critic"] = dataclasses.replace(critic, size=min(critic.size, QUANTILES))
     if isinstance(critic, ImplicitQuantiles):
