@@ -1,7 +1,6 @@
 """Learning: a loss for one trajectory, and the update that applies it to a batch."""
 
 import dataclasses
-from collections import ChainMap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +11,8 @@ import optax
 from rlws.networks import Network, batch_norm
 from rlws.numerics import means, vitals
 from rlws.numerics.flat import flat_products
-from rlws.settings import SettingError, Settings
+from rlws.settings import Settings
+from rlws.terms import several
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory
 
@@ -45,15 +45,8 @@ class Learner(Settings):
 
     def init(self, key: Key) -> LearnerState:
         """Returns the initial state; `super().init(key)._replace(extra=...)` adds to it."""
-        params = self.init_params(key)
-        states = []
-        for i, term in enumerate(self.terms):
-            entries, state = term.init(jax.random.fold_in(key, i), params)
-            if clash := params.keys() & entries.keys():
-                raise SettingError(f"{type(term).__name__}: parameters {clash} are there already")
-            params = params | entries
-            states.append(state)
-        return LearnerState(params, self.optimizer.init(params), (), jnp.int32(0), tuple(states))
+        params, states = several.init(self.terms, key, self.init_params(key))
+        return LearnerState(params, self.optimizer.init(params), (), jnp.int32(0), states)
 
     def init_params(self, key: Key) -> dict[str, Any]:
         """Returns the initial parameters, by default the network's."""
@@ -113,12 +106,7 @@ class Learner(Settings):
         And the entries of the parameters that terms keep themselves, and the terms' next states.
         """
         batch = batch.masked()
-        kept, states = dict[str, Any](), []
-        for term, own in zip(self.terms, state.terms, strict=True):
-            batch, entries, own = term.prepare(state.params, own, batch)
-            kept |= entries
-            states.append(own)
-        return batch, kept, tuple(states)
+        return several.prepare(self.terms, state.params, state.terms, batch)
 
     def update(
         self, state: LearnerState, batch: Trajectory, key: Key
@@ -157,20 +145,11 @@ class Learner(Settings):
         own_key, term_key = jax.random.split(key)
         keys = jax.random.split(own_key, count), jax.random.split(term_key, count)
 
-        def losses(params, trajectory, keys, state):
+        def one(params, trajectory, keys, state):
             own_key, term_key = keys
-            yield "loss", *of_one(params, trajectory, own_key, state)
-            for i, term in enumerate(self.terms):
-                if type(term).loss is Term.loss:  # it only changes batches
-                    continue
-                key = jax.random.fold_in(term_key, i)
-                loss, metrics = term.loss(params, trajectory, key, state.terms[i])
-                name = f"{term.name}_loss"
-                yield name, loss, {f"{term.name}_{key}": x for key, x in metrics.items()}
-
-        def one(*args):
-            names, found, metrics = zip(*losses(*args), strict=True)
-            return dict(zip(names, found, strict=True)), dict(ChainMap(*metrics))
+            loss, metrics = of_one(params, trajectory, own_key, state)
+            more, told = several.losses(self.terms, params, trajectory, term_key, state.terms)
+            return {"loss": loss} | more, told | metrics
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
         found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
@@ -187,11 +166,7 @@ class Learner(Settings):
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
-        terms = (*self.terms, *terms)
-        names = [term.name for term in terms]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise SettingError(f"with_terms: names must differ, got {', '.join(twice)} twice")
-        return dataclasses.replace(self, terms=terms)
+        return dataclasses.replace(self, terms=several.named_apart((*self.terms, *terms)))
 
 
 def part_way(

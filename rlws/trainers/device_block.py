@@ -23,7 +23,7 @@ class DeviceBlock(NamedTuple):
 
     def sound(self, spec: EnvironmentSpec) -> Array:
         """Returns whether no rule is broken."""
-        return ~jnp.stack([rule.broken.any() for rule in self._rules(spec, jnp)]).any()
+        return kept(self._rules(spec, jnp))
 
     def check(self, spec: EnvironmentSpec, name: str, where: str = "") -> None:
         """Says what is wrong with a block, which is not sound, of an environment of this name.
@@ -50,3 +50,21 @@ class DeviceBlock(NamedTuple):
         found = rules.rules(spec, rows.action, rows.timestep.step_type, after, xp)
         counts = lambda x: self.counts.reshape(self.counts.shape + (1,) * (x.ndim - 2))
         return [rule._replace(broken=rule.broken & counts(rule.broken)) for rule in found]
+
+
+def kept(found: list[rules.Rule]) -> Array:
+    """Returns whether none of these rules is broken."""
+    return ~jnp.stack([rule.broken.any() for rule in found]).any()
+
+
+def check_begun(
+    spec: EnvironmentSpec, timestep: dm_env.TimeStep, name: str, where: str = ""
+) -> None:
+    """Checks the timesteps in which first episodes begin, leaves [B, ...].
+
+    Raises:
+      EnvironmentFault: one is not as it must be.
+    """
+    first = jax.tree.map(lambda x: np.asarray(x)[None], timestep)
+    who = lambda t, i: f"{name}, environment {i}{where}, episode 0, step 0"
+    check_rules(rules.of_timesteps(spec, first), who)

@@ -15,7 +15,7 @@ from rlws.environments import JaxEnvironment
 from rlws.learner import MEMBERS
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
-from rlws.trainers import evaluation
+from rlws.trainers import device_evaluation, evaluation
 from rlws.trainers.device_run import Budget, Run
 from rlws.trainers.memory import free_memory
 from rlws.trainers.program import Program
@@ -143,7 +143,7 @@ class Population(NamedTuple):
         keys = jax.tree.map(lambda *x: np.stack(x), *map(evaluation.keys, np.asarray(seeds)))
         found = jax.device_get(play(params, values, *keys))
         one = lambda i: jax.tree.map(itemgetter(i), found)
-        return [partial(evaluation.read, one(i), self.environment) for i in range(len(members))]
+        return [partial(one(i).read, self.environment) for i in range(len(members))]
 
     def _traced(self, members):
         """Returns `init` and `advance` of a program, with the seeds and the values they are for."""
@@ -189,7 +189,7 @@ def _player(config: AgentConfig, environment: JaxEnvironment, episodes: int, axi
     def play(params, values, act_key, reset_key):
         agent = (change(config, values) if vary else config).make(environment.spec())
         how = agent.evaluator, environment, episodes, evaluation.MAX_STEPS, axis
-        return evaluation.device_play(*how)(params, act_key, reset_key)
+        return device_evaluation.device_play(*how)(params, act_key, reset_key)
 
     return jax.jit(jax.vmap(play, axis_name=axis))
 

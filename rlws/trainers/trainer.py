@@ -10,6 +10,7 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.settings import PositiveInt, SettingError, Settings, change
+from rlws.trainers import evaluation
 from rlws.trainers.deadline import TIMEOUT
 from rlws.types import Params
 
@@ -105,8 +106,6 @@ class Trainer(Settings):
         What that returns, and the arguments, are those of `evaluation.evaluator`; `config` is of
         the agent.
         """
-        from rlws.trainers import evaluation  # which imports trainers
-
         evaluate = evaluation.evaluator(agent, environment, episodes, self.timeout, num_envs)
 
         def begin(params, seed):
