@@ -44,12 +44,18 @@ class DeviceBlock(NamedTuple):
         raise RuntimeError("a rule is broken on the device that NumPy finds kept")
 
     def _rules(self, spec: EnvironmentSpec, xp: Any) -> list[rules.Rule]:
-        rows = self.rows
-        join = lambda x, last: xp.concatenate([x[1:], last[None]])
-        after = jax.tree.map(join, rows.timestep, self.timestep)
-        found = rules.rules(spec, rows.action, rows.timestep.step_type, after, xp)
+        found = rules_of(spec, self.rows, self.timestep, xp)
         counts = lambda x: self.counts.reshape(self.counts.shape + (1,) * (x.ndim - 2))
         return [rule._replace(broken=rule.broken & counts(rule.broken)) for rule in found]
+
+
+def rules_of(
+    spec: EnvironmentSpec, rows: Row, timestep: dm_env.TimeStep, xp: Any = np
+) -> list[rules.Rule]:
+    """Returns the rules for rows [T, B, ...], of which the last led to `timestep`."""
+    join = lambda x, last: xp.concatenate([x[1:], last[None]])
+    after = jax.tree.map(join, rows.timestep, timestep)
+    return rules.rules(spec, rows.action, rows.timestep.step_type, after, xp)
 
 
 def kept(found: list[rules.Rule]) -> Array:

@@ -51,12 +51,7 @@ class Member(NamedTuple):
     settings: dict[str, Any]  # changes to the agent's configuration, by dotted name
 
 
-def never() -> bool:
-    """Returns False."""
-    return False
-
-
-def none_ended(member: int) -> bool:
+def never(*_: Any) -> bool:
     """Returns False."""
     return False
 
@@ -70,7 +65,7 @@ class Control(NamedTuple):
     resume: Snapshot | None = None
     stop: Callable[[], bool] = never
     max_updates: int | None = None
-    ended: Callable[[int], bool] = none_ended  # of several runs: whether one goes no further
+    ended: Callable[[int], bool] = never  # of several runs: whether one goes no further
 
 
 class Trainer(Settings):
@@ -159,7 +154,7 @@ class Trainer(Settings):
         members: list[Member],
         *,
         resume: Snapshot | None = None,
-        ended: Callable[[int], bool] = none_ended,
+        ended: Callable[[int], bool] = never,
         **control: Any,
     ) -> Iterator[dict[int, Progress]]:
         """Trains several runs, here one after the other; other arguments are those of `train`.
