@@ -190,26 +190,23 @@ def check(experiment: Experiment) -> bool:
         return all([check(variant.experiment) for variant in variants])
     sweep.members(experiment)  # which checks them
     check_goals(experiment)
-    experiment.trainer.check(experiment.source)
-    with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
+    trainer, source = experiment.trainer, experiment.source
+    trainer.check(source)
+    with watched(trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
-        environment = resolve.host(
-            experiment.source, experiment.seed, 0, experiment.video, training=True
-        )
+        environment = resolve.host(source, experiment.seed, 0, experiment.video, training=True)
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
-        experiment.trainer.check_agent(experiment.agent.make(spec))
-        source, columns = experiment.source, experiment.trainer.columns
-        on_device = isinstance(experiment.trainer, DeviceTrainer)
-        own = resolve.device(source) if on_device else None
-        check_memory(experiment.agent, spec, columns, own)
+        trainer.check_agent(experiment.agent.make(spec))
+        own = resolve.device(source) if isinstance(trainer, DeviceTrainer) else None
+        check_memory(experiment.agent, spec, trainer.columns, own)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.info and not is_adapted(environment):
             environment.try_info()
         if experiment.video:
             _check_pictures(experiment, environment)
-        return experiment.trainer.exact(environment) and repeats(environment)
+        return trainer.exact(environment) and repeats(environment)
 
 
 def _check_pictures(experiment, environment):

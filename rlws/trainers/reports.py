@@ -63,22 +63,19 @@ class Reports:
         if not stopped:
             counts.ended.clear()
             counts.warnings.clear()
-        returns, lengths, *info = counts.table(ended).T
-        return Progress(
+        return Progress.of(
             counts.steps,
             counts.episodes,
             int(state.learner.updates),
-            returns,
-            lengths,
-            metrics,
-            self._agent,
-            state.learner.params,
-            spent,
-            partial(self._snapshot, before, ended),
-            learning.halted,
-            stopped,
-            warnings,
-            info,
+            counts.table(ended),
+            metrics=metrics,
+            agent=self._agent,
+            params=state.learner.params,
+            spent=spent,
+            snapshot=partial(self._snapshot, before, ended),
+            halted=learning.halted,
+            stopped=stopped,
+            warnings=warnings,
         )
 
     def _snapshot(self, before: Any, ended: list) -> Snapshot:

@@ -42,7 +42,7 @@ class RowBuffer:
         self.begun, self._resumed = begun, 0
         make = lambda x: np.zeros((capacity + 1, num_envs, *x.shape), x.dtype)
         self._rows = rows = jax.tree.map(make, example)
-        self.length, self.capacity = 0, capacity
+        self.length = 0
         self._step_type, self._reward, self._discount, observation = rows.timestep
         seen, kinds = jax.tree.leaves(observation), jax.tree.leaves(spec.observations)
         # What has a narrower type for JAX is kept as it came, too, to be compared once a block.

@@ -52,11 +52,10 @@ class Tally:
         found: Any = [np.int32(np.clip(x, 0, MAX)) for x in left]
         return Budget(*found)
 
-    def progress(self, updates: int, **also: Any) -> Progress:
+    def progress(self, control: Control, updates: int, **also: Any) -> Progress:
         """Returns it as reported, with whatever else is known."""
-        returns, lengths, *info = self.ended.T
-        counts = self.steps, self.episodes, updates
-        return Progress(*counts, returns, lengths, info=info, halted=self.halted, **also)
+        known = dict(halted=self.halted, spent=self.spent(control), **also)
+        return Progress.of(self.steps, self.episodes, updates, self.ended, **known)
 
     def uncut(self) -> None:
         """Forgets the block that was cut short, as it is to be played whole."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import dm_env
 import numpy as np
@@ -42,6 +42,12 @@ class Progress(NamedTuple):
     warnings: tuple[str, ...] = ()  # what whoever follows the run should know, said once
     # [n] each, of the same episodes: what is kept of their info, in the order of `WithInfo`.
     info: Sequence[np.ndarray] = ()
+
+    @classmethod
+    def of(cls, steps: int, episodes: int, updates: int, ended: np.ndarray, **also: Any) -> Self:
+        """Returns it for what ended, a table [n, 2 + k] of returns, lengths and info."""
+        returns, lengths, *info = ended.T
+        return cls(steps, episodes, updates, returns, lengths, info=info, **also)
 
 
 class Member(NamedTuple):
