@@ -1,7 +1,7 @@
 """Learning: a loss for one trajectory, and the update that applies it to a batch."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -12,13 +12,15 @@ from rlws.networks import Network, batch_norm
 from rlws.numerics import means, vitals
 from rlws.numerics.flat import flat_products
 from rlws.settings import Settings
+from rlws.steps import MEMBERS, delayed, now_and_then, part_way
 from rlws.terms import several
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory
 
+__all__ = ["MEMBERS", "Learner", "LearnerState", "Loss", "delayed", "now_and_then", "part_way"]
+
 # Of parameters, one trajectory, a key and the state: what to minimise, and metrics.
 Loss = Callable[[Params, Trajectory, Key, "LearnerState"], tuple[Array, Metrics]]
-MEMBERS = "members"  # the axis trainers vmap runs over that are one program
 
 
 class LearnerState(NamedTuple):
@@ -167,48 +169,3 @@ class Learner(Settings):
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
         return dataclasses.replace(self, terms=several.named_apart((*self.terms, *terms)))
-
-
-def part_way(
-    before: LearnerState, after: LearnerState, metrics: Metrics, rate: Array
-) -> tuple[LearnerState, Metrics]:
-    """Returns what `rate` (a scalar in [0, 1]) of a gradient step comes to, and its metrics.
-
-    As if the learning rate had been so much of what it is: the optimiser's state is that after it.
-    """
-    params = optax.incremental_update(after.params, before.params, rate)
-    norm = {"update_norm": metrics["update_norm"] * rate}
-    return after._replace(params=params), metrics | norm
-
-
-def delayed(
-    before: LearnerState, after: LearnerState, turn: Array | bool, names: Sequence[str]
-) -> LearnerState:
-    """Returns `after`, where it is its turn (bool scalar) for some parameters to have learned.
-
-    Else those, and what an `optax.partition` by these `names` keeps of them, are as `before`.
-    """
-    choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(turn, x, y), new, old)
-    chosen = lambda new, old: {**new, **{name: choose(new[name], old[name]) for name in names}}
-    inner = chosen(after.opt_state.inner_states, before.opt_state.inner_states)
-    return after._replace(
-        params=chosen(after.params, before.params),
-        opt_state=after.opt_state._replace(inner_states=inner),
-    )
-
-
-def now_and_then(turn: Array, change: Callable[[Any], Any], state: Any) -> Any:
-    """Returns `change(state)` where it is its turn (bool scalar), else `state`.
-
-    As `jax.lax.cond`, but it computes nothing in between also where several runs are one program,
-    whose turns it mostly is at once: there, a condition would be a choice between both.
-    """
-    try:
-        anyone = jax.lax.pmax(jnp.int32(turn), MEMBERS) > 0
-    except NameError:  # there is no such axis
-        return jax.lax.cond(turn, change, lambda state: state, state)
-
-    def chosen(state):
-        return jax.tree.map(lambda new, old: jnp.where(turn, new, old), change(state), state)
-
-    return jax.lax.cond(anyone, chosen, lambda state: state, state)
