@@ -75,9 +75,8 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
         saved = checkpointer.saved
         differs = [*check_settings(described, saved), *moved(saved.facts)] if saved else []
-        if experiment.resume and (
-            found := finished(directory, experiment.steps, experiment.episodes)
-        ):
+        budget = experiment.steps, experiment.episodes
+        if experiment.resume and (found := finished(directory, *budget)):
             way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
             print(f"finished already: {directory}; to go on give {way}")
             return found
@@ -103,8 +102,7 @@ def _one_by_one(experiment, variants):
     with contextlib.ExitStack() as stack:
         ran: Iterator[Any] = map(_ran, own)
         if experiment.processes > 1:
-            spawned = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(experiment.processes, mp_context=spawned)
+            pool = ProcessPoolExecutor(experiment.processes, multiprocessing.get_context("spawn"))
             ran = stack.enter_context(pool).map(_ran, own)
         for i, (variant, _) in enumerate(zip(variants, ran, strict=True), 1):
             entries += (found := sweep.entries_of(variant, directory))

@@ -38,8 +38,7 @@ class Run:
         self._consumed: list[Snapshot | None] = [None] * count
         if facts is not None:
             self._consumed = [_saved(arrays, known, i) for i, known in enumerate(facts["workers"])]
-        own = trainer.environment_timeout, trainer.cpus_per_actor
-        self._workers = Workers(ray, tasks, self._consumed, *own)
+        self._workers = Workers(ray, trainer, tasks, self._consumed)
         stack.callback(self._workers.close)
         how = trainer.columns, control, trainer.num_devices
         self._learning = Learning(agent, spec, seed, *how)

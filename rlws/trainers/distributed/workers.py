@@ -62,17 +62,12 @@ class Workers:
       restarts: workers made anew so far.
     """
 
-    def __init__(
-        self,
-        ray: Any,
-        tasks: list[Task],
-        saved: list[Snapshot | None],
-        timeout: float,
-        cpus: float,
-    ):
+    def __init__(self, ray: Any, trainer: Any, tasks: list[Task], saved: list[Snapshot | None]):
+        """Begins those of a DistributedTrainer, each where it was saved."""
         from rlws.trainers.distributed.worker import Worker  # which imports Ray
 
-        self._ray, self._timeout, self._cpus = ray, timeout, cpus
+        self._ray, self._timeout = ray, trainer.environment_timeout
+        self._cpus = cpus = trainer.cpus_per_actor
         self._remote = ray.remote(
             num_cpus=cpus, concurrency_groups={"watch": 1}, runtime_env=cluster.process()
         )(Worker)
