@@ -33,6 +33,9 @@ class LearnerState(NamedTuple):
     terms: tuple = ()  # the state of each term
 
 
+Learned = tuple[LearnerState, Metrics]  # what an update comes to
+
+
 class Learner(Settings):
     """Improves parameters from batches of trajectories. Subclasses write `loss`.
 
@@ -88,9 +91,7 @@ class Learner(Settings):
             return outputs.value
         return outputs.q.max(axis=-1) if hasattr(outputs, "q") else None
 
-    def learn(
-        self, state: LearnerState, batch: Trajectory, key: Key
-    ) -> tuple[LearnerState, Metrics]:
+    def learn(self, state: LearnerState, batch: Trajectory, key: Key) -> Learned:
         """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
         ignored = jnp.mean(batch.weight == 0)
         batch, kept, terms = self.prepare(state, batch)
@@ -110,15 +111,11 @@ class Learner(Settings):
         batch = batch.masked()
         return several.prepare(self.terms, state.params, state.terms, batch)
 
-    def update(
-        self, state: LearnerState, batch: Trajectory, key: Key
-    ) -> tuple[LearnerState, Metrics]:
+    def update(self, state: LearnerState, batch: Trajectory, key: Key) -> Learned:
         """Takes one gradient step on a batch of trajectories (leaves [B, T, ...])."""
         return self.step(state, batch, key, self.loss)
 
-    def step(
-        self, state: LearnerState, batch: Trajectory, key: Key, loss: Loss
-    ) -> tuple[LearnerState, Metrics]:
+    def step(self, state: LearnerState, batch: Trajectory, key: Key, loss: Loss) -> Learned:
         """Takes one gradient step on a batch by a loss, whose arguments are those of `loss`."""
         gradient = jax.grad(self.batch_loss, has_aux=True)
         grads, metrics = gradient(state.params, batch, key, state, loss)

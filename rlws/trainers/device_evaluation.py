@@ -12,7 +12,7 @@ from rlws.agent import Agent
 from rlws.environments import JaxEnvironment, rules
 from rlws.environments.info import episode_info
 from rlws.numerics.memo import Remembered
-from rlws.trainers.device_block import DeviceBlock, check_begun, kept
+from rlws.trainers.blocks import DeviceBlock, check_begun, kept
 from rlws.trainers.device_run import Keys
 from rlws.trainers.program import Program
 from rlws.types import Array

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlws.environments.checks import check_observations, check_rules, check_timestep
 from rlws.environments.rules import LAST, Rule, narrowing, rules
+from rlws.trainers.blocks import whereabouts
 from rlws.types import EnvironmentSpec, Row
 
 Timesteps: TypeAlias = (
@@ -179,7 +180,5 @@ class RowBuffer:
 
     def _who(self, t: int, i: int) -> str:
         """Returns what to call environment i in row t."""
-        ends = np.flatnonzero(self._step_type[:t, i] == LAST)
         episode, step = (int(x[i]) for x in self.begun)
-        step = t - ends[-1] - 1 if len(ends) else step + t
-        return f"environment {i}, episode {episode + len(ends)}, step {step}"
+        return f"environment {i}, {whereabouts(self._step_type[:t, i], episode, step)}"

@@ -15,7 +15,7 @@ from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
 from rlws.settings import SettingError
 from rlws.trainers import acting, core, initial
-from rlws.trainers.device_block import kept
+from rlws.trainers.blocks import kept
 from rlws.trainers.host_environments import HostEnvironments
 from rlws.trainers.learning import Learning, copied
 from rlws.trainers.row_buffer import RowBuffer

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rlws.numerics import checkpoint
-from rlws.trainers.device_block import check_begun
+from rlws.trainers.blocks import check_begun
 from rlws.trainers.device_run import Budget, Log
 from rlws.trainers.trainer import Control, Progress, limits
 

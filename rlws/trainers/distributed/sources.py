@@ -15,7 +15,7 @@ from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
 from rlws.numerics.cache import enable_cache
 from rlws.trainers.acting import compile_acting
-from rlws.trainers.device_block import rules_of
+from rlws.trainers.blocks import rules_of
 from rlws.trainers.device_run import Run
 from rlws.trainers.host_environments import make_environments
 from rlws.trainers.program import Program

@@ -1,4 +1,4 @@
-"""A block of rows played on the device, and whether it is as it must be."""
+"""Blocks of rows, those played on the device above all, and whether they are as they must be."""
 
 from typing import Any, NamedTuple
 
@@ -34,11 +34,10 @@ class DeviceBlock(NamedTuple):
         """
         block = jax.device_get(self)
 
-        def who(t, i):  # row t leads to timestep t + 1; after each LAST, a new episode
-            ends = np.flatnonzero(block.rows.timestep.step_type[: t + 1, i] == rules.LAST)
-            step = t - ends[-1] if len(ends) else block.step[i] + t + 1
-            episode = block.episode[i] + len(ends)
-            return f"{name}, environment {i}{where}, episode {episode}, step {step}"
+        def who(t, i):  # row t leads to timestep t + 1
+            begun = block.episode[i], block.step[i]
+            place = whereabouts(block.rows.timestep.step_type[: t + 1, i], *begun)
+            return f"{name}, environment {i}{where}, {place}"
 
         check_rules(block._rules(spec, np), who)
         raise RuntimeError("a rule is broken on the device that NumPy finds kept")
@@ -47,6 +46,18 @@ class DeviceBlock(NamedTuple):
         found = rules_of(spec, self.rows, self.timestep, xp)
         counts = lambda x: self.counts.reshape(self.counts.shape + (1,) * (x.ndim - 2))
         return [rule._replace(broken=rule.broken & counts(rule.broken)) for rule in found]
+
+
+def whereabouts(step_type: np.ndarray, episode: int, step: int) -> str:
+    """Returns in which episode, and at which step of it, a timestep is that follows some rows.
+
+    Args:
+      step_type: [t], of these rows; after each LAST there is a new episode.
+      episode, step: where the first of them is.
+    """
+    ends, count = np.flatnonzero(step_type == rules.LAST), len(step_type)
+    step = count - ends[-1] - 1 if len(ends) else step + count
+    return f"episode {episode + len(ends)}, step {step}"
 
 
 def rules_of(
