@@ -11,8 +11,8 @@ import optax
 from rlws.networks import Network, batch_norm
 from rlws.numerics import means, vitals
 from rlws.numerics.flat import flat_products
+from rlws.numerics.steps import MEMBERS, delayed, now_and_then, part_way
 from rlws.settings import Settings
-from rlws.steps import MEMBERS, delayed, now_and_then, part_way
 from rlws.terms import several
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory

@@ -1,6 +1,6 @@
-"""What an algorithm may do with a step of its learner: take a part of it, or take turns.
+"""A gradient step in part, of some parameters only, or now and then.
 
-States are those of `rlws.learner`, which offers all of this, too.
+States have `params` and `opt_state`, as those of `rlws.learner`, which offers all of this, too.
 """
 
 from collections.abc import Callable, Sequence
