@@ -1,8 +1,7 @@
 """Learning: a loss for one trajectory, and the update that applies it to a batch."""
 
 import dataclasses
-from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -12,13 +11,16 @@ import optax
 from rlws.networks import Network, batch_norm
 from rlws.numerics import means, vitals
 from rlws.numerics.flat import flat_products
-from rlws.settings import SettingError, Settings
+from rlws.numerics.steps import MEMBERS, delayed, now_and_then, part_way
+from rlws.settings import Settings
+from rlws.terms import several
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory
 
+__all__ = ["MEMBERS", "Learner", "LearnerState", "Loss", "delayed", "now_and_then", "part_way"]
+
 # Of parameters, one trajectory, a key and the state: what to minimise, and metrics.
 Loss = Callable[[Params, Trajectory, Key, "LearnerState"], tuple[Array, Metrics]]
-MEMBERS = "members"  # the axis trainers vmap runs over that are one program
 
 
 class LearnerState(NamedTuple):
@@ -29,6 +31,9 @@ class LearnerState(NamedTuple):
     extra: Any = ()  # whatever else the algorithm keeps: target parameters, moving averages
     updates: Array | int = 0
     terms: tuple = ()  # the state of each term
+
+
+Learned = tuple[LearnerState, Metrics]  # what an update comes to
 
 
 class Learner(Settings):
@@ -45,15 +50,8 @@ class Learner(Settings):
 
     def init(self, key: Key) -> LearnerState:
         """Returns the initial state; `super().init(key)._replace(extra=...)` adds to it."""
-        params = self.init_params(key)
-        states = []
-        for i, term in enumerate(self.terms):
-            entries, state = term.init(jax.random.fold_in(key, i), params)
-            if clash := params.keys() & entries.keys():
-                raise SettingError(f"{type(term).__name__}: parameters {clash} are there already")
-            params = params | entries
-            states.append(state)
-        return LearnerState(params, self.optimizer.init(params), (), jnp.int32(0), tuple(states))
+        params, states = several.init(self.terms, key, self.init_params(key))
+        return LearnerState(params, self.optimizer.init(params), (), jnp.int32(0), states)
 
     def init_params(self, key: Key) -> dict[str, Any]:
         """Returns the initial parameters, by default the network's."""
@@ -93,9 +91,7 @@ class Learner(Settings):
             return outputs.value
         return outputs.q.max(axis=-1) if hasattr(outputs, "q") else None
 
-    def learn(
-        self, state: LearnerState, batch: Trajectory, key: Key
-    ) -> tuple[LearnerState, Metrics]:
+    def learn(self, state: LearnerState, batch: Trajectory, key: Key) -> Learned:
         """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
         ignored = jnp.mean(batch.weight == 0)
         batch, kept, terms = self.prepare(state, batch)
@@ -113,22 +109,13 @@ class Learner(Settings):
         And the entries of the parameters that terms keep themselves, and the terms' next states.
         """
         batch = batch.masked()
-        kept, states = dict[str, Any](), []
-        for term, own in zip(self.terms, state.terms, strict=True):
-            batch, entries, own = term.prepare(state.params, own, batch)
-            kept |= entries
-            states.append(own)
-        return batch, kept, tuple(states)
+        return several.prepare(self.terms, state.params, state.terms, batch)
 
-    def update(
-        self, state: LearnerState, batch: Trajectory, key: Key
-    ) -> tuple[LearnerState, Metrics]:
+    def update(self, state: LearnerState, batch: Trajectory, key: Key) -> Learned:
         """Takes one gradient step on a batch of trajectories (leaves [B, T, ...])."""
         return self.step(state, batch, key, self.loss)
 
-    def step(
-        self, state: LearnerState, batch: Trajectory, key: Key, loss: Loss
-    ) -> tuple[LearnerState, Metrics]:
+    def step(self, state: LearnerState, batch: Trajectory, key: Key, loss: Loss) -> Learned:
         """Takes one gradient step on a batch by a loss, whose arguments are those of `loss`."""
         gradient = jax.grad(self.batch_loss, has_aux=True)
         grads, metrics = gradient(state.params, batch, key, state, loss)
@@ -157,20 +144,11 @@ class Learner(Settings):
         own_key, term_key = jax.random.split(key)
         keys = jax.random.split(own_key, count), jax.random.split(term_key, count)
 
-        def losses(params, trajectory, keys, state):
+        def one(params, trajectory, keys, state):
             own_key, term_key = keys
-            yield "loss", *of_one(params, trajectory, own_key, state)
-            for i, term in enumerate(self.terms):
-                if type(term).loss is Term.loss:  # it only changes batches
-                    continue
-                key = jax.random.fold_in(term_key, i)
-                loss, metrics = term.loss(params, trajectory, key, state.terms[i])
-                name = f"{term.name}_loss"
-                yield name, loss, {f"{term.name}_{key}": x for key, x in metrics.items()}
-
-        def one(*args):
-            names, found, metrics = zip(*losses(*args), strict=True)
-            return dict(zip(names, found, strict=True)), dict(ChainMap(*metrics))
+            loss, metrics = of_one(params, trajectory, own_key, state)
+            more, told = several.losses(self.terms, params, trajectory, term_key, state.terms)
+            return {"loss": loss} | more, told | metrics
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")
         found, metrics = flat_products(per_trajectory)(params, batch, keys, state)
@@ -187,53 +165,4 @@ class Learner(Settings):
 
     def with_terms(self, *terms: Term) -> Self:
         """Returns the same learner with terms added to its loss, or its rewards."""
-        terms = (*self.terms, *terms)
-        names = [term.name for term in terms]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise SettingError(f"with_terms: names must differ, got {', '.join(twice)} twice")
-        return dataclasses.replace(self, terms=terms)
-
-
-def part_way(
-    before: LearnerState, after: LearnerState, metrics: Metrics, rate: Array
-) -> tuple[LearnerState, Metrics]:
-    """Returns what `rate` (a scalar in [0, 1]) of a gradient step comes to, and its metrics.
-
-    As if the learning rate had been so much of what it is: the optimiser's state is that after it.
-    """
-    params = optax.incremental_update(after.params, before.params, rate)
-    norm = {"update_norm": metrics["update_norm"] * rate}
-    return after._replace(params=params), metrics | norm
-
-
-def delayed(
-    before: LearnerState, after: LearnerState, turn: Array | bool, names: Sequence[str]
-) -> LearnerState:
-    """Returns `after`, where it is its turn (bool scalar) for some parameters to have learned.
-
-    Else those, and what an `optax.partition` by these `names` keeps of them, are as `before`.
-    """
-    choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(turn, x, y), new, old)
-    chosen = lambda new, old: {**new, **{name: choose(new[name], old[name]) for name in names}}
-    inner = chosen(after.opt_state.inner_states, before.opt_state.inner_states)
-    return after._replace(
-        params=chosen(after.params, before.params),
-        opt_state=after.opt_state._replace(inner_states=inner),
-    )
-
-
-def now_and_then(turn: Array, change: Callable[[Any], Any], state: Any) -> Any:
-    """Returns `change(state)` where it is its turn (bool scalar), else `state`.
-
-    As `jax.lax.cond`, but it computes nothing in between also where several runs are one program,
-    whose turns it mostly is at once: there, a condition would be a choice between both.
-    """
-    try:
-        anyone = jax.lax.pmax(jnp.int32(turn), MEMBERS) > 0
-    except NameError:  # there is no such axis
-        return jax.lax.cond(turn, change, lambda state: state, state)
-
-    def chosen(state):
-        return jax.tree.map(lambda new, old: jnp.where(turn, new, old), change(state), state)
-
-    return jax.lax.cond(anyone, chosen, lambda state: state, state)
+        return dataclasses.replace(self, terms=several.named_apart((*self.terms, *terms)))

@@ -13,7 +13,7 @@ from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.probes import Probe
 from rlws.diagnose.tabular import Table, Tabular, make_table
 from rlws.learner import MEMBERS
-from rlws.trainers import evaluation
+from rlws.trainers import device_evaluation, evaluation
 from rlws.trainers.device_run import Budget
 from rlws.trainers.program import Program
 
@@ -61,7 +61,8 @@ def train(
     program = lambda table: Program(agent, environment(table), NUM_ENVS, MEMBERS)
 
     def ask(run, table):
-        play = evaluation.device_play(agent.evaluator, environment(table), EPISODES)
+        how = environment(table), EPISODES, evaluation.MAX_STEPS
+        play = device_evaluation.device_play(agent.evaluator, *how)
         states = jnp.arange(ASKED)
         seen, first = environment(table).observe(states), states < table.starts
         value = value_estimates.values(agent, run.state.learner, seen, first)

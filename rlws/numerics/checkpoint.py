@@ -15,7 +15,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +50,15 @@ class Checkpoint(NamedTuple):
     path: pathlib.Path
     arrays: dict[str, np.ndarray]  # by path in the tree
     facts: dict[str, Any]  # whatever else: counters, settings
+
+
+@contextlib.contextmanager
+def storing(place: pathlib.Path) -> Iterator[None]:
+    """Within it, what the disk cannot do is a StorageError; of this place, unless it names one."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(error.errno, error.strerror, str(error.filename or place)) from error
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
@@ -115,7 +124,7 @@ def save(
     arrays = flatten(tree)
     for path, x in arrays.items():
         _checked(path, x.dtype)
-    try:
+    with storing(folder):
         if not folder.is_dir():
             folder.mkdir()
             sync(folder.parent)
@@ -146,8 +155,6 @@ def save(
         for old in before[: -(keep or 1)] + damaged:
             _remove(folder / old)
         return target
-    except OSError as error:
-        raise StorageError(error.errno, error.strerror, str(error.filename or folder)) from error
 
 
 def sync(path: pathlib.Path) -> None:

@@ -140,18 +140,12 @@ def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: initial.init(agent, spec, seed, experiment.trainer.columns))
     state = checkpoint.restore(like, arrays, "state")
-    state = jax.tree.map(jax.numpy.asarray, state)
-    learn_key = streams.key(seed, Stream.LEARN)
-    learner, adder = state.learner, state.adder
-    take = jax.jit(partial(core.update, agent))
+    after = jax.tree.map(jax.numpy.asarray, state._replace(halted=np.bool_(False)))
+    learn_key, learn = streams.key(seed, Stream.LEARN), jax.jit(partial(core.learn, agent))
     for _ in range(facts["updates"]):
-        key = core.update_key(learn_key, learner)
-        before = learner, adder
-        learner, adder, metrics, priority = take(learner, adder, key)
-        if not all(np.isfinite(x) for x in totals.decisive(metrics).values()):
+        before, after = after, learn(after, learn_key)
+        if after.halted:
             break
-        if priority is not None:
-            adder = agent.adder.feedback(adder, priority)
-    learner, adder = before
-    sample_key, own_key = jax.random.split(key)
-    return Update(agent, learner, agent.adder.sample(adder, sample_key)[1], own_key)
+    sample_key, own_key = jax.random.split(core.update_key(learn_key, before.learner))
+    batch = agent.adder.sample(before.adder, sample_key)[1]
+    return Update(agent, before.learner, batch, own_key)

@@ -187,41 +187,32 @@ def _sync_records(directory: pathlib.Path) -> None:
     Raises:
       StorageError: it cannot.
     """
-    try:
+    with checkpoint.storing(directory):
         for pattern in ("metrics.*", "*/metrics.*"):  # of the run; of each member
             for path in directory.glob(pattern):
                 checkpoint.sync(path)
                 checkpoint.sync(path.parent)  # it may have been replaced
-    except OSError as error:
-        place = error.filename or str(directory)
-        raise checkpoint.StorageError(error.errno, error.strerror, place) from error
 
 
 def _lock(directory: pathlib.Path) -> TextIO:
     # The kernel's lock, not the file, is what counts: it is gone when the process is.
-    try:
+    path = directory / ".lock"
+    with checkpoint.storing(path), contextlib.ExitStack() as stack:
         # Of a link, which may have come with the folder, what it leads to would be emptied.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        file = open(os.open(directory / ".lock", flags, 0o666), "a+", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise checkpoint.StorageError(error.errno, error.strerror, error.filename) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = open(os.open(path, flags, 0o666), "a+", encoding="utf-8")  # noqa: SIM115
+        stack.callback(file.close)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = " ".join(file.read().split()) or "another process"
+            raise InUseError(
+                f"directory must have one writer, got {str(directory)!r}, which {holder} writes "
+                "to; wait for it, or choose another with --directory"
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")
         file.flush()
-    except BlockingIOError:
-        file.seek(0)
-        holder = " ".join(file.read().split()) or "another process"
-        file.close()
-        raise InUseError(
-            f"directory must have one writer, got {str(directory)!r}, which {holder} writes to; "
-            "wait for it, or choose another with --directory"
-        ) from None
-    except OSError as error:  # also of file systems without locks
-        with contextlib.suppress(OSError):
-            file.close()
-        raise checkpoint.StorageError(
-            error.errno, error.strerror, str(directory / ".lock")
-        ) from error
+        stack.pop_all()
     return file

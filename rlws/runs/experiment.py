@@ -76,7 +76,5 @@ class Experiment(Settings):
     def train_all(self, runs: list[Member], **control: Any) -> Iterator[dict[int, Progress]]:
         """Trains several runs of this experiment; `control` is that of `Trainer.train_all`."""
         period = 1000 if self.steps is None else max(1, self.steps // REPORTS)
-        budget: dict[str, Any] = dict(
-            steps=self.steps, episodes=self.episodes, report_period=period
-        )
-        return self.trainer.train_all(self.agent, self.source, runs, **budget, **control)
+        control |= dict(steps=self.steps, episodes=self.episodes, report_period=period)
+        return self.trainer.train_all(self.agent, self.source, runs, **control)

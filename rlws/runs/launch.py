@@ -75,9 +75,8 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
         saved = checkpointer.saved
         differs = [*check_settings(described, saved), *moved(saved.facts)] if saved else []
-        if experiment.resume and (
-            found := finished(directory, experiment.steps, experiment.episodes)
-        ):
+        budget = experiment.steps, experiment.episodes
+        if experiment.resume and (found := finished(directory, *budget)):
             way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
             print(f"finished already: {directory}; to go on give {way}")
             return found
@@ -103,8 +102,7 @@ def _one_by_one(experiment, variants):
     with contextlib.ExitStack() as stack:
         ran: Iterator[Any] = map(_ran, own)
         if experiment.processes > 1:
-            spawned = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(experiment.processes, mp_context=spawned)
+            pool = ProcessPoolExecutor(experiment.processes, multiprocessing.get_context("spawn"))
             ran = stack.enter_context(pool).map(_ran, own)
         for i, (variant, _) in enumerate(zip(variants, ran, strict=True), 1):
             entries += (found := sweep.entries_of(variant, directory))
@@ -190,26 +188,23 @@ def check(experiment: Experiment) -> bool:
         return all([check(variant.experiment) for variant in variants])
     sweep.members(experiment)  # which checks them
     check_goals(experiment)
-    experiment.trainer.check(experiment.source)
-    with watched(experiment.trainer.timeout) as asked, contextlib.ExitStack() as stack:
+    trainer, source = experiment.trainer, experiment.source
+    trainer.check(source)
+    with watched(trainer.timeout) as asked, contextlib.ExitStack() as stack:
         asked.now = "environment 0, when it is made,", 0
-        environment = resolve.host(
-            experiment.source, experiment.seed, 0, experiment.video, training=True
-        )
+        environment = resolve.host(source, experiment.seed, 0, experiment.video, training=True)
         stack.callback(environment.close)
         spec = environments.spec(environment)
         asked.now = None
-        experiment.trainer.check_agent(experiment.agent.make(spec))
-        source, columns = experiment.source, experiment.trainer.columns
-        on_device = isinstance(experiment.trainer, DeviceTrainer)
-        own = resolve.device(source) if on_device else None
-        check_memory(experiment.agent, spec, columns, own)
+        trainer.check_agent(experiment.agent.make(spec))
+        own = resolve.device(source) if isinstance(trainer, DeviceTrainer) else None
+        check_memory(experiment.agent, spec, trainer.columns, own)
         asked.now = "environment 0, when it is tried,", 1
         if experiment.info and not is_adapted(environment):
             environment.try_info()
         if experiment.video:
             _check_pictures(experiment, environment)
-        return experiment.trainer.exact(environment) and repeats(environment)
+        return trainer.exact(environment) and repeats(environment)
 
 
 def _check_pictures(experiment, environment):

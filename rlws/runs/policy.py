@@ -11,15 +11,14 @@ import numpy as np
 from rlws import environments, sources
 from rlws.agent import Agent
 from rlws.environments import resolve, rules
-from rlws.numerics import checkpoint, streams
-from rlws.numerics.streams import Stream
+from rlws.numerics import checkpoint
 from rlws.runs.experiment import Experiment
 from rlws.runs.film import Film, Picture, film
 from rlws.runs.folders import check_settings, experiment_of, saved
 from rlws.settings import SettingError, choose, describe
 from rlws.tracking import plot_run, read_metrics
 from rlws.tracking.stderr import warn
-from rlws.trainers import core, initial
+from rlws.trainers import core, evaluation, initial
 from rlws.types import EnvironmentSpec, Params
 
 
@@ -88,10 +87,8 @@ class Policy:
     ):
         self.agent, self.params, self.spec, self.experiment = agent, params, spec, experiment
         self.checkpoint = found
-        own_seed = streams.host_seed(experiment.seed, Stream.EVALUATION)
-        self._key = streams.key(own_seed, Stream.ACT)
-        act = lambda *args: core.act(agent.evaluator, *args)[:2]
-        self._act = jax.jit(act)
+        self._key, _ = evaluation.keys(experiment.seed)
+        self._act = jax.jit(lambda *args: core.act(agent.evaluator, *args)[:2])
         self._episode = self._step = 0
         self.reset()
 

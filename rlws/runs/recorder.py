@@ -198,13 +198,8 @@ class Recorder:
         name = f"videos/steps_{report.steps:09d}.mp4"
         path = self.run.directory / name
         experiment = self.experiment
-        frames, rate = evaluation.film(
-            report.agent,
-            report.params,
-            experiment.environment,
-            experiment.seed,
-            experiment.trainer.timeout,
-        )
+        shown = report.agent, report.params, experiment.environment, experiment.seed
+        frames, rate = evaluation.film(*shown, experiment.trainer.timeout)
         try:
             path.parent.mkdir(exist_ok=True)
             write_video(path, frames, rate)

@@ -133,12 +133,10 @@ def _own(run, facts, member):
 def _save_best(experiment, recorders, checkpointer, batch, facts):
     """Keeps the state of each member whose evaluation is its best so far."""
     for i, report in batch.items():
-        if recorders[i].evaluated:
-            run, snapshot, known = recorders[i].run, report.snapshot, facts
-            if len(recorders) > 1:
-                snapshot = lambda i=i: experiment.trainer.member(batch[i].snapshot(), i)
-                known = _own(run, facts, i)
-            about = known, recorders[i].evaluated, run.directory
+        if evaluated := recorders[i].evaluated:
+            run = recorders[i].run
+            snapshot = lambda i=i: experiment.trainer.member(batch[i].snapshot(), i)
+            about = _own(run, facts, i), evaluated, run.directory
             recorders[i].summary |= checkpointer.save_best(report.steps, snapshot, *about)
 
 

@@ -206,20 +206,17 @@ def summarise(
 
 def entries_of(variant: Variant, directory: Path) -> list[Entry]:
     """Returns the entries of a variant that has been run in a folder of the sweep's `directory`."""
-    folder = directory / variant.label
+    label, settings = variant.label, variant.settings
+    folder = directory / label
     if not (folder / "members.csv").exists():
-        settings = {"seed": variant.experiment.seed, **variant.settings}
-        return [Entry(variant.label, settings, folders.summary(folder))]
+        own = {"seed": variant.experiment.seed, **settings}
+        return [Entry(label, own, folders.summary(folder))]
     with open(folder / "members.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = {one.pop("member"): one for one in csv.DictReader(file)}
+    apart = lambda one: settings | {k: v for k, v in one.items() if k not in COLUMNS}
     return [
-        Entry(
-            f"{variant.label}/{own.pop('member')}",
-            {**variant.settings, **{k: v for k, v in own.items() if k not in COLUMNS}},
-            folders.summary(folder / member),
-        )
-        for own in rows
-        for member in [own["member"]]
+        Entry(f"{label}/{name}", apart(one), folders.summary(folder / name))
+        for name, one in rows.items()
     ]
 
 

@@ -124,17 +124,11 @@ def runs(compiled, environment, control, parts, run, tallies, next_report):
                 run, metrics = compiled.read_totals(run)
             learners = compiled.split((run.state.learner.params, run.state.learner.updates))
             updates = [int(count) for _, count in learners]
+            about = dict(snapshot=snapshot, stopped=not due)
+            each = zip(tallies, updates, compiled.agents, learners, metrics, strict=True)
             yield [
-                one.progress(
-                    updates[i],
-                    metrics=metrics[i],
-                    agent=compiled.agents[i],
-                    params=params,
-                    spent=one.spent(control),
-                    snapshot=snapshot,
-                    stopped=not due,
-                )
-                for i, (one, (params, _)) in enumerate(zip(tallies, learners, strict=True))
+                one.progress(control, count, agent=agent, params=params, metrics=own, **about)
+                for one, count, agent, (params, _), own in each
             ]
             going = [one.steps for i, one in enumerate(tallies) if goes_on(i)]  # by now
             if not (due and going):

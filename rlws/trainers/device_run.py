@@ -6,7 +6,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
-from rlws.trainers.device_block import DeviceBlock
+from rlws.trainers.blocks import DeviceBlock
 from rlws.types import Array, EnvironmentSpec, Key, Row
 
 LOG_SIZE = 2**16  # (steps of all environments) a chunk of the program may log

@@ -9,9 +9,9 @@ from rlws.agent import Agent
 from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
 from rlws.trainers.host_environments import HostEnvironments, make_environments
-from rlws.trainers.host_reports import Reports
 from rlws.trainers.learning import Learning
 from rlws.trainers.overlap import Overlapping
+from rlws.trainers.reports import Reports
 from rlws.trainers.rollout import Ends, Rollout
 from rlws.trainers.row_by_row import RowByRow
 from rlws.trainers.trainer import Control, Trainer, limits
@@ -66,20 +66,18 @@ def _one_dispatch(agent: Agent, num_envs: int) -> bool:
 
 def _run(agent, envs, seed, control, overlap, stack):
     """Yields the progress of a run. This is the loop: play a block, learn from it, act anew."""
-    resume, most = control.resume, control.max_updates
     rollout: Any
     learning: Any
     if _one_dispatch(agent, envs.num_envs) and not overlap:
-        rollout = learning = RowByRow(agent, envs, seed, resume, most)
+        rollout = learning = RowByRow(agent, envs, seed, control)
     else:
         kind = Overlapping if overlap else Learning
-        saved = None if resume is None else resume.arrays
-        learning = kind(agent, envs.spec, seed, envs.num_envs, saved=saved, max_updates=most)
+        learning = kind(agent, envs.spec, seed, envs.num_envs, control)
         rollout = Rollout(agent, envs, seed, Ends.of(agent, envs.num_envs))
-        if resume is not None:
-            rollout.restore(*resume)
+        if control.resume is not None:
+            rollout.restore(*control.resume)
     stack.callback(learning.close)
-    reports = Reports(agent, envs, rollout, learning, control)
+    reports = Reports(agent, envs, learning, control, rollout.save)
     params, look = rollout.read_params(learning.params), reports.due()
     while True:
         if look:

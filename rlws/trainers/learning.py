@@ -1,13 +1,11 @@
 """What the host does with a block of rows: add it and learn, compiled."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import dm_env
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rlws.agent import Agent
 from rlws.numerics import checkpoint, streams
@@ -15,6 +13,7 @@ from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
 from rlws.trainers.sharding import over_devices
+from rlws.trainers.trainer import Control
 from rlws.types import EnvironmentSpec, Params, Row
 
 # Memory of its own: what is donated must not be that of arrays somebody else has.
@@ -65,20 +64,19 @@ class Learning:
         spec: EnvironmentSpec,
         seed: int,
         num_envs: int,
-        saved: Mapping[str, np.ndarray] | None = None,
-        max_updates: int | None = None,
+        control: Control,
         num_devices: int = 1,
     ):
         self._programs = programs = compile_learning(agent, spec, num_envs)
-        self._key, self._most = streams.key(seed, Stream.LEARN), max_updates
+        self._key, self._most = streams.key(seed, Stream.LEARN), control.max_updates
         # Where there is a batch with almost every block, one dispatch; else the learner's many
         # arrays stay out of it until there is.
         self._together = agent.adder.schedule(num_envs).block_length is not None
-        if saved is None:
+        if control.resume is None:
             state = programs.init(seed)
         else:
             shapes = jax.eval_shape(programs.init, seed)
-            state = copied(checkpoint.restore(shapes, saved, "state"))
+            state = copied(checkpoint.restore(shapes, control.resume.arrays, "state"))
         self._split, whole = over_devices(num_devices)
         self._state, self.halted = whole(state), False
         self.params: Params = self._state.learner.params

@@ -15,15 +15,15 @@ class Overlapping(Learning):
     Arguments are those of `Learning`, on one device.
     """
 
-    def __init__(self, agent, spec, seed, num_envs, saved=None, max_updates=None):
-        super().__init__(agent, spec, seed, num_envs, saved, max_updates)
+    def __init__(self, agent, spec, seed, num_envs, control):
+        super().__init__(agent, spec, seed, num_envs, control)
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future | None = None
         self._learned = False  # since `params` were last set
         self.params = self._acting_params()
-        if saved is not None:
-            self.params = checkpoint.restore(self.params, saved, "acting")
-            self._learned = bool(saved["learned"])
+        if control.resume is not None:
+            self.params = checkpoint.restore(self.params, control.resume.arrays, "acting")
+            self._learned = bool(control.resume.arrays["learned"])
 
     def take(self, rows, length, timestep):
         block = self._split(rows, 1), length, self._split(timestep, 0)

@@ -15,8 +15,9 @@ from rlws.environments import JaxEnvironment
 from rlws.learner import MEMBERS
 from rlws.numerics.memo import Remembered
 from rlws.settings import SettingError, change
-from rlws.trainers import evaluation
+from rlws.trainers import device_evaluation, evaluation
 from rlws.trainers.device_run import Budget, Run
+from rlws.trainers.learning import copied
 from rlws.trainers.memory import free_memory
 from rlws.trainers.program import Program
 from rlws.trainers.sharding import over_devices
@@ -106,7 +107,8 @@ class Population(NamedTuple):
         Raises:
           Untraceable: the agent cannot be made, or learn, while a setting's value is not known.
         """
-        agents = [self._config(m.settings).make(self.environment.spec()) for m in members]
+        spec = self.environment.spec()
+        agents = [change(self.config, m.settings).make(spec) for m in members]
         several = len(members) > 1
         place = partial(_shard, 1 if several else self.num_devices)
         init, advance, seeds, values = self._traced(members)
@@ -125,7 +127,7 @@ class Population(NamedTuple):
             run, log = advance(run, values, jax.tree.map(join, *budgets))
             return run, jax.device_get(log._replace(block=None)), log.block
 
-        restore = lambda run: place(_copy(run))
+        restore = lambda run: place(copied(run))
         return Compiled(agents, lambda: place(init(seeds, values)), restore, step)
 
     def evaluate(self, members: list[Member], params: Any, episodes: int) -> list[Callable]:
@@ -139,17 +141,18 @@ class Population(NamedTuple):
           episodes: of each.
         """
         seeds, values, fixed = self._varied(members)
-        play = _player(self._config(fixed), self.environment, episodes, MEMBERS, bool(values))
+        config = change(self.config, fixed)
+        play = _player(config, self.environment, episodes, MEMBERS, bool(values))
         keys = jax.tree.map(lambda *x: np.stack(x), *map(evaluation.keys, np.asarray(seeds)))
         found = jax.device_get(play(params, values, *keys))
         one = lambda i: jax.tree.map(itemgetter(i), found)
-        return [partial(evaluation.read, one(i), self.environment) for i in range(len(members))]
+        return [partial(one(i).read, self.environment) for i in range(len(members))]
 
     def _traced(self, members):
         """Returns `init` and `advance` of a program, with the seeds and the values they are for."""
         seeds, values, fixed = self._varied(members)
         axis = MEMBERS if len(members) > 1 else None
-        how = self._config(fixed), self.environment, self.num_envs, axis
+        how = change(self.config, fixed), self.environment, self.num_envs, axis
         return *_functions(*how, bool(values)), seeds, values
 
     def _varied(self, members):
@@ -161,9 +164,6 @@ class Population(NamedTuple):
         values = {k: jnp.array([m.settings[k] for m in members], jnp.float32) for k in real}
         seeds = jnp.array([m.seed for m in members], jnp.uint32)
         return seeds, values, {k: v for k, v in fixed.items() if k not in real}
-
-    def _config(self, settings: dict[str, Any]) -> AgentConfig:
-        return change(self.config, settings)
 
 
 @Remembered
@@ -189,19 +189,13 @@ def _player(config: AgentConfig, environment: JaxEnvironment, episodes: int, axi
     def play(params, values, act_key, reset_key):
         agent = (change(config, values) if vary else config).make(environment.spec())
         how = agent.evaluator, environment, episodes, evaluation.MAX_STEPS, axis
-        return evaluation.device_play(*how)(params, act_key, reset_key)
+        return device_evaluation.device_play(*how)(params, act_key, reset_key)
 
     return jax.jit(jax.vmap(play, axis_name=axis))
 
 
 class Untraceable(SettingError):
     """A setting cannot be data to a compiled program."""
-
-
-@jax.jit
-def _copy(run: Run) -> Run:
-    # Memory of its own: what is donated must not be that of the arrays that were read.
-    return jax.tree.map(jnp.copy, run)
 
 
 def _real(value: Any) -> bool:

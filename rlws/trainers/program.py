@@ -15,7 +15,7 @@ from rlws.environments.info import episode_info
 from rlws.numerics import streams
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
-from rlws.trainers.device_block import DeviceBlock
+from rlws.trainers.blocks import DeviceBlock
 from rlws.trainers.device_run import Budget, Keys, Log, Run, only_whole, select
 from rlws.types import Array, Params, Row
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlws.environments.checks import check_observations, check_rules, check_timestep
 from rlws.environments.rules import LAST, Rule, narrowing, rules
+from rlws.trainers.blocks import whereabouts
 from rlws.types import EnvironmentSpec, Row
 
 Timesteps: TypeAlias = (
@@ -42,7 +43,7 @@ class RowBuffer:
         self.begun, self._resumed = begun, 0
         make = lambda x: np.zeros((capacity + 1, num_envs, *x.shape), x.dtype)
         self._rows = rows = jax.tree.map(make, example)
-        self.length, self.capacity = 0, capacity
+        self.length = 0
         self._step_type, self._reward, self._discount, observation = rows.timestep
         seen, kinds = jax.tree.leaves(observation), jax.tree.leaves(spec.observations)
         # What has a narrower type for JAX is kept as it came, too, to be compared once a block.
@@ -179,7 +180,5 @@ class RowBuffer:
 
     def _who(self, t: int, i: int) -> str:
         """Returns what to call environment i in row t."""
-        ends = np.flatnonzero(self._step_type[:t, i] == LAST)
         episode, step = (int(x[i]) for x in self.begun)
-        step = t - ends[-1] - 1 if len(ends) else step + t
-        return f"environment {i}, episode {episode + len(ends)}, step {step}"
+        return f"environment {i}, {whereabouts(self._step_type[:t, i], episode, step)}"

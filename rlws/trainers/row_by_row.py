@@ -15,10 +15,11 @@ from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
 from rlws.settings import SettingError
 from rlws.trainers import acting, core, initial
+from rlws.trainers.blocks import kept
 from rlws.trainers.host_environments import HostEnvironments
 from rlws.trainers.learning import Learning, copied
 from rlws.trainers.row_buffer import RowBuffer
-from rlws.trainers.trainer import Snapshot
+from rlws.trainers.trainer import Control
 from rlws.types import EnvironmentSpec, Row
 
 
@@ -45,7 +46,7 @@ def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
         row, begun, _, actor, clock = carry
         rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
         found = rules.rules(spec, rows.action, rows.timestep.step_type, after, jnp)
-        wrong = begun & jnp.stack([rule.broken.any() for rule in found]).any()
+        wrong = begun & ~kept(found)
         adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
         ready = agent.adder.ready(adder)
         learn_key, most = clock[3:5], clock[5].astype(jnp.int32)
@@ -69,25 +70,17 @@ class RowByRow(Learning):
     hands over timesteps and gets actions.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        envs: HostEnvironments,
-        seed: int,
-        resume: Snapshot | None = None,
-        max_updates: int | None = None,
-    ):
-        saved = None if resume is None else resume.arrays
-        super().__init__(agent, envs.spec, seed, envs.num_envs, saved)
+    def __init__(self, agent: Agent, envs: HostEnvironments, seed: int, control: Control):
+        super().__init__(agent, envs.spec, seed, envs.num_envs, control)
         envs.episode_limit = agent.adder.episode_limit
         self._envs, self._turn = envs, compile_turn(agent, envs.spec, envs.num_envs)
         one = jax.device_get(initial.example_row(agent, envs.spec, self.params))
         self.params = None  # whose memory the next turn takes
         self._seen = jax.tree.structure(one.timestep)
         actor = initial.initial_actor_state(agent.actor, envs.num_envs)
-        most = 2**31 - 1 if max_updates is None else max_updates
+        most = 2**31 - 1 if self._most is None else self._most
         clock = np.array([*acting.clock(seed), *np.asarray(self._key), most], np.uint32)
-        if resume is not None:
+        if (resume := control.resume) is not None:
             if held := resume.facts["held"]:
                 raise SettingError(
                     f"the run stands {held} rows into a block, and by its settings there are no "

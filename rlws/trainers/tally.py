@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlws.environments import rules
-from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
+from rlws.trainers.blocks import check_begun
 from rlws.trainers.device_run import Budget, Log
 from rlws.trainers.trainer import Control, Progress, limits
 
@@ -53,11 +52,10 @@ class Tally:
         found: Any = [np.int32(np.clip(x, 0, MAX)) for x in left]
         return Budget(*found)
 
-    def progress(self, updates: int, **also: Any) -> Progress:
+    def progress(self, control: Control, updates: int, **also: Any) -> Progress:
         """Returns it as reported, with whatever else is known."""
-        returns, lengths, *info = self.ended.T
-        counts = self.steps, self.episodes, updates
-        return Progress(*counts, returns, lengths, info=info, halted=self.halted, **also)
+        known = dict(halted=self.halted, spent=self.spent(control), **also)
+        return Progress.of(self.steps, self.episodes, updates, self.ended, **known)
 
     def uncut(self) -> None:
         """Forgets the block that was cut short, as it is to be played whole."""
@@ -73,9 +71,7 @@ def begin(compiled: Any, environment: Any, control: Control) -> tuple[Any, list[
         run = compiled.init()
         name = type(environment).__name__
         for timestep in compiled.split(run.timestep):
-            batch = jax.tree.map(lambda x: np.asarray(x)[None], timestep)
-            who = lambda t, i: f"{name}, environment {i}, episode 0, step 0"
-            check_rules(rules.of_timesteps(environment.spec(), batch), who)
+            check_begun(environment.spec(), timestep, name)
         return run, [Tally() for _ in compiled.agents], 0
     arrays, facts = control.resume
     run = compiled.restore(checkpoint.restore(jax.eval_shape(compiled.init), arrays, "run"))

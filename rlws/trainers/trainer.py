@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import dm_env
 import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.settings import PositiveInt, SettingError, Settings, change
+from rlws.trainers import evaluation
 from rlws.trainers.deadline import TIMEOUT
 from rlws.types import Params
 
@@ -42,6 +43,12 @@ class Progress(NamedTuple):
     # [n] each, of the same episodes: what is kept of their info, in the order of `WithInfo`.
     info: Sequence[np.ndarray] = ()
 
+    @classmethod
+    def of(cls, steps: int, episodes: int, updates: int, ended: np.ndarray, **also: Any) -> Self:
+        """Returns it for what ended, a table [n, 2 + k] of returns, lengths and info."""
+        returns, lengths, *info = ended.T
+        return cls(steps, episodes, updates, returns, lengths, info=info, **also)
+
 
 class Member(NamedTuple):
     """One run of several."""
@@ -50,12 +57,7 @@ class Member(NamedTuple):
     settings: dict[str, Any]  # changes to the agent's configuration, by dotted name
 
 
-def never() -> bool:
-    """Returns False."""
-    return False
-
-
-def none_ended(member: int) -> bool:
+def never(*_: Any) -> bool:
     """Returns False."""
     return False
 
@@ -69,7 +71,7 @@ class Control(NamedTuple):
     resume: Snapshot | None = None
     stop: Callable[[], bool] = never
     max_updates: int | None = None
-    ended: Callable[[int], bool] = none_ended  # of several runs: whether one goes no further
+    ended: Callable[[int], bool] = never  # of several runs: whether one goes no further
 
 
 class Trainer(Settings):
@@ -105,8 +107,6 @@ class Trainer(Settings):
         What that returns, and the arguments, are those of `evaluation.evaluator`; `config` is of
         the agent.
         """
-        from rlws.trainers import evaluation  # which imports trainers
-
         evaluate = evaluation.evaluator(agent, environment, episodes, self.timeout, num_envs)
 
         def begin(params, seed):
@@ -160,7 +160,7 @@ class Trainer(Settings):
         members: list[Member],
         *,
         resume: Snapshot | None = None,
-        ended: Callable[[int], bool] = none_ended,
+        ended: Callable[[int], bool] = never,
         **control: Any,
     ) -> Iterator[dict[int, Progress]]:
         """Trains several runs, here one after the other; other arguments are those of `train`.

@@ -782,7 +782,7 @@ BUGS = [
     ),
     Bug(
         "snapshot_of_after_the_report",
-        "rlws/trainers/host_reports.py",
+        "rlws/trainers/reports.py",
         "_replace(totals=before.totals)",
         "_replace(totals=self._learning.state().totals)",
         "agents_zoo.ppo",

@@ -1,7 +1,6 @@
 """A distributed run: which blocks make a batch, what is learned when, and where all stand."""
 
 from collections import deque
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from rlws.trainers.distributed.joining import Joined, join
 from rlws.trainers.distributed.sources import Task, spec_of
 from rlws.trainers.distributed.workers import Workers
 from rlws.trainers.learning import Learning
+from rlws.trainers.reports import Counts, Reports
 from rlws.trainers.rollout import Ends
-from rlws.trainers.trainer import Progress, Snapshot, limits, next_multiple
+from rlws.trainers.trainer import Snapshot, limits
 
 BLOCK = 64  # rows of a block where the adder has no wish and several workers play
-COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
 
 
 class Run:
@@ -31,36 +30,32 @@ class Run:
         arrays, facts = resume
         shared = seed, envs, 0, count, trainer.vectorization
         task = Task(config, environment, *shared, Ends(BLOCK, np.inf))
-        self._spec = spec_of(task)
-        self._agent = agent = config.make(self._spec)
+        spec = spec_of(task)
+        agent = config.make(spec)
         trainer.check_agent(agent)
         ends = self._ends(agent)
         tasks = [task._replace(first=i * envs, ends=ends) for i in range(count)]
         self._consumed: list[Snapshot | None] = [None] * count
         if facts is not None:
             self._consumed = [_saved(arrays, known, i) for i, known in enumerate(facts["workers"])]
-        own = trainer.environment_timeout, trainer.cpus_per_actor
-        self._workers = Workers(ray, tasks, self._consumed, *own)
+        self._workers = Workers(ray, trainer, tasks, self._consumed)
         stack.callback(self._workers.close)
-        how = arrays, control.max_updates, trainer.num_devices
-        self._learning = Learning(agent, self._spec, seed, trainer.columns, *how)
-        self._read = compile_acting(agent, self._spec, envs).params.take
-        self.counts = dict.fromkeys(COUNTS, 0)
+        how = trainer.columns, control, trainer.num_devices
+        self._learning = Learning(agent, spec, seed, *how)
+        self._read = compile_acting(agent, spec, envs).params.take
         info = environment.info if isinstance(environment, WithInfo) else ()
-        self._ended = [np.zeros((0, 2 + len(info)))]  # returns, lengths, info since the last report
-        self._cut_ended = 0
+        self._counts = Counts(len(info))
+        self._cut_short = 0, 0  # steps and episodes of a block in which the budget was spent
+        self._reports = Reports(agent, self._counts, self._learning, control, self._save)
         self._version = 0
         self._lags: list[int] = []
         self._waiting: list[int] = []
-        self._warnings: list[str] = []
         # By which parameters the blocks are played that nobody took yet, oldest first, and whether
         # there had been a batch before. All workers have the same calls, where all are waited for.
         self._rounds: deque[tuple[Any, bool]] = deque()
-        self._next_report = 0
         if facts is not None:
-            self.counts |= {name: facts[name] for name in COUNTS[:2]}
-            self._ended = [arrays["ended"]]
-            self._next_report = facts["next_report"]
+            self._counts.steps, self._counts.episodes = facts["steps"], facts["episodes"]
+            self._counts.ended += map(tuple, arrays["ended"].tolist())
         self._begin(arrays, facts)
 
     def _ends(self, agent) -> Ends:
@@ -97,16 +92,16 @@ class Run:
     def reports(self):
         """Yields the progress of the run."""
         while True:
-            steps, episodes = self.counts["steps"], self.counts["episodes"]
-            spent = steps >= self._budget[0] or episodes >= self._budget[1]
-            halted = self._learning.halted
-            due = spent or halted or steps >= self._next_report
+            due = self._learning.halted or self._reports.due()
             blocks = None if due else self._gather()
             if blocks is None:
-                yield self._progress(spent, halted, not due)
-                if spent or halted or not due:
+                report = self._reports.make()
+                if report.metrics:
+                    report.metrics.update(self._metrics())
+                yield report
+                if report.spent or report.halted or report.stopped:
                     return
-                self._next_report = next_multiple(steps, self._control.report_period)
+                self._reports.next()
                 continue
             joined = join([block.played for block in blocks])
             if not self._cut(joined):
@@ -145,33 +140,34 @@ class Run:
 
         The run stands before that block, and a resumed one with a larger budget plays it again.
         """
-        counts = self.counts
+        counts = self._counts
         ends = np.bincount(joined.ended[:, 0].astype(int), minlength=joined.length)
-        spent = (counts["steps"] + joined.done >= self._budget[0]) | (
-            counts["episodes"] + np.cumsum(ends) >= self._budget[1]
+        spent = (counts.steps + joined.done >= self._budget[0]) | (
+            counts.episodes + np.cumsum(ends) >= self._budget[1]
         )
         if not spent[:-1].any():
             return False
         row = int(np.argmax(spent))
-        kept = joined.ended[joined.ended[:, 0] <= row]
-        self._ended.append(kept[:, 1:])
-        self._cut_ended = len(kept)
-        counts["cut_steps"], counts["cut_episodes"] = int(joined.done[row]), len(kept)
-        counts["steps"] += counts["cut_steps"]
-        counts["episodes"] += counts["cut_episodes"]
+        self._cut_short = self._count(joined, row)
         return True
+
+    def _count(self, joined: Joined, row: int) -> tuple[int, int]:
+        """Counts what there is up to and including this row; returns its steps and episodes."""
+        ended = joined.ended[joined.ended[:, 0] <= row]
+        self._counts.steps += (steps := int(joined.done[row]))
+        self._counts.episodes += len(ended)
+        self._counts.ended += map(tuple, ended[:, 1:].tolist())
+        return steps, len(ended)
 
     def _take(self, blocks, joined: Joined) -> None:
         """Learns from the blocks, and asks those who played them for the next."""
         learned = self._learning.take(joined.rows, joined.length, joined.timestep)
-        self.counts["steps"] += int(joined.done[-1])
-        self.counts["episodes"] += len(joined.ended)
-        self._ended.append(joined.ended[:, 1:])
+        self._count(joined, joined.length - 1)
         for block in blocks:
             self._consumed[block.worker] = block.played.after
             self._lags.append(self._version - block.version)
             who = f"worker {block.worker}"
-            self._warnings += [f"{who}: {text}" for text in block.played.warnings]
+            self._counts.warnings += [f"{who}: {text}" for text in block.played.warnings]
         self._version += 1
         params = self._rounds[-1][0] if self._rounds and not learned else None
         if params is None:
@@ -179,33 +175,6 @@ class Run:
         if self._rounds:
             self._rounds.popleft()
         self._send([block.worker for block in blocks], params, learned)
-
-    def _progress(self, spent, halted, stopped) -> Progress:
-        before = self._learning.state()
-        state, metrics = (before, {}) if stopped else self._learning.read()
-        ended = np.concatenate(self._ended)
-        save = partial(self._snapshot, before.totals, ended)
-        warnings = tuple(self._warnings)
-        if not stopped:
-            self._ended, self._warnings = [ended[:0]], []
-            if metrics:
-                metrics |= self._metrics()
-        return Progress(
-            self.counts["steps"],
-            self.counts["episodes"],
-            int(before.learner.updates),
-            ended[:, 0],
-            ended[:, 1],
-            metrics,
-            self._agent,
-            state.learner.params,
-            spent,
-            save,
-            halted,
-            stopped,
-            warnings,
-            [*ended.T[2:]],
-        )
 
     def _metrics(self) -> dict[str, float]:
         lags, waiting = self._lags or [0], self._waiting or [0]
@@ -217,26 +186,22 @@ class Run:
         self._lags, self._waiting = [], []
         return found | self._workers.metrics()
 
-    def _snapshot(self, totals, ended) -> Snapshot:
-        state = self._learning.state()._replace(totals=totals)
-        counts = self.counts
-        # Before the block that the budget cut short.
+    def _save(self, ended) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns where the workers stand, and what was counted."""
+        cut_steps, cut_episodes = self._cut_short  # the run stands before that block
         known: dict[str, Any] = {
-            "steps": counts["steps"] - counts["cut_steps"],
-            "episodes": counts["episodes"] - counts["cut_episodes"],
-            "next_report": self._next_report,
-            "updates": int(state.learner.updates),
+            "steps": self._counts.steps - cut_steps,
+            "episodes": self._counts.episodes - cut_episodes,
             "learned": [learned for _, learned in self._rounds],
             "workers": [None if s is None else s.facts for s in self._consumed],
         }
         older = [*self._rounds][:-1]
         arrays = {
-            "state": state,
-            "ended": ended[: len(ended) - self._cut_ended],
+            "ended": self._counts.table(ended[: len(ended) - cut_episodes]),
             "acting": {str(i): params for i, (params, _) in enumerate(older)},
             "worker": {str(i): s.arrays for i, s in enumerate(self._consumed) if s is not None},
         }
-        return Snapshot(arrays, known)
+        return arrays, known
 
 
 def _saved(arrays, facts, index: int) -> Snapshot | None:

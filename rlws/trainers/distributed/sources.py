@@ -10,11 +10,12 @@ import numpy as np
 
 from rlws import environments
 from rlws.agent import AgentConfig
-from rlws.environments import resolve, rules
+from rlws.environments import resolve
 from rlws.environments.checks import check_rules
 from rlws.numerics import checkpoint
 from rlws.numerics.cache import enable_cache
 from rlws.trainers.acting import compile_acting
+from rlws.trainers.blocks import rules_of
 from rlws.trainers.device_run import Run
 from rlws.trainers.host_environments import make_environments
 from rlws.trainers.program import Program
@@ -51,8 +52,6 @@ class Played(NamedTuple):
 class Source:
     """Plays blocks. Everything random is a function of the run's seed and counters."""
 
-    spec: EnvironmentSpec
-
     def play(self, params: list[Array], learned: bool) -> Played:
         """Returns the next block.
 
@@ -65,9 +64,6 @@ class Source:
     def asked(self) -> tuple[str, int] | None:
         """Returns which environment is being stepped, and how far it is; None: none is."""
         return None
-
-    def close(self) -> None:
-        """Closes the environments."""
 
 
 def make_source(task: Task, saved: Snapshot | None = None) -> Source:
@@ -84,8 +80,7 @@ class HostSource(Source):
         begin = 0 if saved is None else saved.facts["rows"]
         places = task.num_envs, task.vectorization, task.seed, begin, task.first
         self._envs = envs = make_environments(task.environment, *places)
-        self.spec = envs.spec
-        agent = task.config.make(self.spec)
+        agent = task.config.make(envs.spec)
         own = task.seed, task.ends, task.first, task.workers
         self._rollout = Rollout(agent, envs, *own)
         if saved is not None:
@@ -113,21 +108,18 @@ class HostSource(Source):
     def asked(self):
         return self._envs.asked()
 
-    def close(self):
-        self._envs.close()
-
 
 class DeviceSource(Source):
     """Environments written in JAX: a block is one compiled scan."""
 
     def __init__(self, task: Task, saved: Snapshot | None):
         environment = resolve.device(task.environment)
-        self.spec = environment.spec()
-        agent = task.config.make(self.spec)
+        self._spec = spec = environment.spec()
+        agent = task.config.make(spec)
         self._first = task.first
         own = task.first, task.workers
         program = Program(agent, environment, task.num_envs, None, *own)
-        fill = compile_acting(agent, self.spec, task.num_envs).params.fill
+        fill = compile_acting(agent, spec, task.num_envs).params.fill
 
         def play(run: Run, read: list[Array]):
             def step(run, _):
@@ -148,16 +140,14 @@ class DeviceSource(Source):
     def play(self, params, learned):
         self._run, rows, ended = self._advance(self._run, params)
         rows, ended = jax.device_get((rows, ended))
-        timestep = jax.tree.map(np.array, self._run.timestep)
-        join = lambda x, last: np.concatenate([x[1:], last[None]])
-        after = jax.tree.map(join, rows.timestep, timestep)
-        found = rules.rules(self.spec, rows.action, rows.timestep.step_type, after)
-        row = int(self._run.step) - len(after.reward)
-        check_rules(found, lambda t, i: f"environment {self._first + i}, row {row + t + 1}")
+        timestep, length = jax.tree.map(np.array, self._run.timestep), len(rows.timestep.reward)
+        row = int(self._run.step) - length
+        who = lambda t, i: f"environment {self._first + i}, row {row + t + 1}"
+        check_rules(rules_of(self._spec, rows, timestep), who)
         ended = ended.reshape(-1, ended.shape[-1])
         after = Snapshot(checkpoint.flatten({"run": self._run}), {})
         played = ended[ended[:, 1] > 0].astype(np.float64)
-        return Played(rows, len(rows.timestep.reward), timestep, played, after)
+        return Played(rows, length, timestep, played, after)
 
 
 def spec_of(task: Task) -> EnvironmentSpec:

@@ -5,8 +5,12 @@ from typing import Literal
 
 import jax
 
+from rlws.environments import resolve
 from rlws.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, SettingError
 from rlws.trainers.deadline import TIMEOUT
+from rlws.trainers.distributed import cluster
+from rlws.trainers.distributed.evaluating import RemoteEvaluation
+from rlws.trainers.distributed.run import Run
 from rlws.trainers.trainer import Control, Trainer, limits
 
 
@@ -53,13 +57,9 @@ class DistributedTrainer(Trainer):
         return -(-self.num_actors * (1 + self.lookahead) // self.batch_blocks)
 
     def check(self, environment):
-        from rlws.trainers.distributed import cluster
-
         cluster.imported()
         cluster.check_address(self.address)
         if self.vectorization == "device":
-            from rlws.environments import resolve
-
             resolve.device(environment)
         if self.columns % self.num_devices or self.num_devices > jax.device_count():
             raise SettingError(
@@ -94,17 +94,12 @@ class DistributedTrainer(Trainer):
         return self.wait_for == "all" and (device or serial)
 
     def evaluator(self, config, agent, environment, episodes, num_envs):
-        from rlws.trainers.distributed.evaluating import RemoteEvaluation
-
         return RemoteEvaluation(config, environment, episodes, self.environment_timeout, num_envs)
 
     def train(self, config, environment, *, seed=0, **control):
         how = Control(**control)
         limits(how.steps, how.episodes)
         self.check(environment)
-        from rlws.trainers.distributed import cluster
-        from rlws.trainers.distributed.run import Run
-
         cluster.check_sent(environment, config)
         with contextlib.ExitStack() as stack:
             actors = self.num_actors + 1  # and one that evaluates

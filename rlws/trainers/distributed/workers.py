@@ -39,8 +39,8 @@ class Block(NamedTuple):
 
 
 class _Worker:
-    def __init__(self, task: Task, saved: Snapshot | None):
-        self.task, self.saved = task, saved  # where its last block left it
+    def __init__(self, index: int, task: Task, saved: Snapshot | None):
+        self.index, self.task, self.saved = index, task, saved  # where its last block left it
         self.handle: Any = None
         self.calls: deque[Call] = deque()
         self.failures, self.reason = 0, ""
@@ -62,26 +62,21 @@ class Workers:
       restarts: workers made anew so far.
     """
 
-    def __init__(
-        self,
-        ray: Any,
-        tasks: list[Task],
-        saved: list[Snapshot | None],
-        timeout: float,
-        cpus: float,
-    ):
+    def __init__(self, ray: Any, trainer: Any, tasks: list[Task], saved: list[Snapshot | None]):
+        """Begins those of a DistributedTrainer, each where it was saved."""
         from rlws.trainers.distributed.worker import Worker  # which imports Ray
 
-        self._ray, self._timeout, self._cpus = ray, timeout, cpus
+        self._ray, self._timeout = ray, trainer.environment_timeout
+        self._cpus = cpus = trainer.cpus_per_actor
         self._remote = ray.remote(
             num_cpus=cpus, concurrency_groups={"watch": 1}, runtime_env=cluster.process()
         )(Worker)
         self._registered = cluster.registered()
-        self._all = [_Worker(task, at) for task, at in zip(tasks, saved, strict=True)]
+        self._all = [*map(_Worker, range(len(tasks)), tasks, saved)]
         self.arrived: list[deque[Block]] = [deque() for _ in tasks]
         self.restarts = 0
-        for index in range(len(self._all)):
-            self._make(index)
+        for worker in self._all:
+            self._make(worker)
 
     def send(self, index: int, params: Any, learned: bool, version: int) -> None:
         """Asks a worker for one more block, by these parameters (a reference to them)."""
@@ -101,14 +96,14 @@ class Workers:
           EnvironmentFault: an environment does not answer, or not as it should.
           Exception: what an environment raised.
         """
-        first = {worker.calls[0].result: i for i, worker in enumerate(self._all) if worker.calls}
+        first = {worker.calls[0].result: worker for worker in self._all if worker.calls}
         ready, _ = self._ray.wait([*first], num_returns=1, timeout=PERIOD)
-        for index in [first[result] for result in ready] or range(len(self._all)):
-            self._receive(index)
+        for worker in [first[result] for result in ready] or self._all:
+            self._receive(worker)
         if not ready:
-            for index, worker in enumerate(self._all):
+            for worker in first.values():
                 if worker.calls:
-                    self._watch(index, worker)
+                    self._watch(worker)
 
     def metrics(self) -> dict[str, float]:
         """Returns how the workers did since the last call."""
@@ -127,18 +122,16 @@ class Workers:
         for worker in self._all:
             self._ray.kill(worker.handle)
 
-    def _make(self, index: int) -> None:
-        worker = self._all[index]
+    def _make(self, worker: _Worker) -> None:
         worker.handle = self._remote.remote(worker.task, worker.saved, self._registered)
         worker.heard, worker.since = None, time.monotonic()
         worker.asking = None
         calls, worker.calls = worker.calls, deque()
         for call in calls:
-            self.send(index, *call[:3])
+            self.send(worker.index, *call[:3])
 
-    def _receive(self, index: int) -> None:
+    def _receive(self, worker: _Worker) -> None:
         """Takes what has come from a worker."""
-        worker = self._all[index]
         errors = self._ray.exceptions
         while worker.calls:
             call = worker.calls[0]
@@ -149,46 +142,46 @@ class Workers:
             except errors.RayTaskError:
                 raise  # ours
             except errors.RayError as error:
-                self._again(index, f"died: {error}")
+                self._again(worker, f"died: {error}")
                 return
             if not isinstance(found, Played):
-                self._failed(index, found)
+                self._failed(worker, found)
                 return
             worker.calls.popleft()
             worker.saved, worker.failures = found.after, 0
             worker.heard, worker.since = None, time.monotonic()
             worker.steps += int((found.rows.timestep.step_type[: found.length] != 2).sum())
             worker.seconds += found.seconds
-            self.arrived[index].append(Block(index, call.version, found))
+            self.arrived[worker.index].append(Block(worker.index, call.version, found))
 
-    def _failed(self, index: int, failure: Any) -> None:
+    def _failed(self, worker: _Worker, failure: Any) -> None:
         known = isinstance(failure.error, SettingError)
         if failure.making and not known:  # a licence server may be back in a moment
-            self._again(index, f"could not begin: {failure.text}", failure.trace)
+            self._again(worker, f"could not begin: {failure.text}", failure.trace)
             return
         if known:
-            raise type(failure.error)(f"worker {index}: {failure.error}")
+            raise type(failure.error)(f"worker {worker.index}: {failure.error}")
         error = failure.error or RuntimeError(failure.text)
-        error.add_note(f"in worker {index}, whose environments count from 0:\n{failure.trace}")
+        who = f"in worker {worker.index}, whose environments count from 0"
+        error.add_note(f"{who}:\n{failure.trace}")
         raise error
 
-    def _again(self, index: int, reason: str, trace: str = "") -> None:
-        worker = self._all[index]
+    def _again(self, worker: _Worker, reason: str, trace: str = "") -> None:
         worker.failures += 1
         reason = " ".join(reason.split())[:400]
         worker.reason = worker.reason if worker.failures > 1 else reason
         if worker.failures >= TRIES:
             error = WorkerLost(
-                f"worker {index} failed {TRIES} times in a row; at first it {worker.reason}; mend "
-                "what it plays in, then go on from the last checkpoint"
+                f"worker {worker.index} failed {TRIES} times in a row; at first it "
+                f"{worker.reason}; mend what it plays in, then go on from the last checkpoint"
             )
             error.add_note(trace)
             raise error
         self.restarts += 1
         self._ray.kill(worker.handle)
-        self._make(index)
+        self._make(worker)
 
-    def _watch(self, index: int, worker: _Worker) -> None:
+    def _watch(self, worker: _Worker) -> None:
         """Looks whether a worker that lets us wait does anything."""
         waited = time.monotonic() - worker.since
         if worker.asking is None:
@@ -198,7 +191,7 @@ class Workers:
         answer, when = worker.asking
         if not self._ray.wait([answer], timeout=0)[0]:
             if time.monotonic() - when > max(self._timeout, PATIENCE):
-                self._silent(index)
+                self._silent(worker)
             return
         worker.asking = None
         try:
@@ -209,16 +202,16 @@ class Workers:
             worker.heard, worker.since = now, time.monotonic()
         elif waited >= self._timeout:
             raise EnvironmentFault(
-                f"worker {index}: {now[0]} must answer within environment_timeout="
+                f"worker {worker.index}: {now[0]} must answer within environment_timeout="
                 f"{self._timeout:g} s, got nothing; mend it, or raise --trainer.environment-timeout"
             )
 
-    def _silent(self, index: int) -> None:
+    def _silent(self, worker: _Worker) -> None:
         free, all_ = self._ray.available_resources(), self._ray.cluster_resources()
-        if free.get("CPU", 0.0) < self._cpus and self._all[index].saved is None:
+        if free.get("CPU", 0.0) < self._cpus and worker.saved is None:
             raise SettingError(
-                f"cpus_per_actor={self._cpus:g} must be free for worker {index}, the cluster has "
-                f"{free.get('CPU', 0):g} of {all_.get('CPU', 0):g}; lower num_actors or "
-                "cpus_per_actor, or add machines"
+                f"cpus_per_actor={self._cpus:g} must be free for worker {worker.index}, the "
+                f"cluster has {free.get('CPU', 0):g} of {all_.get('CPU', 0):g}; lower num_actors "
+                "or cpus_per_actor, or add machines"
             )
-        self._again(index, "did not answer")
+        self._again(worker, "did not answer")
