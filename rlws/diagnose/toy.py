@@ -53,15 +53,16 @@ def toy(config: AgentConfig) -> AgentConfig:
     for name in ("backbone", "critic_backbone"):
         backbone = getattr(config, name, None)
         if isinstance(backbone, MLP):
-            if backbone.batch_norm:  # statistics of a handful would be noise
-                settings["batch_size"] = 64
+            if backbone.batch_norm:  # statistics of fewer would be noise
+                settings["batch_size"] = 32
             settings[name] = dataclasses.replace(backbone, hidden_sizes=(32, 32))
         elif isinstance(backbone, Recurrent):
             settings[name] = dataclasses.replace(backbone, encoder=MLP((32,)), size=32)
     critic, drop = getattr(config, "critic", None), getattr(config, "drop", 0)
     if isinstance(critic, Categorical):
-        linear = dict(low=-2.0, high=2.0, scale="linear")
-        settings["critic"] = dataclasses.replace(critic, size=min(critic.size, ATOMS), **linear)
+        size = min(critic.size, ATOMS)
+        critic = dataclasses.replace(critic, size=size, low=-2.0, high=2.0, scale="linear")
+        settings["critic"] = critic
     elif isinstance(critic, Quantiles | ImplicitQuantiles) and drop < QUANTILES:
         settings["critic"] = dataclasses.replace(critic, size=min(critic.size, QUANTILES))
     if isinstance(critic, ImplicitQuantiles):
