@@ -147,7 +147,7 @@ class Learner(Settings):
         def one(params, trajectory, keys, state):
             own_key, term_key = keys
             loss, metrics = of_one(params, trajectory, own_key, state)
-            more, told = several.losses(self.terms, params, trajectory, term_key, state.terms)
+            more, told = several.losses(self.terms, params, trajectory, term_key, state)
             return {"loss": loss} | more, told | metrics
 
         per_trajectory = jax.vmap(one, in_axes=(None, 0, 0, None), axis_name="batch")

@@ -49,14 +49,17 @@ def prepare(
 
 
 def losses(
-    terms: Sequence[Term], params: Params, trajectory: Trajectory, key: Key, states: Sequence[Any]
+    terms: Sequence[Term], params: Params, trajectory: Trajectory, key: Key, state: Any
 ) -> tuple[dict[str, Array | float], Metrics]:
-    """Returns the losses of one trajectory by name, and the metrics of all terms that have one."""
+    """Returns the losses of one trajectory by name, and the metrics of all terms that have one.
+
+    `state` is the learner's; where there are no terms, anything.
+    """
     found, metrics = dict[str, Any](), Metrics()
     for i, term in enumerate(terms):
         if type(term).loss is Term.loss:  # it only changes batches
             continue
-        loss, own = term.loss(params, trajectory, jax.random.fold_in(key, i), states[i])
+        loss, own = term.loss(params, trajectory, jax.random.fold_in(key, i), state.terms[i])
         found[f"{term.name}_loss"] = loss
         metrics |= {f"{term.name}_{name}": x for name, x in own.items()}
     return found, metrics

@@ -109,5 +109,6 @@ def test_the_corridor_looks_the_same_whatever_the_cue():
 def test_a_miss_is_in_units_of_what_is_tolerated():
     value, best = PROBES["P6 truncation"], PROBES["P4 bandit"]
     found = np.array([[1.0] * 4, [1.0, 1.0, 1.0, 1.05], [np.nan] * 4])
-    np.testing.assert_allclose(value.miss(0.9, found, np.zeros(3)), [0, 1, np.nan], atol=1e-6)
+    expected = [0, 0.05 / value.tolerance, np.nan]
+    np.testing.assert_allclose(value.miss(0.9, found, np.zeros(3)), expected, atol=1e-6)
     np.testing.assert_allclose(best.miss(0.9, found, np.array([1.0, 0.9])), [0, 2], atol=1e-6)
