@@ -76,6 +76,8 @@ def check_actor(subject: Subject) -> Iterator[Check]:
 def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
     """Returns whether what a mask forbids is never chosen, by actor or evaluator.
 
+    A note where it is: who plays where all is allowed need not know of masks.
+
     `spec` is that of observations {"action_mask": [2], "state": [n]}.
     """
     params = compilation.jit(lambda: agent.learner.init(initial.seed_key()).params)()
@@ -87,7 +89,7 @@ def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
             seen = {"action_mask": np.arange(2) == legal, "state": state}
             wrong += int((act(params, seen, actor.initial_state(), keys)[0] != legal).sum())
     got = f"{wrong} forbidden of {4 * len(keys):,}"
-    return MASK.answer(not wrong, got, locate(agent.actor, "select_action"))
+    return MASK.answer(not wrong, got, locate(agent.actor, "select_action"), wrong="note")
 
 
 def check_log_prob(subject: Subject) -> Iterator[Check]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose
-from rlws.diagnose.doctor import is_continuous
+from rlws.diagnose.doctor import PARTS, is_continuous
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
@@ -25,10 +25,11 @@ SEEDS = 4
 
 
 def failures(target: str, *settings: str) -> list[str]:
-    """Returns the names of all checks that failed, in the doctor's order."""
+    """Returns the names of all checks that failed, in the doctor's order, then notes of parts."""
     enable_cache()
     report = diagnose(agent_config(target, list(settings)), seeds=SEEDS)
-    return [check.name for check in report.failures]
+    notes = [x for x in report.checks if x.verdict == "note" and x.name.startswith(PARTS)]
+    return [check.name for check in (*report.failures, *notes)]
 
 
 def named(target: str, only: tuple[str, ...] = ()) -> list[tuple[str, str]]:
