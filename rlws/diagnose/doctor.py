@@ -18,7 +18,7 @@ from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.entropy import check_entropy
 from rlws.diagnose.gradients import check_gradients_of_outputs
 from rlws.diagnose.keys import check_keys
-from rlws.diagnose.learners import check_learner
+from rlws.diagnose.learners import DISCOUNTS, check_learner
 from rlws.diagnose.probes import PROBES, Probe
 from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
@@ -88,7 +88,8 @@ def diagnose(
     name = f"{type(config).__module__}:{type(config).__qualname__}"
     config = toy(config)
     continuous = is_continuous(config, actions)
-    gamma = discount if discount is not None else getattr(config, "discount", None)
+    own = (getattr(config, name, None) for name in DISCOUNTS)
+    gamma = discount if discount is not None else next((x for x in own if x is not None), None)
     spec = Tabular(make_table(), continuous).spec()
     if broken := _check_compiles(config.make(spec), spec):  # nothing else can be asked
         return Report(name, [broken], time.perf_counter() - began)

@@ -11,6 +11,7 @@ from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_gradients, check_targets
 from rlws.networks.prior import PRIOR
+from rlws.settings import SettingError, change
 from rlws.types import Trajectory
 
 PACE = Question(
@@ -65,6 +66,14 @@ EXTRA = Question(
     "all move",
     "the target network is never updated",
 )
+DISCOUNT = Question(
+    "learner: discount",
+    "what follows counts for less with a lower discount",
+    ANOTHER,
+    "the discount that settings say is not used: multiply what follows by it",
+)
+DISCOUNTS = "discount", "gamma"  # names of the setting
+LOWER = 0.5
 
 
 def check_learner(subject: Subject) -> Iterator[Check]:
@@ -131,9 +140,31 @@ def _check_updates(subject):
 
     yield moves(PARAMETERS, "", before.params, after.params, loss)
     yield from check_gradients(subject, after)
+    yield from _check_discount(subject, after)
     if jax.tree.leaves(before.extra):
         yield moves(EXTRA, "extra", before.extra, after.extra, locate(learner, "update"))
     yield from _check_pace(subject, after)
+
+
+def _check_discount(subject, state):
+    """Yields whether the setting is used, where the learner must use it, and nobody before it."""
+    adder, config = subject.agent.adder, subject.config
+    name = next((x for x in DISCOUNTS if getattr(config, x, 0.0)), None)
+    if name is None or not type(adder).__module__.startswith("rlws.") or _looks_ahead(adder):
+        return
+    try:
+        other = change(config, {name: LOWER}).make(subject.spec).learner
+    except SettingError:  # it means something else to this agent
+        return
+    args = state, subject.batches[-1], jax.random.key(0)
+    found = subject.learn(*args), compilation.jit(other.learn)(*args)
+    told, low = (jax.tree.leaves((after.params, metrics)) for after, metrics in found)
+    same = all(np.allclose(x, y, rtol=1e-6, atol=1e-9) for x, y in zip(told, low, strict=True))
+    yield DISCOUNT.holds(not same, SAME, locate(subject.agent.learner, "loss"))
+
+
+def _looks_ahead(adder):
+    return getattr(adder, "n_step", 1) > 1
 
 
 def _check_pace(subject, state):

@@ -11,10 +11,12 @@ from rlws.stacking import Stacked
 
 DISCOUNT = 0.9  # far enough from 1 for a discount left out to show
 
-# By the names the zoo gives its settings; what an agent does not have is left alone.
+# By the names the zoo, or the field, gives settings; what an agent does not have is left alone.
 SETTINGS: dict[str, Any] = {
     "discount": DISCOUNT,
+    "gamma": DISCOUNT,
     "learning_rate": 3e-3,
+    "lr": 3e-3,
     "value_learning_rate": 1e-2,
     "critic_learning_rate": 3e-3,
     "anneal_steps": None,

@@ -53,6 +53,14 @@ class Coupled(a2c.A2C):
         return loss + trajectory.discount * value[1:], metrics
 
 
+class Deaf(a2c.A2C):
+    """What follows counts the same, whatever the discount."""
+
+    def loss(self, params, trajectory, key, state):
+        config = dataclasses.replace(self.config, discount=0.9)
+        return a2c.A2C(**vars(self) | {"config": config}).loss(params, trajectory, key, state)
+
+
 def failed(module, learner, **settings):
     """Returns the names of the checks of a learner that fail."""
     config = variant(module, learner)(**settings)
@@ -81,8 +89,9 @@ def test_what_a_trajectory_makes_of_its_batch_settles(learner, fails):
         (dqn, Residual, {"learner: semi-gradient"}),
         (a2c, a2c.A2C, set()),
         (a2c, Coupled, {"learner: semi-gradient"}),
+        (a2c, Deaf, {"learner: discount"}),
     ],
 )
-def test_targets_are_of_the_target_network_and_constant(module, learner, names):
+def test_targets_are_of_the_target_network_constant_and_discounted(module, learner, names):
     found = failed(module, learner)
-    assert found & {"learner: targets", "learner: semi-gradient"} == names
+    assert found & {"learner: targets", "learner: semi-gradient", "learner: discount"} == names
