@@ -63,7 +63,7 @@ class Study:
         Raises:
           SettingError: something cannot be.
         """
-        self.search, self.directory = search, directory
+        self.directory = directory
         self.rounds: Rounds  # from `run` on
         if experiment.sweep or getattr(experiment.trainer, "num_seeds", 1) > 1:
             raise SettingError("tune must be of one run, got a sweep; say what varies by --space")
@@ -75,9 +75,12 @@ class Study:
         self.spaces = parse_spaces(search.space, experiment)
         self.parallel = search.parallel or (8 if jax.default_backend() == "cpu" else 64)
         self.device = isinstance(experiment.trainer, DeviceTrainer)
-        columns = [f"evaluation_{text.partition('=')[0]}" for text in experiment.info]
-        choose("--metric", search.metric, [RETURN, *columns, "training_return_last_100"])
-        if not experiment.evaluation.episodes and search.metric.startswith("evaluation"):
+        told = [text.partition("=")[0] for text in experiment.info]
+        shorter = {"return": RETURN, **{name: f"evaluation_{name}" for name in told}}
+        metric = shorter.get(search.metric, search.metric)
+        choose("--metric", metric, [*shorter.values(), "training_return_last_100"])
+        self.search = dataclasses.replace(search, metric=metric)
+        if not experiment.evaluation.episodes and metric.startswith("evaluation"):
             raise SettingError("--evaluation.episodes must be at least 1 to score trials, got 0")
         self._check_method()
         launch.check(self.experiment)

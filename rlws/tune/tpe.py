@@ -58,7 +58,7 @@ def tpe(
     )
     for begin in range(0, count, batch):
         asked = [study.ask(known) for _ in range(min(batch, count - begin))]
-        value = lambda x, space: space.choices[x] if space.choices else x
+        value = lambda x, space: space.choices[x] if space.choices else space.within(x)
         jobs = [
             Job(begin + i, {s.name: value(trial.params[s.name], s) for s in spaces}, steps)
             for i, trial in enumerate(asked)

@@ -17,7 +17,7 @@ from rlws.runs.folders import experiment_of
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer
 from rlws.tune import journal, methods, rounds, tune
-from rlws.tune.study import Search
+from rlws.tune.study import Search, Study
 from tests.commands.toys import TOY, arrays, rows
 
 SPACE = "agent.learning-rate=log:1e-4:1e-1"
@@ -265,3 +265,8 @@ def test_what_cannot_be_is_named_before_anything_is_written(tmp_path, changes, m
     with pytest.raises(SettingError, match=message):
         search(tmp_path / "study", **changes)
     assert not (tmp_path / "study").exists()
+
+
+def test_a_metric_has_a_short_name(tmp_path):
+    study = Study(TINY, dataclasses.replace(SEARCH, metric="return"), tmp_path / "study")
+    assert study.search.metric == "evaluation_return_mean"
