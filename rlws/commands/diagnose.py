@@ -1,6 +1,7 @@
 """`rlws diagnose agents_zoo.ppo`: what is wrong with an algorithm."""
 
 import argparse
+import sys
 
 from rich.console import Console
 
@@ -13,6 +14,8 @@ from rlws.numerics.cache import enable_cache
 from rlws.settings import Fraction, PositiveInt, whole
 from rlws.trainers.device import Seeds
 
+WIDE = 160  # columns, where nobody sees a terminal
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this verb."""
@@ -21,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="a setting"
     )
     parser.add_argument("--actions", choices=("discrete", "continuous"), default="")
-    parser.add_argument("--discount", type=float, help="gamma, if no setting is called discount")
+    parser.add_argument(
+        "--discount", type=float, help="gamma, if no setting is called discount or gamma"
+    )
     parser.add_argument(
         "--steps", type=whole, default=STEPS, help="of each probe and seed, at most"
     )
@@ -35,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the report; returns 0 for a healthy agent, 1 for another."""
     check_arguments(args, steps=PositiveInt, seeds=Seeds, discount=Fraction)
     enable_cache()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     config = agent_config(args.target, args.set)
     with console.status("diagnose") as status:
         report = diagnose(

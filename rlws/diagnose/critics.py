@@ -116,7 +116,17 @@ def check_critics(
     if policy is not None:
         wanted = tables[policy][then].reshape(*real.shape, -1).sum(axis=-1)[real]
         apart = float(np.mean(asked - np.tanh(wanted)))
-        yield NEXT_ACTION.answer(abs(apart) < 1.4 * spread, f"{apart:+.2f} apart", loss)
+        tables_up = tables | {policy: _raised(tables[policy], then, 1.0)}
+        low, high = (
+            off(instrument.measure(tables_up, flat + steep, cut, {}), table, flat + steep)
+            for steep in (np.float32(0), np.float32(1))
+        )
+        follows = float(
+            np.mean((high[1] - low[1] + (high[0] - low[0]) / unit)[real] / gamma - asked)
+        )
+        fine = abs(apart) < 1.4 * spread and follows > 0.05
+        got = f"{apart:+.2f} apart" if follows > 0.05 else "those of another, or of another step"
+        yield NEXT_ACTION.answer(fine, got, loss)
         ups = [
             float(pulls(raised(GAP * np.array(high), now), np.float32(slope))[0][policy][now].sum())
             for high, slope in _ups(many)

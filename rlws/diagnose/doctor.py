@@ -34,6 +34,12 @@ from rlws.types import EnvironmentSpec
 STEPS = 6_000
 CHECKS_OF_LOSSES = ("check", "signs")  # functions that look at what a loss returned
 PARTS = ("actor", "adder", "learner")
+GAMMA = Question(
+    "agent: discount",
+    "values are compared with those of the agent's discount",
+    "a setting called discount, or gamma",
+    "values were not looked at: say the discount, --discount 0.9",
+)
 SHAPES = Question("agent: shapes", "what actor and learner compute can be compiled", "no error")
 
 
@@ -125,6 +131,8 @@ def diagnose(
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
+    if gamma is None and not only and has_values(agent, spec):
+        checks.append(GAMMA.answer(False, "none", locate(agent.learner, "loss"), wrong="note"))
     if not (checks := [*filter(wanted, checks)]):
         raise SettingError(f"only must name a check, got {', '.join(only)}; adder, P6, ...")
     return Report(name, checks, time.perf_counter() - began)
@@ -241,4 +249,6 @@ def _judge(probe: Probe, found: probing.Found, gamma: float | None, agent: Agent
     verdict: Verdict = "note" if probe.advisory else "fail"
     where = (agent.actor, "select_action") if probe.of_actor else (agent.learner, "loss")
     advice = probe.advice if isinstance(probe.advice, str) else probe.advice(expected, got)
+    if found.halted:
+        advice = "updates came to NaN or infinity: look for a division by 0, or the log of one"
     return Check(probe.name, probe.isolates, *texts, verdict, locate(*where), advice)

@@ -33,7 +33,8 @@ def check_entropy(subject: Subject) -> Iterator[Check]:
     They are found by the names the zoo gives them: `entropy_cost` and `target_entropy`.
     """
     component = locate(subject.agent.learner, "loss")
-    if found := _learned(subject, "entropy_cost", 0.0, 1.0):
+    found = _learned(subject, "entropy_cost", 0.0, 1.0)
+    if found and "loss" in found[0][1]:
         (_, before), (_, after) = found
         entropy = float(before.get("entropy", 0.0))
         more = float(after["loss"] - before["loss"])

@@ -109,7 +109,9 @@ class Instrument:
             state = start._replace(params=params, extra=extra, updates=jnp.int32(1))
             batch = self._tagged()._replace(**fields)
             after, metrics = self._with(tell).update(state, batch, jax.random.key(0))
-            moved = jax.tree.map(lambda x, y: (x - y) / SMALL, after.params, params)
+            # An update that puts parameters together anew leaves out what it does not know.
+            known = {name: params[name] for name in after.params}
+            moved = jax.tree.map(lambda x, y: (x - y) / SMALL, dict(after.params), known)
             return _summed(moved, probes), moved, metrics
 
         return lambda tables, slope, fields, others: jax.device_get(
@@ -148,8 +150,12 @@ class Instrument:
             jax.tree.map(lambda g: jnp.float32(-SMALL) * g, grads),
             state,
         )
-        optimizer = optax.GradientTransformation(self.learner.optimizer.init, slow)
-        return dataclasses.replace(self.learner, optimizer=optimizer, **networks)
+        slowed = {
+            name: optax.GradientTransformation(x.init, slow)
+            for name, x in fields.items()
+            if isinstance(x, optax.GradientTransformation)
+        }
+        return dataclasses.replace(self.learner, **slowed, **networks)
 
 
 def _telling(field: str, network: Network, tell: Callable) -> Callable:

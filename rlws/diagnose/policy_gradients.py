@@ -29,7 +29,6 @@ RATIO = Question(
 NEAR = 0.99  # a ratio that rounding does not put beyond 1
 RATIOS = (0.5, 2.0)
 FAR = 20.0  # a ratio that nobody should learn from in full who clips it
-CLIPS = ("clip", "max_ratio")  # settings that say so
 UP = 0.25
 
 
@@ -52,6 +51,9 @@ def check_policy(instrument, tables, fields, found, loss):
     better[longest, ::3] = real[longest, ::3]
     other = measure(tables, reward=np.float32(fields["reward"] + UP * better))
     if np.array_equal(outputs.of_policy(found[0]), outputs.of_policy(other[0])):
+        if not any(map(outputs.is_value, tables)):
+            yield CREDIT.answer(False, "a reward changes nothing for its own action", loss)
+            return
         yield CREDIT.skip("rewards reach the policy through values only")
         return
     more = (pull(tables, other) - before)[better]
@@ -93,7 +95,8 @@ def _check_ratio(instrument, once, pulls, loss):
     share = lambda x, where: float(np.median(pulls[x][where] / once[where])) if where.any() else 1.0
     low, high, far = share(0.5, good), share(2.0, bad), share(FAR, good)
     config = getattr(instrument.learner, "config", None)
-    clips = any(getattr(config, name, None) is not None for name in CLIPS)
+    says = lambda name: getattr(config, name, None) is not None
+    clips = says("max_ratio") or (says("clip") and says("epochs"))  # alone it may be a gradient's
     used = not all(np.allclose(x, once, rtol=1e-3, atol=1e-7) for x in pulls.values())
     if not used and not clips:
         return RATIO.skip("recorded log-probabilities are not used")

@@ -35,6 +35,7 @@ class Found(NamedTuple):
     returns: np.ndarray  # [seeds], of the evaluator
     right: np.ndarray  # bool [seeds], at the end
     steps: int  # until all were right for good, or as many as there were
+    halted: bool  # whether an update came to NaN, where all seeds ended
 
 
 def train(
@@ -86,7 +87,7 @@ def train(
         tables = jax.tree.map(lambda x: np.stack([x] * seeds), probe.table)
         # What is only a note is given the time that the others took.
         runs, done, streak, misses, answers = init(seed, tables), 0, 0, [], []
-        settled = most = steps
+        settled, most, stopped = steps, steps, False
         if probe.advisory and longest:
             settled = most = longest
         while True:
@@ -101,12 +102,14 @@ def train(
             # What is still on its way to the right answer is slow, not wrong.
             on_its_way = np.mean(misses[-1]) < 0.8 * np.mean(misses[-LAST:][0])
             late = done >= most and (probe.advisory or not on_its_way or done >= longer * most)
+            late = late or stopped
             if late and not right.all():  # it may go up and down around what is right
                 values, returns = (np.mean(x, axis=0) for x in zip(*answers[-LAST:], strict=True))
                 right = probe.miss(discount, values, returns) <= 1
             if late or streak >= CONSECUTIVE:
                 break
             runs, log = advance(runs, tables, Budget(each, plenty, plenty, plenty))
-            done += int(jax.device_get(log.steps).min())
+            gone = jax.device_get(log.steps)
+            done, stopped = done + int(gone.max()), not gone.any()  # where all came to NaN
         longest = longest if probe.advisory else max(longest, done)
-        yield probe, Found(values, returns, right, settled)
+        yield probe, Found(values, returns, right, settled, stopped)

@@ -61,7 +61,10 @@ def check_targets(subject: Subject, batch: Trajectory) -> Iterator[Check]:
         return
     targets = partial(_targets, subject.agent.learner, subject.state.learner)
     compiled = compilation.jit(targets)
-    found = jax.eval_shape(targets, batch, jax.random.key(0))
+    try:
+        found = jax.eval_shape(targets, batch, jax.random.key(0))
+    except Exception:  # what `update` makes of a batch first, the loss needs
+        found = None
     if found is None or found.shape != batch.reward.shape:
         for question in (BOOTSTRAP, REWARDS, SPLIT):
             yield question.skip("the loss tells no target of each step")
@@ -166,11 +169,18 @@ def _check_semi_gradient(subject, learned):
 
 
 def _targets(learner: Learner, state: LearnerState, batch: Trajectory, key: Any) -> Array | None:
-    prepared = getattr(learner, "samples", lambda params, trajectory: trajectory)
-
     def one(trajectory):
-        trajectory = prepared(state.params, trajectory)
+        trajectory = _prepared(learner, state.params, trajectory)
         metrics = learner.loss(state.params, trajectory, key, state)[1]
         return metrics.get("target", trajectory.extras.get("return"))
 
     return jax.vmap(one, axis_name="batch")(batch.masked())
+
+
+def _prepared(learner: Learner, params: Any, trajectory: Trajectory) -> Trajectory:
+    """Returns what PPO's `samples` makes of a trajectory; of another's of that name, nothing."""
+    try:
+        found = learner.samples(params, trajectory)  # type: ignore[attr-defined]
+    except Exception:
+        return trajectory
+    return found if isinstance(found, Trajectory) else trajectory

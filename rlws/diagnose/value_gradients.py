@@ -59,7 +59,10 @@ def check_values(instrument, tables, fields, found, loss):
         expected = max(1 - np.var(reward - mean) / np.var(reward), -1.0)
         yield outputs.reported("explained_variance", expected, metrics, loss, 0.05)
     if "q" in metrics:
-        low, high = value.min(axis=0)[real].mean(), value.max(axis=0)[real].mean()
+        # Of the action taken, of the best, or of any mixture.
+        here = np.stack([tables[name][instrument.index()] for name in rewarded or names])
+        here = here.reshape(len(here), *real.shape, -1)
+        low, high = (f(here, axis=(0, -1))[real].mean() for f in (np.min, np.max))
         got = float(metrics["q"])
         expected = float(np.clip(got, low, high))
         yield outputs.reported("q", expected, metrics, loss, 0.02)

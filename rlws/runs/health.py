@@ -35,8 +35,8 @@ WARNINGS = {
     "{gradient_norm:.3g}; lower learning_rate or max_gradient_norm, or scale rewards",
     "kl": "the policy changes much within one update: kl {kl:.2g}; lower learning_rate or epochs, "
     "or set target_kl",
-    "dropped": "{dropped_fraction:.0%} of the experience is never learned from; lower num_envs or "
-    "raise episodes_per_update",
+    "dropped": "{dropped_fraction:.0%} of the experience is never learned from; lower num_envs, or "
+    "raise how many episodes an update takes",
     "value": "values say less than one number for all states would: explained_variance "
     "{explained_variance:.2g}, below 0 in {rows} rows; change the learning rate of the value, "
     "raise value_cost, or bring rewards to about 1",
