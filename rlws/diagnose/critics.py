@@ -31,7 +31,8 @@ NEXT_ACTION = Question(
     "learner: next action",
     "targets ask for actions of the policy, with noise that is 0 on average",
     "those of the policy",
-    "noise is clipped between -limit and limit, and actions between their bounds",
+    "targets ask for the policy's action after the step, not for the one taken before it; noise is "
+    "clipped between -limit and limit, and actions between their bounds",
 )
 CLIMBS = Question(
     "learner: climbs",
