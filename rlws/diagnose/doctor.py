@@ -24,6 +24,7 @@ from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
 from rlws.diagnose.value_estimates import has_quantiles, has_values
+from rlws.diagnose.value_gradients import ENDS
 from rlws.environments.checks import AgentFault
 from rlws.settings import SettingError, change, choose
 from rlws.tracking.stderr import line_of
@@ -57,8 +58,15 @@ class Report(NamedTuple):
 
     @property
     def failures(self) -> list[Check]:
-        """The checks that failed, parts before probes: the first cause first."""
-        return [check for check in self.checks if check.verdict == "fail"]
+        """The checks that failed, parts before probes: the first cause first.
+
+        Of a learner, what it makes of ends: where that is wrong, so is what other checks compare.
+        """
+        failed = [check for check in self.checks if check.verdict == "fail"]
+        first = next((i for i, x in enumerate(failed) if x.name.startswith("learner")), 0)
+        ends = [check for check in failed if check.name == ENDS.name]
+        others = [check for check in failed if check.name != ENDS.name]
+        return [*others[:first], *ends, *others[first:]]
 
     @property
     def consequences(self) -> list[Check]:

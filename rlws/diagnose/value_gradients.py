@@ -20,6 +20,11 @@ ENDS = Question(
     "returns and traces stop where trajectory.last, at a time limit, too: trajectory.trace() is 0 "
     "there; what follows is worth trajectory.discount times the value of the last observation",
 )
+LOST = (
+    "truncation is treated as termination: bootstrap from the last observation of an episode that "
+    "is cut, times trajectory.discount"
+)
+WHOLE = "the discount is ignored: multiply what follows by gamma"
 UP = 0.25
 LITTLE = 0.05
 ALIKE = 0.97  # a correlation
@@ -134,5 +139,11 @@ def check_ends(instrument, tables, fields, loss, gamma):
         return
     leaks = float(beyond[here] / by_reward[here])
     follows = float((pull(value=LITTLE) - once)[here] / by_reward[here])
-    fine = abs(leaks) < 0.02 and (gamma is None or abs(follows - gamma) < 0.05)
-    yield ENDS.answer(fine, f"{leaks:.2g}, and {follows:.2f}", loss)
+    stops = abs(leaks) < 0.02
+    fine = stops and (gamma is None or abs(follows - gamma) < 0.05)
+    found = ENDS.answer(fine, f"{leaks:.2g}, and {follows:.2f}", loss)
+    if stops and abs(follows) < 0.05:
+        found = found._replace(advice=LOST)
+    elif stops and abs(follows - 1.0) < 0.02:
+        found = found._replace(advice=WHOLE)
+    yield found
