@@ -71,8 +71,8 @@ def check_critics(
     acted = np.asarray(instrument.batch.action)
     acted = acted.reshape(*real.shape, -1).sum(axis=-1)
 
-    def pulls(table, slope=flat, others=None, fields=cut):
-        return instrument.measure({**tables, name: table}, slope, fields, others or {})
+    def pulls(table, slope=flat, others=None, fields=cut, told=tables):
+        return instrument.measure({**told, name: table}, slope, fields, others or {})
 
     def off(found, table, slope=flat):
         """Returns by how much critics are off their targets, up to a factor, and what they say."""
@@ -90,8 +90,8 @@ def check_critics(
         yield FOLLOWS.skip("errors of critics are not squared")
         return
 
-    def target(table, slope=flat, others=None):
-        pull, said = off(pulls(table, slope, others), table, slope)
+    def target(table, slope=flat, others=None, told=tables):
+        pull, said = off(pulls(table, slope, others, told=told), table, slope)
         return said + pull / unit
 
     before, gamma = target(table), subject.discount
@@ -117,14 +117,9 @@ def check_critics(
     if policy is not None:
         wanted = tables[policy][then].reshape(*real.shape, -1).sum(axis=-1)[real]
         apart = float(np.mean(asked - np.tanh(wanted)))
-        tables_up = tables | {policy: _raised(tables[policy], then, 1.0)}
-        low, high = (
-            off(instrument.measure(tables_up, flat + steep, cut, {}), table, flat + steep)
-            for steep in (np.float32(0), np.float32(1))
-        )
-        follows = float(
-            np.mean((high[1] - low[1] + (high[0] - low[0]) / unit)[real] / gamma - asked)
-        )
+        up = {**tables, policy: _raised(tables[policy], then, 1.0)}
+        more = target(table, flat + 1.0, told=up) - target(table, told=up)
+        follows = float(np.mean(more[real] / gamma - asked))
         fine = abs(apart) < 1.4 * spread and follows > 0.05
         got = f"{apart:+.2f} apart" if follows > 0.05 else "those of another, or of another step"
         yield NEXT_ACTION.answer(fine, got, loss)

@@ -18,11 +18,11 @@ from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.entropy import check_entropy
 from rlws.diagnose.gradients import check_gradients_of_outputs
 from rlws.diagnose.keys import check_keys
-from rlws.diagnose.learners import DISCOUNTS, check_learner
+from rlws.diagnose.learners import check_learner
 from rlws.diagnose.probes import PROBES, Probe
 from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
-from rlws.diagnose.toy import toy
+from rlws.diagnose.toy import discount_name, toy
 from rlws.diagnose.value_estimates import has_quantiles, has_values
 from rlws.diagnose.value_gradients import ENDS
 from rlws.environments.checks import AgentFault
@@ -35,6 +35,7 @@ from rlws.types import EnvironmentSpec
 STEPS = 6_000
 CHECKS_OF_LOSSES = ("check", "signs")  # functions that look at what a loss returned
 PARTS = ("actor", "adder", "learner")
+UNKNOWN = "the discount is not known: give it"  # so nothing is asked of values
 GAMMA = Question(
     "agent: discount",
     "values are compared with those of the agent's discount",
@@ -102,8 +103,8 @@ def diagnose(
     name = f"{type(config).__module__}:{type(config).__qualname__}"
     config = toy(config)
     continuous = is_continuous(config, actions)
-    own = (getattr(config, name, None) for name in DISCOUNTS)
-    gamma = discount if discount is not None else next((x for x in own if x is not None), None)
+    setting = discount_name(config)
+    gamma = getattr(config, setting) if discount is None and setting else discount
     spec = Tabular(make_table(), continuous).spec()
     if broken := _check_compiles(config.make(spec), spec):  # nothing else can be asked
         return Report(name, [broken], time.perf_counter() - began)
@@ -139,7 +140,7 @@ def diagnose(
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
-    if gamma is None and not only and has_values(agent, spec):
+    if reasons["values"] == UNKNOWN and not only:
         checks.append(GAMMA.answer(False, "none", locate(agent.learner, "loss"), wrong="note"))
     if not (checks := [*filter(wanted, checks)]):
         raise SettingError(f"only must name a check, got {', '.join(only)}; adder, P6, ...")
@@ -216,7 +217,7 @@ def _reasons_against(
 ) -> dict[str, str]:
     """Returns why probes that need something do not apply, "" where they do."""
     discrete_only = "continuous actions" if continuous else ""
-    no_values = "the discount is not known: give it" if gamma is None else ""
+    no_values = UNKNOWN if gamma is None else ""
     return {
         "": "",
         "values": no_values if has_values(agent, spec) else "no value function",

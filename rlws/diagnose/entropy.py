@@ -1,17 +1,14 @@
 """Checks of what keeps a policy spread out: a bonus for entropy, or a temperature that is tuned."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rlws.diagnose import compilation
 from rlws.diagnose.check import Check, Question, locate
 from rlws.diagnose.subject import Subject
 from rlws.learner import LearnerState
-from rlws.settings import SettingError, change
 
 ENTROPY = Question(
     "learner: entropy",
@@ -51,20 +48,13 @@ def check_entropy(subject: Subject) -> Iterator[Check]:
 
 def _learned(subject: Subject, name: str, *values: float) -> list[tuple[LearnerState, Any]]:
     """Returns what an update comes to with each value; nothing where there is no choice."""
-    config, found = subject.config, []
-    if name not in {field.name for field in dataclasses.fields(config)}:
+    learns = [subject.learn_with(name, value) for value in values]
+    if None in learns:
         return []
-    for value in values:
-        try:
-            other = change(config, {name: value}).make(subject.spec).learner
-        except SettingError:  # it means something else to this agent
-            return []
-        learn = subject.learn if getattr(config, name) == value else compilation.jit(other.learn)
-        # The update in which the policy's turn comes, if it does not come in each.
-        before = getattr(config, "policy_period", 1) - 1
-        state = subject.state.learner._replace(updates=jnp.int32(before))
-        found.append(learn(state, subject.batches[0], jax.random.key(0)))
-    return found
+    # The update in which the policy's turn comes, if it does not come in each.
+    before = getattr(subject.config, "policy_period", 1) - 1
+    state = subject.state.learner._replace(updates=jnp.int32(before))
+    return [learn(state, subject.batches[0], jax.random.key(0)) for learn in learns]
 
 
 def _temperatures(params: Any) -> list[float]:

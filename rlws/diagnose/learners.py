@@ -10,8 +10,8 @@ from rlws.diagnose import compilation, value_estimates
 from rlws.diagnose.check import Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_gradients, check_targets
+from rlws.diagnose.toy import discount_name
 from rlws.networks.prior import PRIOR
-from rlws.settings import SettingError, change
 from rlws.types import Trajectory
 
 PACE = Question(
@@ -72,7 +72,6 @@ DISCOUNT = Question(
     ANOTHER,
     "the discount that settings say is not used: multiply what follows by it",
 )
-DISCOUNTS = "discount", "gamma"  # names of the setting
 LOWER = 0.5
 
 
@@ -148,23 +147,17 @@ def _check_updates(subject):
 
 def _check_discount(subject, state):
     """Yields whether the setting is used, where the learner must use it, and nobody before it."""
-    adder, config = subject.agent.adder, subject.config
-    name = next((x for x in DISCOUNTS if getattr(config, x, 0.0)), None)
-    if name is None or not type(adder).__module__.startswith("rlws.") or _looks_ahead(adder):
+    adder, name = subject.agent.adder, discount_name(subject.config)
+    before = not type(adder).__module__.startswith("rlws.") or getattr(adder, "n_step", 1) > 1
+    if name is None or before or not getattr(subject.config, name):
         return
-    try:
-        other = change(config, {name: LOWER}).make(subject.spec).learner
-    except SettingError:  # it means something else to this agent
+    if (lower := subject.learn_with(name, LOWER)) is None:
         return
     args = state, subject.batches[-1], jax.random.key(0)
-    found = subject.learn(*args), compilation.jit(other.learn)(*args)
+    found = subject.learn(*args), lower(*args)
     told, low = (jax.tree.leaves((after.params, metrics)) for after, metrics in found)
     same = all(np.allclose(x, y, rtol=1e-6, atol=1e-9) for x, y in zip(told, low, strict=True))
     yield DISCOUNT.holds(not same, SAME, locate(subject.agent.learner, "loss"))
-
-
-def _looks_ahead(adder):
-    return getattr(adder, "n_step", 1) > 1
 
 
 def _check_pace(subject, state):

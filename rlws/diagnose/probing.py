@@ -101,8 +101,8 @@ def train(
             settled = done if streak == 1 else settled
             # What is still on its way to the right answer is slow, not wrong.
             on_its_way = np.mean(misses[-1]) < 0.8 * np.mean(misses[-LAST:][0])
-            late = done >= most and (probe.advisory or not on_its_way or done >= longer * most)
-            late = late or stopped
+            enough = probe.advisory or not on_its_way or done >= longer * most
+            late = stopped or (done >= most and enough)
             if late and not right.all():  # it may go up and down around what is right
                 values, returns = (np.mean(x, axis=0) for x in zip(*answers[-LAST:], strict=True))
                 right = probe.miss(discount, values, returns) <= 1

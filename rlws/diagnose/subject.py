@@ -15,6 +15,7 @@ from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import compilation
 from rlws.diagnose.tabular import FEATURES
 from rlws.learner import Learner, LearnerState
+from rlws.settings import SettingError, change
 from rlws.trainers import core, initial
 from rlws.types import EnvironmentSpec, Params, Row, Trajectory
 
@@ -105,6 +106,18 @@ class Subject:
     def learn(self) -> Any:
         """`Learner.learn`, compiled."""
         return compilation.jit(self.agent.learner.learn)
+
+    def learn_with(self, name: str, value: Any) -> Any:
+        """Returns `learn` of the agent with another value of a setting; None: it has no such."""
+        if name not in {field.name for field in dataclasses.fields(self.config)}:
+            return None
+        if getattr(self.config, name) == value:
+            return self.learn
+        try:
+            other = change(self.config, {name: value}).make(self.spec)
+        except SettingError:  # it means something else to this agent
+            return None
+        return compilation.jit(other.learner.learn)
 
     @cached_property
     def played(self) -> tuple[Row, list[Trajectory]]:

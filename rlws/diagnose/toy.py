@@ -4,17 +4,17 @@ import dataclasses
 from typing import Any
 
 from rlws.agent import AgentConfig
-from rlws.critics import Categorical, ImplicitQuantiles, Quantiles
+from rlws.critics import Categorical, Critic, ImplicitQuantiles, Quantiles
 from rlws.networks import MLP, Recurrent
 from rlws.settings import change
 from rlws.stacking import Stacked
 
+DISCOUNTS = "discount", "gamma"  # names of the setting
 DISCOUNT = 0.9  # far enough from 1 for a discount left out to show
 
 # By the names the zoo, or the field, gives settings; what an agent does not have is left alone.
 SETTINGS: dict[str, Any] = {
-    "discount": DISCOUNT,
-    "gamma": DISCOUNT,
+    **dict.fromkeys(DISCOUNTS, DISCOUNT),
     "learning_rate": 3e-3,
     "lr": 3e-3,
     "value_learning_rate": 1e-2,
@@ -64,14 +64,20 @@ def toy(config: AgentConfig) -> AgentConfig:
     if isinstance(critic, Categorical):
         size = min(critic.size, ATOMS)
         critic = dataclasses.replace(critic, size=size, low=-2.0, high=2.0, scale="linear")
-        settings["critic"] = critic
     elif isinstance(critic, Quantiles | ImplicitQuantiles) and drop < QUANTILES:
-        settings["critic"] = dataclasses.replace(critic, size=min(critic.size, QUANTILES))
+        critic = dataclasses.replace(critic, size=min(critic.size, QUANTILES))
     if isinstance(critic, ImplicitQuantiles):
-        settings["critic"] = dataclasses.replace(settings["critic"], embedding=QUANTILES)
+        critic = dataclasses.replace(critic, embedding=QUANTILES)
+    if isinstance(critic, Critic):
+        settings["critic"] = critic
     if getattr(config, "critics", 0) > CRITICS >= (getattr(config, "subset", None) or 0):
         settings["critics"] = CRITICS
     backbone = getattr(config, "backbone", None)
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)
     return change(config, settings)
+
+
+def discount_name(config: AgentConfig) -> str | None:
+    """Returns what the setting that says gamma is called; None: there is none."""
+    return next((name for name in DISCOUNTS if getattr(config, name, None) is not None), None)
