@@ -4,6 +4,7 @@ Bonnet et al., 2024, "Jumanji: a Diverse Suite of Scalable Reinforcement Learnin
 JAX". https://github.com/instadeepai/jumanji
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -109,8 +110,7 @@ class JumanjiEnvironment(jax_environment.JaxEnvironment):
         return viewer.render(jax.tree.map(jnp.asarray, state.inner))[..., :3].copy()
 
     def _observe(self, observation: Any) -> dict[str, Any]:
-        entries = _to_dict(self._made().observation_spec, observation)
-        found = jax_environment.strong(self._chosen(entries))
+        found = jax_environment.strong(self._chosen(_to_dict(observation)))
         if ACTION_MASK in found:
             found[ACTION_MASK] = found[ACTION_MASK].ravel()
         return found
@@ -168,8 +168,10 @@ def _to_spec(spec: Any, name: str) -> Any:
     return specs.BoundedArray(spec.shape, dtype, low, high, name)
 
 
-def _to_dict(spec: Any, nest: Any) -> Any:
-    """Returns a nest of named tuples and dataclasses as dictionaries, by jumanji's spec of it."""
-    if isinstance(spec, jumanji.specs.Array):
-        return nest
-    return {key: _to_dict(part, getattr(nest, key)) for key, part in spec._specs.items()}
+def _to_dict(nest: Any) -> Any:
+    """Returns a nest of named tuples and dataclasses as dictionaries."""
+    if isinstance(nest, tuple) and hasattr(nest, "_asdict"):
+        nest = nest._asdict()
+    elif dataclasses.is_dataclass(nest):
+        nest = {field.name: getattr(nest, field.name) for field in dataclasses.fields(nest)}
+    return {key: _to_dict(x) for key, x in nest.items()} if isinstance(nest, dict) else nest

@@ -3,14 +3,16 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from rlws.settings import SettingError
+
+T = TypeVar("T")
 
 _why_not = ""  # there are no pictures in this process, if so
 
 
-def imported(load: Callable[[], Any]) -> Any:
+def imported(load: Callable[[], T]) -> T:
     """Returns what `load` does, which imports MuJoCo: with pictures if it can be, else without.
 
     If not told how to draw, MuJoCo does it with GLFW, which without a screen fails at the first

@@ -19,9 +19,15 @@ class RepeatableEnvironment(dm_env.Environment):
       frames_per_second: of a film in real time.
     """
 
-    def __init__(self, observations: Any, actions: Any, limit: int | None, frames: float):
+    def __init__(
+        self,
+        observations: Any,
+        actions: Any,
+        max_episode_steps: int | None,
+        frames_per_second: float,
+    ):
         self._observation_spec, self._action_spec = observations, actions
-        self.max_episode_steps, self.frames_per_second = limit, frames
+        self.max_episode_steps, self.frames_per_second = max_episode_steps, frames_per_second
         self.episode, self._restart = 0, True
 
     def begin(self) -> Observation:

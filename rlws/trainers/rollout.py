@@ -38,10 +38,18 @@ class Rollout:
       block: the rows since the last block.
     """
 
-    def __init__(self, agent: Agent, envs: HostEnvironments, seed: int, ends: Ends, *where: int):
-        """Begins; `where` are the last arguments of `compile_acting`."""
+    def __init__(
+        self,
+        agent: Agent,
+        envs: HostEnvironments,
+        seed: int,
+        ends: Ends,
+        first: int = 0,
+        workers: int = 1,
+    ):
+        """Begins; for the arguments, see `compile_acting`."""
         envs.episode_limit = agent.adder.episode_limit
-        self._acting = compile_acting(agent, envs.spec, envs.num_envs, *where)
+        self._acting = compile_acting(agent, envs.spec, envs.num_envs, first, workers)
         self.envs, self._ends = envs, ends
         self._actor = initial.initial_actor_state(agent.actor, envs.num_envs)
         self.block, self._clock = self._empty(), acting.clock(seed)

@@ -43,5 +43,5 @@ class RemoteEvaluation:
             from rlws.trainers.distributed.worker import Evaluator  # which imports Ray
 
             remote = ray.remote(Evaluator).options(num_cpus=0, runtime_env=cluster.process())
-            self._handle = remote.remote(cluster.registered(), *self._arguments)
+            self._handle = remote.remote(*self._arguments, cluster.registered())
         return self._handle.evaluate.remote(params, seed)

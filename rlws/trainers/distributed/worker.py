@@ -56,13 +56,20 @@ class Worker:
 class Evaluator:
     """Evaluates, in a process of its own."""
 
-    def __init__(self, registered: dict[str, bytes], config: Any, environment: Any, *how: Any):
-        """Begins; `how` are the last arguments of `evaluation.evaluator`."""
+    def __init__(
+        self,
+        config: Any,
+        environment: Any,
+        episodes: int,
+        timeout: float,
+        num_envs: int,
+        registered: dict[str, bytes],
+    ):
         enable_cache()
         _register(registered)
         with contextlib.closing(resolve.host(environment, 0, 0)) as one:
             agent = config.make(environments.spec(one))
-        self._evaluate = evaluation.evaluator(agent, environment, *how)
+        self._evaluate = evaluation.evaluator(agent, environment, episodes, timeout, num_envs)
 
     def evaluate(self, params: Any, seed: int) -> Any:
         """Returns returns and lengths."""
