@@ -23,9 +23,9 @@ def config(workload: Workload) -> AgentConfig:
     """Returns the settings of the agent."""
     settings = workload.settings
     if not isinstance(settings, Replay):
-        images = CNN(channels=(settings.channels,), mlp=MLP(settings.hidden, "relu"))
+        channels, hidden = settings.channels, settings.hidden
         return ppo.Config(
-            backbone=images if settings.channels else MLP(settings.hidden, "tanh"),
+            backbone=CNN((channels,), mlp=MLP(hidden, "relu")) if channels else MLP(hidden, "tanh"),
             unroll_length=settings.unroll_length,
             epochs=settings.epochs,
             minibatches=settings.minibatches,

@@ -235,3 +235,11 @@ def test_workloads_are_made_of_whole_batches(name):
     whole = settings.first if isinstance(settings, PPO) else settings.period
     assert workload.chunk % whole == 0
     assert settings.first % settings.num_envs == 0
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_our_settings_of_workloads_are_valid(name):
+    workload = WORKLOADS[name]
+    config, settings = ours.config(workload), workload.settings
+    sizes = config.backbone.mlp if getattr(settings, "channels", 0) else config.backbone
+    assert tuple(sizes.hidden_sizes) == tuple(settings.hidden)
