@@ -81,10 +81,11 @@ class Config(AgentConfig):
 
     def make(self, spec) -> Agent:
         network = networks.compose(spec, self.backbone, q=self.head(spec))
-        if network.recurrent != (self.sequence_length > 1):
+        sequence, burn_in = self.sequence_length, self.burn_in
+        if network.recurrent != (sequence > 1) or (burn_in and not network.recurrent):
             raise SettingError(
-                f"DQN: sequence_length must be above 1 for a recurrent backbone and 1 for another, "
-                f"got {self.sequence_length} for {type(self.backbone).__name__}"
+                "DQN: sequence_length must be above 1 for a recurrent backbone and 1 for another, "
+                f"without burn_in, got {sequence} and {burn_in} for {type(self.backbone).__name__}"
             )
         optimizer = clipped_adam(self.learning_rate, self.max_gradient_norm)
         return Agent(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from rlws.networks import Network, batch_norm
-from rlws.numerics import means, vitals
+from rlws.numerics import answers, means, vitals
 from rlws.numerics.flat import flat_products
 from rlws.numerics.steps import MEMBERS, delayed, now_and_then, part_way
 from rlws.settings import Settings
@@ -95,7 +95,10 @@ class Learner(Settings):
         """Updates from a batch (leaves [B, T, ...]) as the adder gives it: what trainers call."""
         ignored = jnp.mean(batch.weight == 0)
         batch, kept, terms = self.prepare(state, batch)
-        learned, metrics = self.update(state, batch, key)
+        who = f"{type(self).__name__}.update"
+        answer = self.update(state, batch, key)
+        learned, metrics = answers.several(who, ("the state", "metrics"), answer)
+        answers.same(f"{who}: the state", state, learned)
         # What an update is called is one `update`, however many gradient steps it takes.
         return learned._replace(
             params=learned.params | kept, updates=state.updates + 1, terms=terms
@@ -140,13 +143,16 @@ class Learner(Settings):
         Padding (weight 0) changes neither, as `learn` has blanked it.
         """
         count, of_one = len(batch.reward), loss or self.loss
+        who = f"{type(self).__name__}.{getattr(of_one, '__name__', 'loss')}"
         # Terms draw apart from the loss, which must not change because of them.
         own_key, term_key = jax.random.split(key)
         keys = jax.random.split(own_key, count), jax.random.split(term_key, count)
 
         def one(params, trajectory, keys, state):
             own_key, term_key = keys
-            loss, metrics = of_one(params, trajectory, own_key, state)
+            answer = of_one(params, trajectory, own_key, state)
+            loss, metrics = answers.several(who, ("what to minimise", "metrics"), answer)
+            metrics = answers.metrics(who, metrics)
             more, told = several.losses(self.terms, params, trajectory, term_key, state)
             return {"loss": loss} | more, told | metrics
 

@@ -13,6 +13,8 @@ import functools
 import inspect
 import math
 import numbers
+import operator
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -64,8 +66,8 @@ class Settings:
     """Base of all settings: subclasses become frozen dataclasses without a decorator.
 
     Numbers, strings and choices are checked against their annotations (`Positive`, `Fraction`,
-    `Literal[...]`) when a record is made, so also by `dataclasses.replace`. JAX arrays and tracers
-    pass unchecked: a sweep makes configurations inside `jax.vmap`.
+    `Literal[...]`) when a record is made, so also by `dataclasses.replace`; those of NumPy become
+    Python's. Tracers pass unchecked: a sweep makes configurations inside `jax.vmap`.
 
     Attributes:
       FORMER: settings that older versions had, by which their runs are read: what each is called
@@ -84,7 +86,26 @@ class Settings:
 
     def __post_init__(self):
         for name, hint in _hints(_class(self)).items():
-            check(f"{type(self).__qualname__}.{name}", hint, getattr(self, name))
+            given = getattr(self, name)
+            if (value := _plain(given)) is not given:
+                object.__setattr__(self, name, value)
+            check(f"{type(self).__qualname__}.{name}", hint, value)
+
+
+def _plain(value: Any) -> Any:
+    """Returns the same number as Python's own, as JSON has it; all else as it is."""
+    if type(value) is tuple:
+        parts = tuple(map(_plain, value))
+        return value if all(map(operator.is_, parts, value)) else parts
+    if type(value) in (bool, int, float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    jax = sys.modules.get("jax")
+    known = hasattr(value, "item") and not (jax and isinstance(value, jax.core.Tracer))
+    return value.item() if known and getattr(value, "shape", None) == () else value
 
 
 def _class(settings: Settings) -> Any:
@@ -134,7 +155,7 @@ def _called(kind: type) -> bool:
 
 
 def _check_number(name: str, kind: type, limits: list, value: Any) -> None:
-    if hasattr(value, "aval"):  # a JAX array or tracer: its value may not be known here
+    if hasattr(value, "aval"):  # a tracer: its value is not known here
         return
     number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
     if not number or isinstance(value, bool):
@@ -306,7 +327,8 @@ def choose(name: str, value: Any, options: Iterable[Any]) -> None:
     options = tuple(options)
     if value not in options:
         near = difflib.get_close_matches(str(value), map(str, options), 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(map(str, options))}"
+        known = ", ".join(map(str, options)) or "there are none yet"
+        hint = f"did you mean {near[0]!r}?" if near else f"one of: {known}"
         raise SettingError(f"{name}: unknown value {value!r}; {hint}")
 
 
@@ -334,8 +356,9 @@ def change(config: Any, settings: dict[str, Any]) -> Any:
         head, _, rest = name.partition(".")
         fields = {f.name for f in dataclasses.fields(config)}
         if head not in fields or (rest and not isinstance(getattr(config, head), Settings)):
-            known = ", ".join(sorted(fields))
-            raise SettingError(f"{type(config).__name__} has no setting {name!r}; it has {known}")
+            near = difflib.get_close_matches(head, fields, 1)
+            known = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields))}"
+            raise SettingError(f"{type(config).__name__} has no setting {name!r}; {known}")
         new = change(getattr(config, head), {rest: value}) if rest else value
         config = dataclasses.replace(config, **{head: new})
     return config

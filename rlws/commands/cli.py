@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rlws.runs import launch
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError
-from rlws.tracking.stderr import soften, tell
+from rlws.tracking.stderr import soften, tell, unheard
 from rlws.trainers.distributed.workers import WorkerLost
 
 
@@ -51,6 +52,8 @@ def say(error: BaseException, ours: bool) -> int | None:
 
     `ours` says that the process is ours to end. None: nobody foresaw the error; raise it.
     """
+    if isinstance(error, BrokenPipeError) and ours and unheard():
+        return 128 + signal.SIGPIPE
     if not isinstance(error, ERRORS):
         if not (ours and (culprit := _culprit(error))):
             return None

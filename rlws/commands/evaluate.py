@@ -14,10 +14,11 @@ from rlws.environments import resolve
 from rlws.environments.checks import check_same
 from rlws.environments.info import parsed
 from rlws.numerics.cache import enable_cache
+from rlws.runs.experiment import Experiment
 from rlws.runs.policy import Policy
 from rlws.settings import INT, Seed, SettingError, whole
 from rlws.tracking.files import write_json
-from rlws.trainers.evaluation import MAX_STEPS, evaluator
+from rlws.trainers.evaluation import evaluator, unfinished
 
 FEW = 5  # episodes: of fewer, resampled, an interval of 95 % would hold the truth less often
 
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     experiment = policy.experiment
     if args.environment:
         experiment = dataclasses.replace(experiment, environment=args.environment)
-        _check_environment(policy, experiment.source)
+        _check_environment(policy, args.environment)
+        experiment = _told(experiment)
     seed = experiment.seed if args.seed is None else args.seed
     chosen = policy.checkpoint.facts.get("best") if args.at == "best" else None
     if chosen and args.seed is None:
@@ -55,13 +57,16 @@ def run(args: argparse.Namespace) -> None:
     played, lengths, *info = play(policy.params, seed)
     returns = played[np.isfinite(played)]
     if cut := len(played) - len(returns):
-        text = f"{cut} of {len(played)} episodes had not ended after {MAX_STEPS:,} steps"
-        print(f"warning: {text} and have no return", file=sys.stderr)
+        text = f"{cut} of {len(played)} episodes {unfinished(lengths[np.isnan(played)])}"
+        print(f"warning: {text}", file=sys.stderr)
     if not len(returns):
-        raise SettingError(f"an episode must end to have a return; {text}; give a time limit")
+        raise SettingError(f"an episode must end to have a return; {text}")
     middle, few = float(interquartile_mean(returns)), len(returns) < FEW
     low, high = interval(np.asarray(returns))
     told = dict(zip(parsed(experiment.info), info, strict=True))
+    for name in [name for name, numbers in told.items() if np.isnan(numbers).all()]:
+        print(f"warning: info {name}: it was said in no episode", file=sys.stderr)
+        del told[name]
     step = policy.checkpoint.facts["step"]
     found = {
         "step": step,
@@ -80,6 +85,10 @@ def run(args: argparse.Namespace) -> None:
         **{f"{name}_mean": float(np.nanmean(x)) for name, x in told.items()},
         "returns": np.asarray(returns).tolist(),
     }
+    try:
+        write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)
+    except OSError as error:  # the folder may be somebody else's
+        print(f"warning: evaluation.json was not written: {error}", file=sys.stderr)
     print(
         f"step {step:,}: return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
         f"IQM {middle:.1f}{'' if few else f' [{low:.1f}, {high:.1f}] (95 %)'}, over "
@@ -91,10 +100,18 @@ def run(args: argparse.Namespace) -> None:
     if chosen:
         ((name, value),) = chosen.items()
         print(f"kept since {name} was {value:.4g} there, which is optimistic: it is of a choice")
+
+
+def _told(experiment: Experiment) -> Experiment:
+    """Returns it with what its environment, which may be another than the run's, says of info."""
     try:
-        write_json(policy.checkpoint.path.parents[1] / "evaluation.json", found)
-    except OSError as error:  # the folder may be somebody else's
-        print(f"warning: evaluation.json was not written: {error}", file=sys.stderr)
+        with contextlib.closing(resolve.host(experiment.source, 0, 0)):
+            return experiment
+    except SettingError as error:
+        if not experiment.info:
+            raise
+        print(f"warning: {error}; evaluated without info", file=sys.stderr)
+        return dataclasses.replace(experiment, info=())
 
 
 def _check_environment(policy: Policy, source: object) -> None:

@@ -41,9 +41,33 @@ def parse(experiment: Experiment, args: Sequence[str]) -> Experiment:
     if not isinstance(experiment.environment, str):  # a name in the place of something else
         for value in _take("--environment", args):
             experiment = dataclasses.replace(experiment, environment=value)
-    sweep = (*experiment.sweep, *_lines(_take("--sweep", args)))
-    track = (*experiment.track, *_take("--track", args))
-    return _parse(dataclasses.replace(experiment, sweep=sweep, track=track), args)
+    sweep, args = _together("--sweep", args)
+    track, args = _together("--track", args)
+    info, args = _together("--info", args)
+    experiment = dataclasses.replace(
+        experiment,
+        sweep=(*experiment.sweep, *_lines(sweep)),
+        track=(*experiment.track, *track),
+    )
+    return _parse(experiment, [*args, *["--info"] * bool(info), *filter(None, info)])
+
+
+def _together(flag: str, args: list[str]) -> tuple[list[str], list[str]]:
+    """Returns all values of a flag, however often it was given, and the other arguments.
+
+    tyro takes several behind one flag, and of several flags the last.
+    """
+    found, others, ours = list[list[str]](), list[str](), False
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if arg.startswith("--"):
+            if ours := name == flag:
+                found.append([value] if equals else [])
+        elif ours:
+            found[-1].append(arg)
+        if not ours:
+            others.append(arg)
+    return [value for values in found for value in values or [""]], others
 
 
 def _lines(texts: list[str]) -> Iterator[str]:
@@ -125,8 +149,10 @@ def _one_line(box: str, flags: Iterable[str]) -> str:
         row for row in rows if row.startswith("--") and not rule(row)
     ]  # in the help, such as "--seed INT"
     if found := re.match(r"Unrecognized options: ([^,=]+)", message):
-        near = difflib.get_close_matches(found[1], flags, 1)
-        remedy = f"did you mean {near[0]}?" if near else "--help lists all"
+        # By what is behind the last dot: what is before it makes any two alike.
+        last = {flag.lstrip("-").rpartition(".")[2]: flag for flag in flags}
+        near = difflib.get_close_matches(found[1].lstrip("-").rpartition(".")[2], last, 1)
+        remedy = f"did you mean {last[near[0]]}?" if near else "--help lists all"
         return f"unknown option {found[1]}; {remedy}"
     if found := re.match(r"Missing value for argument '(.+?)'", message):
         return f"{found[1]} needs a value, got none; --help says which"
@@ -136,6 +162,8 @@ def _one_line(box: str, flags: Iterable[str]) -> str:
         choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
     if found := re.match(r"Error parsing (--\S+): .*?'(.*)'", message):
         kind = usages[0].partition(" ")[2] if usages else "another kind of value"
+        if kind in ("INT", "{None}|INT"):
+            kind = "a whole number, such as 200000, 200k or 2M"
         return f"{found[1]} takes {kind}, got '{found[2]}'"
     if found := re.match(r"Error parsing (\S+): \w+\.(\w+) (must be .*)", message):
         owner = "" if found[1] == Experiment.__name__ else f"{found[1]}."

@@ -8,6 +8,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dm_env import specs
 
 from rlws.environments import rules
 from rlws.settings import SettingError
@@ -228,6 +229,10 @@ def blame(error: BaseException, who: str, when: str = "") -> None:
     """
     if isinstance(error, SystemExit):
         raise EnvironmentFault(f"{who} must not exit, got {error!r}") from error
+    if isinstance(error, StopIteration):  # which the next generator would take for its own
+        fault = EnvironmentFault(f"{who} must end its episode instead, got {error!r}")
+        fault.add_note(f"{who}{when}")
+        raise fault from error
     name = who.rstrip(",")
     if isinstance(error, EnvironmentFault) and not str(error).startswith(name):
         error.args = (f"{name}: {error}",)
@@ -242,7 +247,8 @@ def named(who: str | Callable[[], tuple[str, int] | None], doing: str = "") -> I
     except (Exception, SystemExit) as error:
         found = (who, 0) if isinstance(who, str) else who()
         if found is not None:
-            blame(error, found[0], f"{doing and ', '}{doing}, after {found[1]:,} steps")
+            steps = f"{found[1]:,} step{'s' * (found[1] != 1)}"
+            blame(error, found[0].rstrip(","), f"{doing and ', '}{doing}, after {steps}")
         raise
 
 
@@ -252,9 +258,10 @@ def check_same(first: EnvironmentSpec, other: EnvironmentSpec, index: int) -> No
     Raises:
       EnvironmentFault: observations or actions of environment `index` are not those of the first.
     """
-    for part in ("observations", "actions"):
+    # Real observations may have any bounds: nothing is made of them.
+    for part, kind in (("observations", _whole), ("actions", _bounded)):
         ours, theirs = getattr(first, part), getattr(other, part)
-        if jax.tree.map(_kind, ours) != jax.tree.map(_kind, theirs):
+        if jax.tree.map(kind, ours) != jax.tree.map(kind, theirs):
             raise EnvironmentFault(
                 f"environment {index}: its {part} must be those of environment 0, {ours}, got "
                 f"{theirs}; all environments of a run are alike"
@@ -263,3 +270,14 @@ def check_same(first: EnvironmentSpec, other: EnvironmentSpec, index: int) -> No
 
 def _kind(spec: Any) -> tuple:
     return tuple(spec.shape), str(spec.dtype), getattr(spec, "num_values", None)
+
+
+def _bounded(spec: Any) -> tuple:
+    """Returns what `_kind` does, and the bounds of each component, where there are any."""
+    if not isinstance(spec, specs.BoundedArray):
+        return _kind(spec)
+    return *_kind(spec), spec.minimum.tolist(), spec.maximum.tolist()
+
+
+def _whole(spec: Any) -> tuple:
+    return _bounded(spec) if np.dtype(spec.dtype).kind in "iu" else _kind(spec)

@@ -14,7 +14,7 @@ from rlws.environments import opengl
 from rlws.environments.checks import EnvironmentFault, closed_on_error, not_gymnasiums, number
 from rlws.environments.gymnasium_ids import missing, names, registered
 from rlws.environments.names import takes_any
-from rlws.environments.repeatable import RepeatableEnvironment
+from rlws.environments.repeatable import RepeatableEnvironment, rate
 from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import Action, Observation
@@ -59,10 +59,10 @@ class GymEnvironment(RepeatableEnvironment):
         with closed_on_error(env):
             _check_reset(env)
             super().__init__(
-                spaces.to_spec(env.observation_space, "observation"),
-                spaces.to_spec(env.action_space, "action"),
+                spaces.to_spec(getattr(env, "observation_space", None), "observation"),
+                spaces.to_spec(getattr(env, "action_space", None), "action"),
                 max_episode_steps or known,
-                env.metadata.get("render_fps") or 30,
+                rate((env.metadata or {}).get("render_fps")),
             )
         self._env, self._env_step, self._env_reset = env, env.step, env.reset
         self._observe = spaces.from_gymnasium(env.observation_space)
@@ -105,8 +105,10 @@ class GymEnvironment(RepeatableEnvironment):
             if _is_mujoco(self._env):
                 raise opengl.no_picture(error) from error
             raise
-        if picture is None:
+        if mode != "rgb_array":
             raise SettingError(f"render mode must be 'rgb_array', got {mode!r}; pass render=True")
+        if picture is None:
+            raise SettingError("render must return a picture, got None")
         return np.ascontiguousarray(picture)  # some are drawn upside down
 
     def close(self) -> None:

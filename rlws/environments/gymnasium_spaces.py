@@ -10,10 +10,10 @@ from dm_env import specs
 from gymnasium import spaces
 
 from rlws.environments import rules
-from rlws.settings import SettingError
+from rlws.settings import INT, SettingError
 
 
-def to_spec(space: spaces.Space, name: str) -> Any:
+def to_spec(space: spaces.Space | None, name: str) -> Any:
     """Returns the specs of `space`, nested as `Dict` and `Tuple` spaces are.
 
     A `Discrete` space becomes int32 and counts from 0, wherever the space itself starts; all others
@@ -24,6 +24,11 @@ def to_spec(space: spaces.Space, name: str) -> Any:
     """
     match space:
         case spaces.Discrete():
+            if space.n > INT:
+                raise SettingError(
+                    f"{name} space must be of at most {INT:,} values, got {space}; encode them as "
+                    "MultiDiscrete, say"
+                )
             return specs.DiscreteArray(int(space.n), np.int32, name)
         case spaces.Box():
             if np.isneginf(space.low).all() and np.isposinf(space.high).all():

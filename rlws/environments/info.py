@@ -179,10 +179,12 @@ def numbers(said: Mapping[str, Any], names: tuple[str, ...]) -> np.ndarray:
     """Returns what was said by these names, float32 [k]; NaN of what was not."""
     found = [said.get(name, math.nan) for name in names]
     try:
-        return np.array(found, np.float32)
-    except (TypeError, ValueError):
-        check_said(names, said)
-        raise
+        if (one := np.array(found, np.float32)).shape == (len(names),):
+            return one
+    except (TypeError, ValueError, OverflowError):
+        pass
+    check_said(names, {name: math.nan for name in names} | dict(said))
+    raise SettingError(f"info must be numbers, got {found} of {', '.join(names)}")
 
 
 def check_said(

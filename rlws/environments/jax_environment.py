@@ -5,8 +5,10 @@ from typing import Any, TypeAlias
 import dm_env
 import jax
 import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
 
-from rlws.settings import Settings
+from rlws.settings import SettingError, Settings
 from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
 
 # State, timestep, and what was said beside it.
@@ -78,9 +80,28 @@ def strong(tree: Any) -> Any:
 
 
 def spec(environment: JaxEnvironment | dm_env.Environment) -> EnvironmentSpec:
-    """Returns all an agent may know of `environment`, of either kind."""
-    if isinstance(environment, JaxEnvironment):
-        return environment.spec()
+    """Returns all an agent may know of `environment`, of either kind.
+
+    Raises:
+      SettingError: its time limit is none, or what it shows or takes are no numbers.
+    """
+    found = environment.spec() if isinstance(environment, JaxEnvironment) else _spec(environment)
+    for leaf in jax.tree.leaves((found.observations, found.actions)):
+        if isinstance(leaf, specs.Array) and np.dtype(leaf.dtype).kind not in "biuf":
+            raise SettingError(
+                f"environment: observations and actions must be numbers, got {leaf} of "
+                f"{type(environment).__name__}; encode it"
+            )
+    limit = found.max_episode_steps
+    if limit is not None and not (type(limit) is int and limit > 0):
+        raise SettingError(
+            f"environment: max_episode_steps must be a whole number above 0 or None, got {limit!r} "
+            f"of {type(environment).__name__}"
+        )
+    return found
+
+
+def _spec(environment: dm_env.Environment) -> EnvironmentSpec:
     return EnvironmentSpec(
         observations=environment.observation_spec(),
         actions=environment.action_spec(),

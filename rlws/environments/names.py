@@ -1,5 +1,6 @@
 """Names of environments, taken apart, and what was most likely meant by one that nothing knows."""
 
+import contextlib
 import difflib
 import inspect
 import json
@@ -7,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from rlws.settings import SettingError
+from rlws.settings import SettingError, whole
 
 _VERSION = re.compile(r"-v(\d+)\Z")
 
@@ -28,6 +29,9 @@ def parse(name: str) -> Name:
     Raises:
       SettingError: a setting without a value, or given twice.
     """
+    if "?" in name:
+        meant = re.sub("[?&]", ",", name)
+        raise SettingError(f"environment {name!r}: settings follow commas; write {meant}")
     environment, *around = name.split("+")
     base, *given = environment.split(",")
     settings = dict[str, Any]()
@@ -44,10 +48,12 @@ def parse(name: str) -> Name:
 
 
 def _value(text: str) -> Any:
-    try:
+    if "." not in text:
+        with contextlib.suppress(ValueError):  # 1e6, 2_000, 500k
+            return whole(text)
+    with contextlib.suppress(ValueError):
         return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
-    except json.JSONDecodeError:
-        return text
+    return text
 
 
 _OURS = {"seed", "index", "render", "training", "self"}
@@ -76,6 +82,11 @@ def check_settings(name: str, given: Mapping[str, Any], parameters: Mapping[str,
                 has = f"a wrapper limits it, too: {name}+limit=500, say"
             raise SettingError(f"environment {name!r} has no setting {key!r}; {has}")
         default = getattr(parameters[key], "default", None)
+        if type(default) in (int, float) and isinstance(value, str | bool):
+            raise SettingError(
+                f"environment {name!r}: {key} must be a number, got {value!r}; by default it is "
+                f"{default}"
+            )
         if type(default) is bool and type(value) is not bool and value not in (0, 1):
             raise SettingError(
                 f"environment {name!r}: {key} must be true or false, got {value!r}; write {key}="

@@ -51,12 +51,13 @@ def make(
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """New processes inherit it: Ctrl-C, which reaches them as well, is for this one to act on."""
+    """New processes inherit it: what is sent to all of a group is for this one to act on."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # which, as it starts, unblocks what is blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    all_of_a_group = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, all_of_a_group)
     try:
         yield
     finally:

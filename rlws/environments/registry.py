@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import sys
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -184,17 +185,38 @@ def made(found: Any, source: Any, seed: int, index: int) -> Any:
     Raises:
       SettingError: it is none.
     """
-    if isinstance(found, dm_env.Environment | JaxEnvironment):
+    if isinstance(found, JaxEnvironment):
         return found
     gymnasium = sys.modules.get("gymnasium")
-    if gymnasium and isinstance(found, gymnasium.Env):
-        return _adapter("gym").GymEnvironment(found, seed, index)
+    is_gymnasium = gymnasium and isinstance(found, gymnasium.Env)
+    if is_gymnasium or isinstance(found, dm_env.Environment):
+        check_new(found, source)
+        return _adapter("gym").GymEnvironment(found, seed, index) if is_gymnasium else found
     if callable(getattr(found, "close", None)):
         found.close()
     raise SettingError(
         "environment must be a dm_env.Environment, a gymnasium.Env or a JaxEnvironment, got "
         f"{found!r} from {source!r}"
     )
+
+
+def check_new(found: Any, source: Any) -> None:
+    """Raises a SettingError where a function returns an environment that it returned before.
+
+    Two would step it in turns, and evaluation would end the episodes of training.
+    """
+    one = getattr(found, "unwrapped", found)
+    if _returned.get(id(one)) is one:
+        raise SettingError(
+            f"environment must be a new one at each call, got the same {type(one).__name__} again "
+            f"from {source!r}; make it within the function"
+        )
+    with contextlib.suppress(TypeError):  # of what cannot be referred to weakly
+        _returned[id(one)] = one
+
+
+# What users' functions returned, as long as it is there.
+_returned: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def _adapter(prefix: str) -> ModuleType:

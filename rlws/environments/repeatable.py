@@ -1,10 +1,20 @@
 """Environments stepped from Python, with dm_env semantics."""
 
+import math
 from typing import Any
 
 import dm_env
 
 from rlws.types import Action, Observation
+
+
+def rate(told: Any) -> float:
+    """Returns frames per second as an environment tells them, 30 where they are none."""
+    try:
+        found = float(told)
+    except (TypeError, ValueError):
+        return 30.0
+    return found if 0.0 < found < math.inf else 30.0
 
 
 class RepeatableEnvironment(dm_env.Environment):

@@ -1,5 +1,8 @@
 """Whether an environment plays an episode again where it gets the same number."""
 
+import contextlib
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import dm_env
@@ -11,6 +14,30 @@ from rlws.environments.adapters import is_adapted
 from rlws.environments.checks import EnvironmentFault, filled
 
 STEPS = 20  # of the episode that is tried
+
+
+def numbered(environment: Any) -> bool:
+    """Returns whether its episodes have numbers by which it may play one again.
+
+    They are those of its attribute `episode`, an int that can be set; any other is its own affair.
+    """
+    own = getattr(type(environment), "episode", None)
+    fixed = isinstance(own, property) and own.fset is None
+    return not fixed and type(getattr(environment, "episode", None)) is int
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Puts the global generators of Python and NumPy, which environments may use, back at the end.
+
+    What is played aside, to be looked at, must not change what training plays.
+    """
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002, what others use
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def repeats(environment: dm_env.Environment) -> bool:

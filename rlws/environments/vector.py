@@ -15,6 +15,7 @@ from rlws.environments import checks, jax_environment, processes, resolve
 from rlws.environments.actions import legal
 from rlws.environments.autoreset import restarting
 from rlws.environments.names import check_known, check_settings, parse
+from rlws.environments.registry import check_new
 from rlws.numerics import streams
 from rlws.settings import INT, SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
@@ -197,8 +198,11 @@ def _checked(source: Any, seed: int, num_envs: int) -> Any:
             raise _not_gymnasium(source, isinstance(envs, jax_environment.JaxEnvironment))
         if envs.num_envs != num_envs:
             raise SettingError(f"num_envs must be {num_envs}, got {envs.num_envs} from {source!r}")
+        for one in (envs, *getattr(envs.unwrapped, "envs", ())):
+            check_new(one, source)
         if num_envs > 1 and (makers := getattr(envs.unwrapped, "env_fns", ())):
-            _try(GymEnvironment(makers[0]()), "environment 0")
+            check_new(tried := makers[0](), source)
+            _try(GymEnvironment(tried), "environment 0")
     return envs
 
 

@@ -16,6 +16,7 @@ from dm_env import TimeStep, specs
 
 from rlws.environments import jax_environment
 from rlws.environments.jax_environment import JaxEnvironment
+from rlws.environments.repeatable import rate
 from rlws.environments.rules import LAST
 from rlws.settings import Positive, PositiveInt, Range, SettingError, Settings
 from rlws.types import ACTION_MASK, Action, EnvironmentSpec, Key, Observation
@@ -279,7 +280,7 @@ class DmWrapped(dm_env.Environment):
     @property
     def frames_per_second(self) -> float:
         """Those of a film in real time."""
-        return getattr(self._environment, "frames_per_second", 30.0) / self._wrapper.repeats
+        return rate(getattr(self._environment, "frames_per_second", None)) / self._wrapper.repeats
 
     def reset(self) -> TimeStep:
         """Begins an episode of both."""

@@ -194,7 +194,7 @@ def compose(
     def encode(observation):
         observation = jax.tree.map(_encode, spec.observations, observation)
         observation, mask = masks.split(observation)
-        features = {scope: _scoped(scope, backbone, observation) for scope in scopes}
+        features = {s: _features(_scoped(s, backbone, observation)) for s in scopes}
         return features if mask is None else {**features, masks.KEY: mask}
 
     def recur(before, state):
@@ -252,6 +252,17 @@ def compose(
 def outputs_type(names: tuple[str, ...]) -> Any:
     """Returns the named tuple of what heads with these names say."""
     return collections.namedtuple("Outputs", names)
+
+
+def _features(found: Any) -> Any:
+    """Returns what a backbone has returned, if heads can stand on it; a dict is their affair."""
+    if isinstance(found, dict):
+        return found
+    is_array = hasattr(found, "dtype")
+    if not is_array or not jnp.issubdtype(found.dtype, jnp.floating) or not found.ndim:
+        got = f"{found.dtype}{list(found.shape)}" if is_array else type(found).__name__
+        raise SettingError(f"a backbone must return features, a float array [n], got {got}")
+    return found
 
 
 def _draws(function: Callable, *args: Any) -> bool:

@@ -8,6 +8,7 @@ a complete one. Every byte is covered by a check sum; a damaged checkpoint is pa
 the one before. Nothing in it is code.
 """
 
+import collections
 import contextlib
 import hashlib
 import itertools
@@ -62,9 +63,20 @@ def storing(place: pathlib.Path) -> Iterator[None]:
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """Returns the leaves of a tree by path, such as "state/learner/params/mlp/w", on the host."""
+    """Returns the leaves of a tree by path, such as "state/learner/params/mlp/w", on the host.
+
+    Raises:
+      SettingError: two of them have the same.
+    """
     leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
-    return {_path(path): np.asarray(x) for path, x in leaves}
+    found = {_path(path): np.asarray(x) for path, x in leaves}
+    if len(found) < len(leaves):
+        paths = collections.Counter(_path(path) for path, _ in leaves)
+        raise SettingError(
+            f"arrays must differ in their paths, got {paths.most_common(1)[0][0]!r} twice: rename "
+            "a part, of an observation, say"
+        )
+    return found
 
 
 def _path(keys: Any) -> str:
@@ -186,6 +198,9 @@ def _ours(path: pathlib.Path) -> bool:
     return known and (bool(files) or not any(path.iterdir()))
 
 
+READS = 5  # of a folder whose writer may take away what was just listed
+
+
 def newest(
     folder: pathlib.Path, warn: Callable[[str], None], at: int | None = None
 ) -> Checkpoint | None:
@@ -199,9 +214,22 @@ def newest(
     Raises:
       CheckpointError: there are checkpoints and none is whole.
     """
-    known = names(folder)
+    for _ in range(READS):
+        before = names(folder)
+        try:
+            found = _newest(folder, before, warn, at)
+        except CheckpointError:
+            if names(folder) == before:
+                raise
+        else:
+            if found is not None or names(folder) == before:
+                return found
+    return _newest(folder, names(folder), warn, at)
+
+
+def _newest(folder, known, warn, at):
     for path in _numbered(folder):
-        if not _ours(path):
+        if os.path.lexists(path) and not _ours(path):
             warn(f"{path} is no checkpoint, but called like one: it is left alone")
     if at is not None:
         known = [name for name in known if int(name) <= at]

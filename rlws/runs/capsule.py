@@ -51,8 +51,9 @@ def keep(
     """
     try:
         said = _keep(experiment, runs, checkpointer, report)
-    except (checkpoint.CheckpointError, checkpoint.StorageError) as error:
-        said = f"; no capsule: {error}"
+    except Exception as error:  # whatever an environment made anew may raise: NaN is the news
+        own = isinstance(error, SettingError | checkpoint.CheckpointError | checkpoint.StorageError)
+        said = f"; no capsule: {f'{type(error).__name__}: ' * (not own)}{error}"
     return NonFiniteError(halted_text(report) + said)
 
 
@@ -71,7 +72,7 @@ def _keep(experiment, runs, checkpointer, report):
     arrays = again.snapshot().arrays
     facts = {"experiment": describe(experiment), "steps": again.steps, "updates": count}
     state = arrays["run"].state if "run" in arrays else arrays["state"]
-    reason = write(checkpointer.directory, state, facts)
+    reason = write(checkpointer.directory, experiment, state, facts)
     folder = shlex.quote(short(checkpointer.directory / NAME))
     return (
         f": {reason or 'which it did not when worked out again'}; the state before it is kept, "
@@ -79,17 +80,20 @@ def _keep(experiment, runs, checkpointer, report):
     )
 
 
-def write(directory: pathlib.Path, state: core.State, facts: dict[str, Any]) -> str:
+def write(
+    directory: pathlib.Path, experiment: Experiment, state: core.State, facts: dict[str, Any]
+) -> str:
     """Writes a capsule into the folder of a run; returns what was not finite first.
 
     Args:
       directory: of the run; the capsule becomes its folder "capsule".
+      experiment: that was run.
       state: of one agent, just before the update, or the several in a row, that came to NaN.
       facts: "experiment" (described), "steps" and "updates", how many are taken in a row.
     """
     folder = directory / NAME
     arrays = checkpoint.flatten({"state": state})
-    update = _update(facts, arrays)
+    update = _update(experiment, facts["updates"], arrays)
     found = list(not_finite(update))
     if folder.exists():
         shutil.rmtree(folder)
@@ -108,7 +112,9 @@ def read(path: pathlib.Path) -> tuple[Update, dict[str, Any]]:
     found = checkpoint.newest(path, lambda text: None)
     if found is None:
         raise SettingError(f"{path} must be the capsule of a run, got none; see `rlws replay -h`")
-    return _update(found.facts, found.arrays), found.facts
+    with defined(found.facts["experiment"]):
+        experiment = revive(found.facts["experiment"], "config.json")
+    return _update(experiment, found.facts["updates"], found.arrays), found.facts
 
 
 def not_finite(update: Update) -> Iterator[str]:
@@ -133,16 +139,14 @@ def _bad(name: str, tree: Any) -> Iterator[str]:
             yield f"{name}/{path}: {where}is {first}; {wrong.sum()} of {x.size} are not finite"
 
 
-def _update(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Update:
-    with defined(facts["experiment"]):
-        experiment = revive(facts["experiment"], "config.json")
+def _update(experiment: Experiment, updates: int, arrays: dict[str, np.ndarray]) -> Update:
     seed = experiment.seed
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: initial.init(agent, spec, seed, experiment.trainer.columns))
     state = checkpoint.restore(like, arrays, "state")
     after = jax.tree.map(jax.numpy.asarray, state._replace(halted=np.bool_(False)))
     learn_key, learn = streams.key(seed, Stream.LEARN), jax.jit(partial(core.learn, agent))
-    for _ in range(facts["updates"]):
+    for _ in range(updates):
         before, after = after, learn(after, learn_key)
         if after.halted:
             break

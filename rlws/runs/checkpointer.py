@@ -133,6 +133,8 @@ class Checkpointer:
             at, best = self._best[folder] = step, {goal.name: row[goal.name]}
             self._check_there()
             self._write(folder, step, snapshot(), {**facts, "best": best}, keep=0)
+        if not best:
+            return {}
         return {f"best_{name}": value for name, value in best.items()} | {"best_steps": at}
 
     def _write(self, folder, step, snapshot, facts, keep):

@@ -40,8 +40,8 @@ class Experiment(Settings):
     name: str  # of the experiment, and of its folder in results/
     # A name, such as gym:CartPole-v1 or jax:Catch; a JaxEnvironment; a function of seed and index.
     environment: Any
-    agent: AgentConfig
-    trainer: Trainer = HostTrainer()
+    agent: AgentConfig  # what learns, and its settings
+    trainer: Trainer = HostTrainer()  # how environments are stepped
     steps: Budget | None = 100_000  # budget in environment steps
     episodes: Budget | None = None  # budget in episodes, if it is used up first
     # Evaluation that ends the run: evaluation_return_mean=475, say, or name:min=0.1 for less.

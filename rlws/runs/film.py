@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +15,10 @@ from rlws.agent import Agent
 from rlws.critics import Returns
 from rlws.environments.checks import filled
 from rlws.networks import Network
-from rlws.settings import SettingError
+from rlws.settings import PositiveInt, SettingError, check
 from rlws.tracking import write_video
 from rlws.tracking.numbers import beside
-from rlws.trainers import evaluation, initial
+from rlws.trainers import core, evaluation
 from rlws.types import Params
 
 
@@ -43,6 +43,7 @@ class Picture(NamedTuple):
 
 def film(policy: Any, output: pathlib.Path, episodes: int, numbers: bool) -> Film:
     """Films episodes of a policy; see `Policy.film`."""
+    check("episodes", PositiveInt, episodes)
     look = numbers_of(policy.agent, policy.params) if numbers else None
     films = (_episode(policy, episode, look) for episode in range(episodes))
     first, rate = next(films)
@@ -56,19 +57,11 @@ def film(policy: Any, output: pathlib.Path, episodes: int, numbers: bool) -> Fil
 
 def _episode(policy, episode, look):
     environment, seed = policy.experiment.environment, policy.experiment.seed + episode
-    frames, rate = evaluation.film(policy.agent, policy.params, environment, seed, look=look)
-    try:
-        first: Any = next(frames)
-    except Exception as error:  # whatever a renderer lacks
-        raise SettingError(
-            f"{environment} gives no pictures: {error}; `rlws evaluate` needs none"
-        ) from error
-    rest: Iterator[np.ndarray] = itertools.chain([first], frames)
-    return rest, rate
+    return evaluation.film(policy.agent, policy.params, environment, seed, look=look)
 
 
 class _Telling(Network):
-    """A network that also puts what it answers into a list of its own."""
+    """A network with a core that also puts what it answers into a list of its own."""
 
     told: list[Any]
 
@@ -78,14 +71,33 @@ class _Telling(Network):
         return outputs, state
 
 
+class _Asked(Actor):
+    """An actor whose extras are what its network answers."""
+
+    actor: Actor
+
+    def select_action(self, params: Any, timestep: Any, state: Any, key: Any) -> Any:
+        told: list[Any] = []
+        action, state, _ = _telling(self.actor, told).select_action(params, timestep, state, key)
+        return action, state, told[-1]._asdict() if told else {}
+
+
 def _telling(actor: Actor, told: list[Any]) -> Actor:
     """Returns an actor, maybe within others, whose network tells."""
     if isinstance(inner := getattr(actor, "actor", None), Actor):
         return dataclasses.replace(actor, actor=_telling(inner, told))  # type: ignore[call-arg]
     if not isinstance(network := getattr(actor, "network", None), Network):
         return actor
-    telling = _Telling(*network)
-    telling.told = told
+    if network.recurrent:
+        telling: Network = _Telling(*network)
+        telling.told = told  # type: ignore[attr-defined]
+    else:
+
+        def apply(*args):
+            told.append(outputs := network.apply(*args))
+            return outputs
+
+        telling = network._replace(apply=apply)
     return dataclasses.replace(actor, network=telling)  # type: ignore[call-arg]
 
 
@@ -93,18 +105,15 @@ def numbers_of(agent: Agent, params: Params) -> Callable[..., np.ndarray]:
     """Returns what puts numbers beside a picture: the return so far, and what the network says.
 
     Of a policy over discrete actions those are probabilities, of real ones the mode; then values,
-    by action or of the state. Of an actor whose network is no `Network` there is the return only.
+    by action or of the state, in the units of rewards that the learner sees. Of an actor without a
+    `Network` there is the return only.
     """
 
     @jax.jit
     def asked(params, timestep, state):
-        def one(timestep, state):
-            told: list[Any] = []
-            actor = _telling(agent.evaluator, told)
-            actor.select_action(params, timestep, state, initial.seed_key())
-            return told[-1]._asdict() if told else {}
-
-        return jax.vmap(one)(timestep, state)
+        actor = _Asked(agent.evaluator)
+        key, step = jax.numpy.zeros(2, jax.numpy.uint32), jax.numpy.int32(0)
+        return core.act(actor, params, key, step, timestep, state)[2]
 
     def look(picture, step, total, timestep, state):
         numbers, bars = {"step": float(step), "return": float(total)}, dict[str, list[float]]()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlws import sources
 from rlws.runs.differences import KEPT, differing, flat
-from rlws.settings import FUNCTION, SettingError, describe, renewed, revive
+from rlws.settings import FUNCTION, SettingError, describe, renewed, revive, whole
 
 if TYPE_CHECKING:
     from rlws.numerics.checkpoint import Checkpoint
@@ -98,10 +98,13 @@ def saved(
     """
     from rlws.numerics import checkpoint  # with all of JAX
 
-    if isinstance(at, str) and at != "best":
-        raise SettingError(f"at must be a step, such as 50k, or best, got {at!r}")
+    if at is not None and at != "best":
+        try:
+            at = whole(str(at))
+        except ValueError:
+            raise SettingError(f"at must be a step, such as 50k, or best, got {at!r}") from None
     folder = pathlib.Path(directory) / ("best" if at == "best" else "checkpoints")
-    found = checkpoint.newest(folder, warn, at if isinstance(at, int) else None)
+    found = checkpoint.newest(folder, warn, None if isinstance(at, str) else at)
     if found is None:
         lacks, remedy = "none", "train longer, or pick a run"
         if at == "best":

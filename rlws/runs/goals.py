@@ -1,5 +1,6 @@
 """What is said of evaluations: which is the best, and when they are good enough to end a run."""
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rlws.environments.info import parsed
 from rlws.runs.experiment import Experiment
-from rlws.settings import SettingError, choose
+from rlws.settings import SettingError, choose, whole
 
 RETURN = "evaluation_return_mean"
 
@@ -45,12 +46,20 @@ def stop_at(experiment: Experiment) -> tuple[Goal, float] | None:
     text, _, value = experiment.stop_at.partition("=")
     goal = Goal.of(text)
     try:
-        return goal, float(value)
+        return goal, _number(value)
     except ValueError:
         raise SettingError(
             f"stop_at must be name=number, got {experiment.stop_at!r}; such as {RETURN}=475, or "
             "distance:min=0.1 of what shall be small"
         ) from None
+
+
+def _number(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        return whole(text)
+    if not math.isfinite(found := float(text)):
+        raise ValueError
+    return found
 
 
 def patient_for(experiment: Experiment) -> Goal:
@@ -82,6 +91,13 @@ def check_goals(experiment: Experiment) -> None:
         )
 
 
+def unsaid(experiment: Experiment, row: Mapping[str, float]) -> list[str]:
+    """Returns which columns that an experiment wants to be good an evaluation lacks."""
+    wants = experiment.stop_at or experiment.patience, experiment.checkpoint.best
+    goals = [patient_for(experiment)] * bool(wants[0]) + [Goal.of(wants[1])] * bool(wants[1])
+    return [goal.name for goal in dict.fromkeys(goals) if math.isnan(row.get(goal.name, math.nan))]
+
+
 @dataclasses.dataclass
 class Stopping:
     """Looks at the evaluations of a run, until they are good enough or no longer get better."""
@@ -103,6 +119,8 @@ class Stopping:
         """Returns why the run ends with this evaluation; "" where it goes on."""
         goal = patient_for(experiment)
         score, value = goal.score(row), row.get(goal.name, math.nan)
+        if math.isnan(value):  # not said in any episode: neither good nor bad
+            return ""
         self.since = 0 if score > self.top else self.since + 1
         self.top = max(self.top, score)
         if stops := stop_at(experiment):
@@ -112,5 +130,6 @@ class Stopping:
                 return f"{goal.name} came to {value:.4g}{text}: {experiment.stop_at}"
         if experiment.patience and self.since >= experiment.patience:
             best = goal.sign * self.top
-            return f"{goal.name} did not get better than {best:.4g} in {self.since} evaluations"
+            count = f"{self.since} evaluation{'s' * (self.since > 1)}"
+            return f"{goal.name} did not get better than {best:.4g} in {count}"
         return ""

@@ -42,6 +42,8 @@ WARNINGS = {
     "raise value_cost, or bring rewards to about 1",
     "padding": "{weight_0_fraction:.0%} of each batch has weight 0 and teaches nothing, in {rows} "
     "rows; lower max_episode_length to what episodes need",
+    "deaf": "no gradient reaches the parameters: gradient_norm is 0 in {rows} rows; see whether "
+    "the loss depends on them, and whether all rewards are the same",
     "still": "parameters did not change although the learner ran; is the learning rate 0, or "
     "annealed to it?",
 }
@@ -118,6 +120,7 @@ class Health:
             "dropped": now["dropped_fraction"] > 0.3,
             "value": self._lasts(row, "explained_variance", lambda x: x < 0.0),
             "padding": self._lasts(row, "weight_0_fraction", lambda x: x > 0.9),
+            "deaf": self._lasts(row, "gradient_norm", lambda x: x == 0.0),
             "still": now["update_norm"] == 0.0 != now["gradient_norm"],
         }
         idle = IDLE if self._does_well(now["episode_return"]) else set()

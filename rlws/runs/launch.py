@@ -6,6 +6,7 @@ import datetime
 import itertools
 import multiprocessing
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from rlws.tracking import Csv, Json, Plots, Run, Sink, Terminal, Tracker
 from rlws.tracking.files import write_json
 from rlws.tracking.progress import short
 from rlws.tracking.stderr import warn
+from rlws.tracking.video import check_frame
 from rlws.trainers import DeviceTrainer
 from rlws.trainers.deadline import watched
 from rlws.trainers.memory import check_memory
@@ -58,7 +60,8 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     if experiment.code is None:
         own = sources.code_of(sys.modules["__main__"])
         experiment = dataclasses.replace(experiment, code=own)
-    exact = check(experiment)
+    with contextlib.chdir("."):  # an environment may go elsewhere
+        exact = check(experiment)
     if variants := sweep.variants(experiment):
         return _one_by_one(experiment, variants)
     if "<" in str(found := describe(experiment.environment)):
@@ -69,7 +72,8 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
     sinks = (*experiment.sinks(), *sinks)
     enable_cache()
     runs = sweep.members(experiment)
-    directory = _claimed(experiment)
+    directory = _claimed(experiment).absolute()
+    new = not (directory / "config.json").stat().st_size
     described = describe(experiment)
     facts = {"experiment": described, "exact": exact, "members": len(runs)}
     with contextlib.closing(Checkpointer(directory, experiment.checkpoint, facts)) as checkpointer:
@@ -83,7 +87,23 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
         if differs:
             warn(f"{OTHER} {'; '.join(differs)}")
         note = CLASSES[exact] * (not differs and len(runs) == 1)
-        return _train(experiment, runs, checkpointer, note, sinks)
+        with _emptied(directory) if new else contextlib.nullcontext():
+            return _train(experiment, runs, checkpointer, note, sinks)
+
+
+@contextlib.contextmanager
+def _emptied(directory):
+    """Empties the folder of a run that wrong settings end before its first checkpoint.
+
+    So the same command, mended, may have it.
+    """
+    try:
+        yield
+    except SettingError:
+        if not (directory / "checkpoints").exists():
+            for path in directory.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _one_by_one(experiment, variants):
@@ -91,7 +111,7 @@ def _one_by_one(experiment, variants):
 
     Those that are finished, of a sweep that goes on, stay as they are.
     """
-    directory = _claimed(experiment)
+    directory = _claimed(experiment).absolute()
     write_json(directory / "config.json", describe(experiment))
     print(f"{experiment.name}: {len(variants)} runs, results in {short(directory)}", flush=True)
     own = [
@@ -184,6 +204,9 @@ def check(experiment: Experiment) -> bool:
       Whether the run can be resumed exactly; else unfinished episodes are lost.
     """
     limits(experiment.steps, experiment.episodes)
+    parts = pathlib.PurePath(experiment.name).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise SettingError(f"name must be that of a folder in results/, got {experiment.name!r}")
     if variants := sweep.variants(experiment):
         return all([check(variant.experiment) for variant in variants])
     sweep.members(experiment)  # which checks them
@@ -210,7 +233,7 @@ def check(experiment: Experiment) -> bool:
 def _check_pictures(experiment, environment):
     try:
         environment.reset()
-        environment.render()
+        check_frame(environment.render())
     except Exception as error:  # whatever a renderer lacks
         raise SettingError(
             f"--video needs pictures, and {experiment.environment} gives none: {error}; "
@@ -237,6 +260,11 @@ def _new_directory(experiment) -> pathlib.Path:
     fresh = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
     given = [] if experiment.directory is None else [pathlib.Path(experiment.directory)]
     for directory in given or fresh:
+        if directory.exists() and not directory.is_dir():
+            raise SettingError(
+                f"directory must be a folder, got {experiment.directory!r}, which is none; choose "
+                "another with --directory"
+            )
         try:
             if not directory.is_dir() or not any(directory.iterdir()):
                 directory.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 import dm_env
 import jax
 import numpy as np
+from dm_env import specs
 
 from rlws import environments, sources
 from rlws.agent import Agent
@@ -135,9 +136,14 @@ class Policy:
         Raises:
           SettingError: the observation is not one of the spec's.
         """
-        wanted, found = self.spec.observations, jax.tree.map(np.asarray, observation)
+        wanted = self.spec.observations
+        if isinstance(wanted, specs.Array) and isinstance(observation, list):
+            observation = np.array(observation)
+        found = jax.tree.map(np.asarray, observation)
         if wrong := rules.unlike(wanted, found):
-            raise SettingError(f"an observation{wrong}; one environment's, without a batch axis")
+            raise SettingError(
+                f"an observation{wrong}; one environment's, without a batch axis, and without info"
+            )
         for rule in rules.of_observations(wanted, found):
             if rule.broken.any():
                 raise SettingError(f"an {rule.name} must be {rule.must}, got {found}")

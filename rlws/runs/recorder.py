@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from rlws.environments.info import parsed
+from rlws.environments.repeats import aside
 from rlws.runs.experiment import Experiment
-from rlws.runs.goals import Stopping
+from rlws.runs.goals import Stopping, unsaid
 from rlws.runs.health import Health, halted_text
 from rlws.settings import describe
 from rlws.tracking import Run, Tracker, write_video
 from rlws.tracking.files import COUNTERS
+from rlws.tracking.stderr import line_of
 from rlws.trainers import Progress, evaluation
 
 LAST_EPISODES = 100  # of training, in the summary
@@ -102,10 +104,15 @@ class Recorder:
         spent = report.spent
         now = spent or (period and (before is None or report.steps // period > before // period))
         if now and self.experiment.evaluation.episodes:
-            self._result = self._evaluation(report)
+            with aside():
+                self._result = self._evaluation(report)
         self._held = row
         if spent or self._waits:
             self._log_held()
+        for name in unsaid(self.experiment, self.evaluated) if self.evaluated else ():
+            text = f"evaluations that no episode said {name} in are not looked at"
+            if text not in self.summary.get("warnings", ()):
+                self._warn(text)
         if (
             self.evaluated
             and not spent
@@ -115,7 +122,8 @@ class Recorder:
             self.tracker.note(f"stopped at {report.steps:,} steps: {why}")
         fraction = self.run.fraction(row)
         if self.experiment.video and (before is None or self._fraction < 0.5 <= fraction or spent):
-            self._film(report)
+            with aside():
+                self._film(report)
         if spent and report.steps and not report.updates:
             self._warn(f"the learner never ran: {report.steps:,} steps were not enough for a batch")
         if report.halted:
@@ -147,7 +155,7 @@ class Recorder:
         waiting = self._evaluators[name](report.params, experiment.seed)
 
         def result():
-            returns, _, *info = waiting()
+            returns, lengths, *info = waiting()
             ended = returns[np.isfinite(returns)]
             said, found = f"evaluation at {report.steps:,} steps: ", dict[str, float]()
             if len(ended):
@@ -161,9 +169,8 @@ class Recorder:
             if cut := len(returns) - len(ended):
                 found["evaluation_unfinished"] = cut
                 self._warn(
-                    f"{said}{', and ' * (cut < len(returns))}{cut} had not ended after "
-                    f"{evaluation.MAX_STEPS:,} steps and have no return; give the environment a "
-                    "time limit"
+                    f"{said}{', and ' * (cut < len(returns))}{cut} "
+                    f"{evaluation.unfinished(lengths[np.isnan(returns)])}"
                 )
             if report.spent:
                 self.summary |= found
@@ -204,5 +211,5 @@ class Recorder:
             path.parent.mkdir(exist_ok=True)
             write_video(path, frames, rate)
             self.tracker.note(f"video of a greedy episode: {name}")
-        except OSError as error:
-            self.tracker.note(f"no video at {report.steps:,} steps: {error}")
+        except Exception as error:  # whatever a renderer raises: training does not need it
+            self._warn(f"no video at {report.steps:,} steps: {line_of(error)}")

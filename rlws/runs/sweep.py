@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import itertools
 import json
 import re
@@ -29,6 +30,7 @@ def members(experiment: Experiment) -> list[Member]:
     Raises:
       SettingError: a sweep is not of the form agent.setting=value,value,... or names no setting.
     """
+    _check_names(experiment)
     choices = [parse(text, experiment) for text in experiment.sweep]
     count = getattr(experiment.trainer, "num_seeds", 1)
     check("seed of the last", Seed, experiment.seed + count - 1)
@@ -56,6 +58,7 @@ def variants(experiment: Experiment) -> list[Variant]:
     Raises:
       SettingError: as of `members`.
     """
+    _check_names(experiment)
     texts = sorted(experiment.sweep, key=lambda text: not text.startswith("agent="))
     apart = [text for text in texts if not text.startswith("agent.")]
     if not apart:
@@ -74,7 +77,13 @@ def variants(experiment: Experiment) -> list[Variant]:
             for told, one in found
             for name, value in parse(text, one)
         ]
-    labels = ["_".join(f"{k}={v}" for k, v in told.items()).replace("/", "-") for told, _ in found]
+    labels = [_short("_".join(f"{k}={v}" for k, v in told.items())) for told, _ in found]
+    _check_once("sweep", labels, ", ".join(labels))
+    count = getattr(experiment.trainer, "num_seeds", 1)
+    others = [" ".join(f"{k}={v}" for k, v in told.items() if k != "seed") for told, _ in found]
+    pairs = zip(others, (one.seed for _, one in found), strict=True)
+    runs = [f"{other} seed={seed + i}".strip() for other, seed in pairs for i in range(count)]
+    _check_once("sweep", runs, f"{' '.join(texts)} with {count} seeds each")
     return [
         Variant(label, told, dataclasses.replace(one, sweep=inner))
         for label, (told, one) in zip(labels, found, strict=True)
@@ -85,8 +94,27 @@ def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[
     """Returns the name of a setting with each of its values in a sweep, or `what` else it is.
 
     Raises:
-      SettingError: it is not of the form setting=value,value,... or names no setting.
+      SettingError: it is not of the form setting=value,value,... or names no setting; or a value
+        is there twice.
     """
+    found = _values(text, experiment, what)
+    _check_once(what, [shown(describe(value)) for _, value in found], text)
+    return found
+
+
+def _check_once(what: str, values: list[str], got: Any) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise SettingError(f"{what} must have {value} once, got {got!r}")
+
+
+def _check_names(experiment: Experiment) -> None:
+    """Checks that each setting is swept once: of two a run would have the last."""
+    names = [text.partition("=")[0].strip().replace("-", "_") for text in experiment.sweep]
+    _check_once("sweep", names, " ".join(experiment.sweep))
+
+
+def _values(text: str, experiment: Experiment, what: str) -> list[tuple[str, Any]]:
     name, equals, values = text.partition("=")
     name = name.strip().replace("-", "_")
     if not name or not equals or not values:
@@ -102,14 +130,7 @@ def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[
         return [(name, value) for value in re.split(r",(?=\w+:)", values)]
     if name == "agent":
         return [(name, _agent(value)) for value in values.split(",")]
-    if span := re.fullmatch(r"(\d+)(\.\.|-)(\d+)", values):
-        if span[2] == "-" or int(span[3]) < int(span[1]):
-            low, high = sorted((int(span[1]), int(span[3])))
-            raise SettingError(
-                f"{what}: numbers from one to another must be low..high, got {text!r}; write "
-                f"{name}={low}..{high}"
-            )
-        return [(name, value) for value in range(int(span[1]), int(span[3]) + 1)]
+    values = ",".join(_spanned(part, f"{what}: {name}") for part in values.split(","))
     if kinds := PARTS.get(name):
         for value in values.split(","):
             choose(f"{what}: {name}", value, kinds)
@@ -118,6 +139,22 @@ def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[
         parts = [re.split(r"[x ]+", value) for value in values.split(",")]
         return [(name, tuple(parse_value(part, (*now, 0)[0]) for part in each)) for each in parts]
     return [(name, parse_value(value, now)) for value in values.split(",")]
+
+
+def _spanned(text: str, name: str) -> str:
+    """Returns whole numbers from one to another, low..high, as 0,1,2; other text as it is."""
+    span = re.fullmatch(r"(\d+)(\.\.|-)(\d+)", text.strip())
+    if not span:
+        return text
+    low, high = sorted((int(span[1]), int(span[3])))
+    if span[2] == "-" or low != int(span[1]):
+        raise SettingError(
+            f"{name}: numbers from one to another must be low..high, got {text!r}; write "
+            f"{low}..{high}"
+        )
+    if high - low >= MOST:
+        raise SettingError(f"{name}: a sweep is of {MOST:,} values at most, got {text!r}")
+    return ",".join(map(str, range(low, high + 1)))
 
 
 def _agent(name: str) -> Any:
@@ -171,11 +208,26 @@ def label(i: int, runs: list[Member]) -> str:
     seed, settings = runs[i]
     told = (f"{k}={shown(describe(v))}" for k, v in settings.items())
     parts = [f"{i:0{len(str(len(runs) - 1))}d}", *told]
-    return "_".join([*parts, f"seed{seed}"]).replace("/", "-")
+    return _short("_".join([*parts, f"seed{seed}"]))
 
 
+def _short(text: str) -> str:
+    """Returns the name of a folder, which must not be too long for the disk."""
+    text = text.replace("/", "-")
+    if len(text.encode()) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 4]}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+MOST = 10_000  # values of a setting
+LONGEST = 200  # bytes of a folder's name
 TRAINING, EVALUATION = "training_return_last_100", "evaluation_return_mean"
 COLUMNS = "steps", "updates", "seconds", TRAINING, EVALUATION
+
+
+def _is_told(name: str) -> bool:
+    """Returns whether a column is of what the environment said in evaluations."""
+    return name.startswith("evaluation_") and not name.startswith("evaluation_return_")
 
 
 class Entry(NamedTuple):
@@ -213,7 +265,9 @@ def entries_of(variant: Variant, directory: Path) -> list[Entry]:
         return [Entry(label, own, folders.summary(folder))]
     with open(folder / "members.csv", newline="", encoding="utf-8") as file:
         rows = {one.pop("member"): one for one in csv.DictReader(file)}
-    apart = lambda one: settings | {k: v for k, v in one.items() if k not in COLUMNS}
+    apart = lambda one: (
+        settings | {k: v for k, v in one.items() if k not in COLUMNS and not _is_told(k)}
+    )
     return [
         Entry(f"{label}/{name}", apart(one), folders.summary(folder / name))
         for name, one in rows.items()
@@ -228,13 +282,15 @@ def tabled(entries: Sequence[Entry], directory: Path) -> dict[str, str]:
     from scipy import stats  # takes a third of a second
 
     names = list(dict.fromkeys(name for entry in entries for name in entry.settings))
+    said = dict.fromkeys(name for entry in entries for name in entry.summary if _is_told(name))
+    columns = [*COLUMNS, *said]
     rows = [
         [entry.folder, *(entry.settings.get(k, "") for k in names)]
-        + [entry.summary.get(k, "") for k in COLUMNS]
+        + [entry.summary.get(k, "") for k in columns]
         for entry in entries
     ]
     with open(directory / "members.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["member", *names, *COLUMNS], *rows])
+        csv.writer(file).writerows([["member", *names, *columns], *rows])
     groups: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         told = (f"{k}={entry.settings.get(k, '')}" for k in names if k != "seed")

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rlws.tracking.sink import Row, Run, Sink
@@ -49,8 +49,9 @@ class Csv(Sink):
         self._path = run.directory / "metrics.csv"
         header, *rows = resumed_lines(self._path, run) or [_line(COUNTERS)]
         self._columns = next(csv.reader([header]))
-        kept = [row for row in rows if run.keeps(_steps(row))]
-        last = _steps(kept[-1]) if kept else 0.0
+        steps = _numbers(self._path, rows, lambda row: float(row.split(",", 1)[0]))
+        kept = [row for row, step in zip(rows, steps, strict=True) if run.keeps(step)]
+        last = max(filter(run.keeps, steps), default=0.0)
         if (resumed := run.resumed_steps or 0) > last:
             warn(
                 f"{self._path} must have a row at {resumed:,} steps, where the run goes "
@@ -98,12 +99,22 @@ def resumed_lines(path: pathlib.Path, run: Run) -> list[str]:
 
 def complete_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a file, all but a half-written last one."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+    # Not splitlines: within a line there may be what Unicode calls the end of one.
+    *lines, _ = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    return [f"{line}\n" for line in lines]
 
 
-def _steps(row: str) -> float:
-    return float(row.split(",", 1)[0])
+def _numbers(path: pathlib.Path, lines: list[str], steps: Callable[[str], float]) -> list[float]:
+    """Returns the steps of lines, NaN of those that are none, and says how many are."""
+    found = []
+    for line in lines:
+        try:
+            found.append(float(steps(line)))
+        except (ValueError, TypeError, LookupError):
+            found.append(math.nan)
+    if damaged := sum(map(math.isnan, found)):
+        warn(f"{path} has {damaged} damaged line{'s' * (damaged > 1)}, left out")
+    return found
 
 
 def _line(values: Iterable[Any]) -> str:
@@ -123,7 +134,9 @@ class Jsonl(Sink):
         """Starts the file, with the rows kept when resuming."""
         self._path = run.directory / "metrics.jsonl"
         lines = resumed_lines(self._path, run)
-        replace(self._path, "".join(x for x in lines if run.keeps(json.loads(x)["steps"])))
+        steps = _numbers(self._path, lines, lambda line: json.loads(line)["steps"])
+        kept = (line for line, step in zip(lines, steps, strict=True) if run.keeps(step))
+        replace(self._path, "".join(kept))
 
     def log(self, row: Row) -> None:
         """Appends `row`."""

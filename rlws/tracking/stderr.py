@@ -3,10 +3,13 @@
 import contextlib
 import os
 import sys
+from typing import TextIO
 
 
 def soften() -> None:
     """Has terminals that are not UTF-8 show "?" for what they lack, and not end the process."""
+    if sys.stdout is None:  # closed before we began
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):  # not where a test or notebook is
             with contextlib.suppress(OSError, ValueError):  # closed: it flushes
@@ -18,11 +21,25 @@ def tell(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError, SystemExit):  # the last is rich's, of a closed pipe
-        # What is left in its buffer would fail once more when Python ends, and change the status.
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stderr.fileno())
-            os.close(nowhere)
+        _silence(sys.stderr)
+
+
+def unheard() -> bool:
+    """Returns whether nobody listens to stdout any more, as after `| head -1`."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _silence(sys.stdout)
+        return True
+    return False
+
+
+def _silence(stream: TextIO) -> None:
+    # What is left in its buffer would fail once more when Python ends, and change the status.
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def warn(text: str) -> None:

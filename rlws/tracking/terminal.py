@@ -80,6 +80,8 @@ class Terminal(Sink):
         """Stops the live line and prints the summary."""
         if self._live:
             self._live.stop()
+        if "ended_by" in summary and not summary.get("steps"):
+            return  # nothing was done, and the error says why
         run = self._progress.run
         entries = {name: entry(name, value) for name, value in summary.items()}
         entries["results"] = short(run.directory)

@@ -62,10 +62,18 @@ def write_video(
     return path
 
 
+def check_frame(frame: np.ndarray) -> None:
+    """Raises a SettingError unless it can be part of a video."""
+    _even(frame, frame)
+
+
 def _even(frame: np.ndarray, first: np.ndarray) -> np.ndarray:
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise SettingError(f"a frame must be uint8 [H, W, 3], got {frame.dtype} {frame.shape}")
+        raise SettingError(
+            f"a frame must be uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}; mend what "
+            "the environment's render returns"
+        )
     if frame.shape != np.shape(first):
         raise SettingError(f"frames must have one size {np.shape(first)}, got {frame.shape}")
     height, width, _ = frame.shape

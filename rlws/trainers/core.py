@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from rlws.actor import ENVIRONMENTS, WORKERS, Actor
 from rlws.agent import Agent
 from rlws.learner import LearnerState
-from rlws.numerics import streams
+from rlws.numerics import answers, streams
 from rlws.trainers.totals import Totals, finite
 from rlws.trainers.tracebacks import stepped_through
 from rlws.types import Action, Array, Key, Metrics, Params
@@ -53,7 +53,11 @@ def act(
 
     def act_in_one(index, step, timestep, state):
         key = streams.draw(act_key, index, step)
-        return actor.select_action(params, timestep, state, key)
+        answer = actor.select_action(params, timestep, state, key)
+        who = f"{type(actor).__name__}.select_action"
+        action, after, extras = answers.several(who, ("action", "state", "extras"), answer)
+        answers.same(f"{who}: the state", state, after)
+        return action, after, extras
 
     index = jnp.arange(timestep.step_type.shape[0]) if index is None else index
     axes = 0, 0 if jnp.ndim(step) else None, 0, 0
@@ -79,7 +83,9 @@ def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State
         learner, adder, metrics, priority = update(agent, state.learner, state.adder, key)
         if priority is not None:
             adder = agent.adder.feedback(adder, priority)
-        metrics = metrics | agent.adder.metrics(adder)
+        metrics = answers.metrics(f"{type(agent.learner).__name__}.update", metrics)
+        who = f"{type(agent.adder).__name__}.metrics"
+        metrics |= answers.metrics(who, agent.adder.metrics(adder))
         # Only noted: keeping the state from before would cost a small learner a tenth of its
         # speed. A run can be played again up to here.
         halted = state.halted | ~finite(metrics)

@@ -10,9 +10,11 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.environments import WithInfo, resolve
+from rlws.environments.repeatable import rate
 from rlws.numerics import streams
 from rlws.numerics.memo import Remembered
 from rlws.numerics.streams import Stream
+from rlws.settings import SettingError
 from rlws.trainers import core, device_evaluation, initial
 from rlws.trainers.deadline import TIMEOUT
 from rlws.trainers.stage import Stage
@@ -86,6 +88,15 @@ def _compiled_act(actor):
     return jax.jit(act)
 
 
+def unfinished(lengths: np.ndarray) -> str:
+    """Returns what to say of episodes that were cut off after so many steps."""
+    steps = int(lengths.max())
+    remedy = "give the environment a time limit"
+    if steps < MAX_STEPS:
+        remedy = "the environment says that they end by then: mend its max_episode_steps"
+    return f"had not ended after {steps:,} steps and have no return; {remedy}"
+
+
 def _play_all(act, agent, stage, episodes, kept):
     limit, count = stage.spec.max_episode_steps or MAX_STEPS, len(stage.envs)
     state = initial.initial_actor_state(agent.evaluator, count)
@@ -137,7 +148,13 @@ def film(
             state, total = initial.initial_actor_state(agent.evaluator, 1), 0.0
             most = stage.spec.max_episode_steps or MAX_STEPS
             for step in range(most + 1):
-                picture, timestep = stage.render(), stage.timesteps[0]
+                timestep = stage.timesteps[0]
+                try:
+                    picture = stage.render()
+                except Exception as error:  # whatever a renderer lacks
+                    raise SettingError(
+                        f"{environment} gives no pictures: {error}; `rlws evaluate` needs none"
+                    ) from error
                 total += timestep.reward or 0.0
                 yield look(picture, step, total, timestep, state) if look else picture
                 if timestep.last() or step == most:
@@ -146,4 +163,4 @@ def film(
                 (action,), state = stage.act(act, *numbers, state)
                 stage.step(0, action)
 
-    return frames(), getattr(stage.envs[0], "frames_per_second", 30.0)
+    return frames(), rate(getattr(stage.envs[0], "frames_per_second", None))

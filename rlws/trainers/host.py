@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 
 from rlws.agent import Agent
+from rlws.environments.repeats import numbered
 from rlws.settings import Positive
 from rlws.trainers.deadline import TIMEOUT, deadline
 from rlws.trainers.host_environments import HostEnvironments, make_environments
@@ -34,7 +35,7 @@ class HostTrainer(Trainer):
     def exact(self, environment):
         # An episode can be played again where its number decides what is random in it. Whether
         # that is so, `repeats` tries.
-        return self.vectorization == "serial" and hasattr(environment, "episode")
+        return self.vectorization == "serial" and numbered(environment)
 
     def train(self, config, environment, *, seed=0, **control):
         how = Control(**control)

@@ -68,6 +68,11 @@ def _parsed(text, experiment):
             f"--space must be name=log:low:high, name=low:high or name=value,value, got {text!r}"
         )
     pairs = parse(f"{name}={plain}", experiment, "--space")
+    if pairs[0][0].partition(".")[0] not in ("agent", "trainer"):
+        raise SettingError(
+            f"--space must be of the agent or its trainer, got {name}: scores of other tasks, "
+            "budgets or seeds are not to be compared; see --seeds"
+        )
     for pair in pairs:
         change(experiment, dict([pair]))  # as its own checks have it
     name, choices = pairs[0][0], tuple(value for _, value in pairs)

@@ -12,6 +12,7 @@ from rlws.runs.experiment import Experiment
 from rlws.runs.folders import read_json
 from rlws.settings import SettingError, describe
 from rlws.tracking.files import replacing, write_json
+from rlws.tracking.interrupts import Interrupts
 from rlws.tracking.progress import short
 from rlws.tune.figure import study_figure
 from rlws.tune.rounds import Winner
@@ -33,11 +34,9 @@ def tune(experiment: Experiment, search: Search) -> Comparison | None:
     path = short(directory)
     method = f"{search.method}, {search.trials} trials"
     print(f"{experiment.name}: {method} of {experiment.steps:,} steps, in {path}", flush=True)
-    try:
+    remedy = f"go on with: the same command and --directory {path} --resume"
+    with Interrupts(remedy) as signals, signals.opened():
         return _searched(study)
-    except KeyboardInterrupt as error:
-        error.remedy = f"go on with: the same command and --directory {path} --resume"  # type: ignore[attr-defined]
-        raise
 
 
 def _searched(study):

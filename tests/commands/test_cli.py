@@ -81,8 +81,8 @@ def fails(capfd, *args, experiment=TOY):
             "unknown option --agent.learnig-rate; did you mean --agent.learning-rate?",
         ),
         ("surplus", "unknown option surplus; --help lists all"),
-        ("--seed x", "--seed takes INT, got 'x'"),
-        ("--steps 1.5", "--steps takes {None}|INT, got '1.5'"),
+        ("--seed x", "--seed takes a whole number, such as 200000, 200k or 2M, got 'x'"),
+        ("--steps 1.5", "--steps takes a whole number, such as 200000, 200k or 2M, got '1.5'"),
         ("--agent.discount x", "--agent.discount takes FLOAT, got 'x'"),
         (
             "--agent.backbone.hidden-sizes 4 a",

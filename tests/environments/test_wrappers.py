@@ -217,7 +217,7 @@ def test_names_say_wrappers_and_settings():
     [
         ("jax:Catch,row=6", "no setting 'row'; did you mean 'rows'"),
         ("jax:Catch,rows=1", "rows must be at least 2, got 1"),
-        ("jax:Catch,rows=1e3", "rows must be a whole number, got 1000.0"),
+        ("jax:Catch,rows=1.5", "rows must be a whole number, got 1.5"),
         ("jax:Catch,rows", "must be name=value, each once, got 'rows'"),
         ("jax:Catch,rows=6,rows=7", "each once, got 'rows=7'"),
         ("jax:Catch+stak=4", "unknown value 'stak'; did you mean 'stack'"),

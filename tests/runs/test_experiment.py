@@ -330,7 +330,7 @@ def test_experiment_of_no_steps_has_no_nan_and_goes_on_without_a_video(folder, m
     notes = Notes()
     summary = run(notes, video=True, steps=0, seed=7)
     assert "ended_by" not in summary
-    assert notes.notes[-1] == "no video at 0 steps: [Errno 28] No space left on device"
+    assert notes.notes[-1] == "no video at 0 steps: OSError: [Errno 28] No space left on device"
     (directory,) = (folder / "results" / "toy").iterdir()
     assert directory.name.endswith("-seed7")
     assert summary["steps"] == summary["updates"] == summary["steps_per_second"] == 0

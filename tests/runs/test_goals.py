@@ -54,7 +54,7 @@ def test_why_a_run_ended_is_said():
         ends([5, 5], stop_at=stop, stop_times=2)[1]
         == f"{RETURN} came to 5, 2 times in a row: {stop}"
     )
-    text = f"{RETURN} did not get better than 7 in 1 evaluations"
+    text = f"{RETURN} did not get better than 7 in 1 evaluation"
     assert ends([7, 6], patience=1)[1] == text
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 
 from rlws.environments import resolve
+from rlws.environments.repeats import numbered
 from rlws.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, SettingError
 from rlws.trainers.deadline import TIMEOUT
 from rlws.trainers.distributed import cluster
@@ -27,7 +28,7 @@ class DistributedTrainer(Trainer):
     num_actors: PositiveInt = 2  # processes that act
     # As of the HostTrainer; or "device": environments written in JAX, in one compiled scan a block.
     vectorization: Literal["serial", "sync", "async", "native", "envpool", "device"] = "serial"
-    wait_for: Literal["all", "any"] = "all"
+    wait_for: Literal["all", "any"] = "all"  # actors, before what they played is learned from
     # Blocks an actor plays before it waits for what was learned from the first of them. So with
     # "all" it acts by parameters that are exactly so many updates old.
     lookahead: NonNegativeInt = 0
@@ -90,7 +91,7 @@ class DistributedTrainer(Trainer):
 
     def exact(self, environment):
         device = self.vectorization == "device"
-        serial = self.vectorization == "serial" and hasattr(environment, "episode")
+        serial = self.vectorization == "serial" and numbered(environment)
         return self.wait_for == "all" and (device or serial)
 
     def evaluator(self, config, agent, environment, episodes, num_envs):

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlws import environments
 from rlws.environments import checks
+from rlws.environments.repeats import numbered
 from rlws.numerics import checkpoint
 from rlws.trainers.host_environments.environments import HostEnvironments, check_actions, splitter
 from rlws.types import Action
@@ -41,7 +42,7 @@ class Serial(HostEnvironments):
         self._asked: int | None = None
 
     def _fresh_log(self, env):
-        return [] if hasattr(env, "episode") else None
+        return [] if numbered(env) else None
 
     def asked(self):
         i = self._asked
@@ -119,7 +120,7 @@ class Serial(HostEnvironments):
         arrays, facts = super().save(ended)
         facts["restart"] = [*self._restart]
         facts["logged"] = [log is not None for log in self._log]
-        facts["next"] = [getattr(env, "episode", None) for env in self._envs]
+        facts["next"] = [env.episode if numbered(env) else None for env in self._envs]
         arrays["returns"] = np.array(self._return, np.float64)
         for i, log in enumerate(self._log):
             if log:
@@ -133,16 +134,16 @@ class Serial(HostEnvironments):
         for i, env in enumerate(self._envs):
             saved = jax.tree.map(lambda x, i=i: x[i], batch)
             self.length[i], self._restart[i] = facts["length"][i], facts["restart"][i]
-            if facts["logged"][i]:
+            if facts["logged"][i] and numbered(env):
                 with checks.named(self.asked, "while its actions are played again"):
                     self._replay(i, env, facts["next"][i], arrays)
                 both = map(jax.tree.leaves, (checks.filled(self.timesteps[i]), saved))
                 if all(np.array_equal(x, y) for x, y in zip(*both, strict=True)):
                     self._restart[i] = facts["restart"][i]
                     continue
-            elif facts["next"][i] is not None:
+            elif numbered(env) and facts["next"][i] is not None:
                 env.episode = facts["next"][i]
-            if facts["next"][i] is not None:
+            if numbered(env) and facts["next"][i] is not None:
                 self.warnings.append(
                     f"environment {i} could not repeat episode {self.episode[i]}, which ends "
                     "here; from here on this run is another than it would be without the stop"

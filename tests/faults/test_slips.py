@@ -1,0 +1,398 @@
+"""Slips that people make in environments, agents and settings of their own, and what is said."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import random
+
+import dm_env
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dm_env import specs
+from gymnasium import spaces
+from plain import IN_BLOCKS
+
+import rlws
+from agents_zoo import reinforce
+from rlws.environments.checks import EnvironmentFault
+from rlws.environments.gymnasium_spaces import to_spec
+from rlws.environments.repeats import aside
+from rlws.networks import MLP, compose, policy
+from rlws.numerics import answers, checkpoint
+from rlws.runs import launch
+from rlws.runs.checkpointer import Checkpointer
+from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
+from rlws.runs.health import NonFiniteError
+from rlws.settings import SettingError, describe
+from rlws.tracking import read_metrics
+from rlws.trainers import HostTrainer
+
+
+class Ten(gymnasium.Env):
+    """Episodes of ten steps."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self, high=1.0):
+        self.action_space = spaces.Box(-high, high, (2,))
+
+    def reset(self, seed=None, options=None):
+        self.count = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        return np.zeros(2, np.float32), 1.0, self.count == 10, False, {"odd": self.odd()}
+
+    def odd(self):
+        return 1.0
+
+
+class Dm(dm_env.Environment):
+    """The same, of dm_env."""
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def reset(self):
+        self.count = 0
+        return dm_env.restart(np.zeros(2, np.float32))
+
+    def step(self, action):
+        self.count += 1
+        end = dm_env.termination if self.count == 10 else dm_env.transition
+        return end(1.0, np.zeros(2, np.float32))
+
+    def observation_spec(self):
+        return specs.Array((2,), np.float32)
+
+    def action_spec(self):
+        return specs.BoundedArray((2,), np.float32, -1.0, 1.0)
+
+
+class Counted(Dm):
+    episode = property(lambda self: 3)
+
+
+def run(tmp_path, environment, **changes):
+    made = Experiment(
+        name="slips",
+        agent=IN_BLOCKS,
+        environment=environment,
+        steps=60,
+        evaluation=Evaluation(episodes=2),
+        directory=str(tmp_path / "run"),
+        quiet=True,
+    )
+    return launch.run(dataclasses.replace(made, **changes))
+
+
+@pytest.mark.parametrize("changes", [{"trainer": HostTrainer(num_envs=2)}, {}])
+def test_a_function_must_not_return_the_same_environment_again(changes, tmp_path):
+    shared = Ten()
+    with pytest.raises(SettingError, match="must be a new one at each call, got the same Ten"):
+        run(tmp_path, lambda seed, index: shared, **changes)
+    assert not any((tmp_path / "run").iterdir())  # so the mended command may have it
+
+
+def test_nor_one_within_those_stepped_together(tmp_path):
+    shared = Ten()
+
+    def make(seed, num_envs):
+        return gymnasium.vector.SyncVectorEnv([lambda: shared] * num_envs)
+
+    trainer = HostTrainer(num_envs=2, vectorization="sync")
+    with pytest.raises(SettingError, match="must be a new one at each call, got the same Ten"):
+        list(trainer.train(IN_BLOCKS, make, steps=10))
+
+
+def test_environments_side_by_side_take_the_same_actions(tmp_path):
+    make = lambda seed, index: Ten(high=1.0 / (1 + index))
+    with pytest.raises(EnvironmentFault, match="environment 1: its actions must be those of"):
+        run(tmp_path, make, trainer=HostTrainer(num_envs=2))
+
+
+def test_an_environment_that_runs_out_of_data_is_named(tmp_path):
+    class Data(Ten):
+        def odd(self):
+            return next(self.rest)
+
+        rest = iter([1.0] * 30)
+
+    with pytest.raises(EnvironmentFault, match="environment 0, .* must end its episode instead"):
+        run(tmp_path, lambda seed, index: Data())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda s, i: Dm(episode=np.int64(0)), lambda s, i: Dm(episode=[]), lambda s, i: Counted()],
+)
+def test_an_environment_may_have_an_episode_of_its_own(make, tmp_path):
+    assert run(tmp_path, make)["steps"] == 60
+    assert run(tmp_path, make, steps=90, resume=True)["steps"] == 90
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10.0, lambda: 10])
+def test_time_limits_are_whole_numbers(limit, tmp_path):
+    with pytest.raises(SettingError, match="max_episode_steps must be a whole number above 0 or"):
+        run(tmp_path, lambda seed, index: Dm(max_episode_steps=limit))
+
+
+def test_a_time_limit_that_is_too_short_is_named(tmp_path):
+    found = run(tmp_path, lambda seed, index: Dm(max_episode_steps=5))
+    assert any("after 5 steps and have no return; the environment" in x for x in found["warnings"])
+
+
+def test_texts_and_counts_beyond_an_int32_are_no_observations(tmp_path):
+    class Words(Dm):
+        def observation_spec(self):
+            return specs.StringArray(())
+
+    with pytest.raises(SettingError, match="observations and actions must be numbers, got Str"):
+        run(tmp_path, lambda seed, index: Words())
+    with pytest.raises(SettingError, match="action space must be of at most 2,147,483,647 values"):
+        to_spec(spaces.Discrete(2**40), "action")
+
+
+def test_an_environment_may_change_the_folder_it_is_in(tmp_path, monkeypatch):
+    class Elsewhere(Ten):
+        def reset(self, seed=None, options=None):
+            os.chdir(tmp_path / "other")
+            return super().reset()
+
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path, lambda seed, index: Elsewhere(), directory="here")
+    assert json.loads((tmp_path / "here" / "summary.json").read_text())["steps"] == 60
+
+
+def test_what_is_looked_at_draws_nothing_of_what_training_draws():
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    draws = lambda: (random.random(), np.random.rand())  # noqa: NPY002
+    expected = [draws(), draws()]
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    first = draws()
+    with aside():
+        draws()
+    assert [first, draws()] == expected
+
+
+class Drawing(Ten):
+    def reset(self, seed=None, options=None):
+        np.random.seed(seed)  # noqa: NPY002
+        return super().reset()
+
+    def odd(self):
+        return float(np.random.rand())  # noqa: NPY002
+
+
+def test_evaluation_changes_no_training_where_environments_draw_from_numpy(tmp_path):
+    found = []
+    for i, evaluation in enumerate((Evaluation(episodes=0), Evaluation(episodes=2, period=15))):
+        folder = tmp_path / str(i)
+        run(folder, lambda s, i: Drawing(), evaluation=evaluation, info=("odd=sum",))
+        found.append(read_metrics(folder / "run" / "metrics.csv")["episode_odd"])
+    np.testing.assert_array_equal(*found)
+
+
+NUMBERS = np.int64(48), np.float32(0.5), jnp.float32(0.5), np.int32(3)
+
+
+def test_numbers_of_numpy_are_those_of_python(tmp_path):
+    agent = reinforce.Config(backbone=MLP((np.int64(8),)), discount=NUMBERS[1])
+    traced = dataclasses.replace(agent, discount=NUMBERS[2])
+    assert describe(agent) == describe(traced) == json.loads(json.dumps(describe(agent)))
+    assert describe(agent)["discount"] == 0.5
+    numbers = dict(seed=NUMBERS[3], steps=NUMBERS[0], trainer=HostTrainer(num_envs=np.int64(2)))
+    run(tmp_path, "jax:Catch", agent=agent, evaluation=Evaluation(episodes=0), **numbers)
+    assert rlws.load(tmp_path / "run").experiment.steps == 48
+
+
+def test_a_step_to_load_is_a_whole_number(tmp_path):
+    run(tmp_path, "jax:Catch", checkpoint=Checkpoints(period=20, keep=9))
+    at = lambda at: rlws.load(tmp_path / "run", at).checkpoint.path.name
+    assert at(np.int64(25)) == at("25") == at(25) == "000000000024"
+    for wrong in (1.5, "soon", float("nan")):
+        with pytest.raises(SettingError, match="at must be a step, such as 50k, or best, got"):
+            at(wrong)
+
+
+def _learner(answer):
+    """Returns an agent whose loss, or whose update, makes `answer` of what it was."""
+
+    class Learner(reinforce.REINFORCE):
+        def loss(self, *args):
+            return answer("loss", *super().loss(*args))
+
+        def update(self, *args):
+            return answer("update", *super().update(*args))
+
+    return Learner
+
+
+def _agent(answer):
+    class Config(reinforce.Config):
+        def make(self, spec):
+            agent = super().make(spec)
+            fields = {
+                f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)
+            }
+            return dataclasses.replace(agent, learner=_learner(answer)(**fields))
+
+    return Config(backbone=MLP((4,)), episodes_per_update=1)
+
+
+def metric(value, name="mine"):
+    return lambda where, x, m: (x, {**m, name: value} if where == "loss" else m)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda where, x, m: x if where == "loss" else (x, m), "loss must return what to minimise"),
+        (lambda where, x, m: (x, m, 0), "loss must return what to minimise and metrics, got 3 of"),
+        (
+            lambda where, x, m: (x._replace(extra=(1,)), m) if where == "update" else (x, m),
+            r"update: the state\.extra\[0\] must stay what it was, none, got int32\[\]",
+        ),
+        (
+            lambda where, x, m: (x._replace(params=[]), m) if where == "update" else (x, m),
+            r"update: the state\.params\[.* must stay what it was, float32",
+        ),
+        (metric([1.0]), r"metrics\['mine'\] must be a real number, got list"),
+        (metric(None), r"metrics\['mine'\] must be a real number, got NoneType"),
+        (metric("x"), r"metrics\['mine'\] must be a real number, got str"),
+        (metric(jnp.complex64(1)), r"metrics\['mine'\] must be a real number, got complex64"),
+        (metric(1.0, "a\u2028b"), "metrics must have names of one line, got 'a"),
+        (metric(1.0, 3), "metrics must have names of one line, got 3"),
+        (metric(1.0, "steps"), "a metric must not be called 'steps': every run logs that"),
+        (metric(1.0, "episode_x"), "a metric must not be called 'episode_x'"),
+    ],
+)
+def test_slips_of_a_learner_are_named(answer, message, tmp_path):
+    with pytest.raises(SettingError, match=f"Learner.{message}"):
+        run(tmp_path, "jax:Catch", agent=_agent(answer))
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ((0, ()), "select_action must return action, state and extras, got 2 of them"),
+        ((0, (jnp.ones(1),), {}), r"select_action: the state\[0\] must stay what it was, none"),
+    ],
+)
+def test_slips_of_an_actor_are_named(found, message, tmp_path):
+    class Actor(rlws.Actor):
+        def select_action(self, params, timestep, state, key):
+            return found
+
+    class Config(reinforce.Config):
+        def make(self, spec):
+            return dataclasses.replace(super().make(spec), actor=Actor())
+
+    with pytest.raises(SettingError, match=message):
+        run(tmp_path, "jax:Catch", agent=Config(backbone=MLP((4,))))
+
+
+def test_states_that_differ_in_nothing_but_their_structure_are_told():
+    with pytest.raises(SettingError, match="state must keep its structure"):
+        answers.same("the state", {"x": ()}, {"y": ()})
+    answers.same("the state", {"x": 0}, {"x": jnp.int32(1)})
+
+
+@pytest.mark.parametrize(
+    ("features", "got"),
+    [(None, "NoneType"), (jnp.int32([1]), "int32"), (jnp.float32(1), "float32")],
+)
+def test_what_a_backbone_returns_is_looked_at(features, got):
+    spec = rlws.environments.spec(Dm())
+    with pytest.raises(SettingError, match=f"a backbone must return features.*got {got}"):
+        compose(spec, lambda observation: features, policy=policy(spec))
+
+
+def test_nan_is_told_where_nobody_else_can_find_the_agent(tmp_path):
+    bad = lambda where, x, m: (x * jnp.nan, m) if where == "loss" else (x, m)
+    with pytest.raises(NonFiniteError, match="came to NaN or infinity"):
+        run(tmp_path, lambda seed, index: rlws.environments.Catch(), agent=_agent(bad))
+
+
+def test_a_loss_that_says_nothing_of_the_parameters_is_told(tmp_path):
+    deaf = lambda where, x, m: (jax.lax.stop_gradient(x), m) if where == "loss" else (x, m)
+    found = run(tmp_path, "jax:Catch", agent=_agent(deaf), steps=400)
+    assert any("no gradient reaches the parameters" in text for text in found["warnings"])
+
+
+@pytest.mark.parametrize("damage", [b"\n", b"garbage,1\n", b"\xff\xfe\n"])
+def test_lines_that_are_none_do_not_keep_a_run_from_going_on(damage, tmp_path, capsys):
+    run(tmp_path, "jax:Catch", track=("jsonl",))
+    tables = [tmp_path / "run" / name for name in ("metrics.csv", "metrics.jsonl")]
+    for path in tables:
+        with path.open("ab") as file:
+            file.write(damage)
+    run(tmp_path, "jax:Catch", track=("jsonl",), steps=90, resume=True)
+    assert capsys.readouterr().err.count("has 1 damaged line, left out") == 2
+    steps = read_metrics(tables[0])["steps"]
+    assert steps == sorted(steps)
+    assert [json.loads(line)["steps"] for line in tables[1].read_text().splitlines()] == steps
+
+
+def test_arrays_that_would_have_one_name_are_told():
+    with pytest.raises(SettingError, match="arrays must differ in their paths, got 'a/b' twice"):
+        checkpoint.flatten({"a/b": np.ones(2), "a": {"b": np.ones(2)}})
+
+
+def test_a_reader_lists_again_what_was_taken_away_meanwhile(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, "000000000001", {"x": np.ones(1)}, {}, keep=1)
+    read = checkpoint.read
+
+    def late(path):
+        if path.name == "000000000001":
+            checkpoint.save(tmp_path, "000000000002", {"x": np.ones(1)}, {}, keep=1)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "read", late)
+    assert checkpoint.newest(tmp_path, lambda text: None).path.name == "000000000002"
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/x", "a/../../x"])
+def test_names_are_of_folders_in_results(name, tmp_path):
+    with pytest.raises(SettingError, match="name must be that of a folder in results/"):
+        run(tmp_path, "jax:Catch", name=name)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(SettingError, match="directory must be a folder, got .* which is none"):
+        run(tmp_path, "jax:Catch")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_pictures_are_looked_at_before_a_run(tmp_path):
+    class Grey(Ten):
+        render_mode = "rgb_array"
+
+        def render(self):
+            return np.zeros((4, 4), np.uint8)
+
+    make = lambda seed, index: Grey()
+    with pytest.raises(
+        SettingError, match=r"a frame must be uint8 \[H, W, 3\], got uint8 \[4, 4\]"
+    ):
+        run(tmp_path, make, video=True)
+
+
+def test_what_a_folder_holds_is_only_removed_where_the_run_is_new(tmp_path):
+    run(tmp_path, "jax:Catch")
+    before = sorted(path.name for path in pathlib.Path(tmp_path / "run").iterdir())
+    with pytest.raises(SettingError):
+        run(tmp_path, "jax:Catch")
+    with pytest.raises(SettingError):
+        run(tmp_path, "jax:Catch", seed=1, resume=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+    Checkpointer(tmp_path / "run", Checkpoints(), {}).close()
