@@ -20,7 +20,7 @@ import pytest
 from agents_zoo import dqn, reinforce
 from rlws import environments
 from rlws.__main__ import main as rlws
-from rlws.commands.cli import ERRORS, main
+from rlws.commands.cli import ERRORS, main, say
 from rlws.commands.flags import parse
 from rlws.environments import Catch
 from rlws.networks import MLP
@@ -479,3 +479,14 @@ def descendants(kind):
     """Returns the classes below a class that are ours."""
     below = [each for each in kind.__subclasses__() if each.__module__.startswith("rlws.")]
     return [*below, *(each for child in below for each in descendants(child))]
+
+
+def test_a_closed_pipe_ends_a_verb_without_a_word(capfd, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        print("something")
+        assert say(BrokenPipeError(), ours=True) == 141
+        print("more")  # goes nowhere
+    assert not capfd.readouterr().err

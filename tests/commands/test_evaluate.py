@@ -126,3 +126,24 @@ def test_evaluate_and_fork_at_the_best(copy, rlws):
     forked = rlws("fork", copy, "--at", "best", "--name", "again")
     assert forked.out.startswith(f"forked from step {int(name)}, the best")
     assert arrays(copy.with_name("toy-again")) == arrays(copy)
+
+
+def test_evaluate_leaves_out_what_no_episode_says(copy, rlws, monkeypatch):
+    silent = lambda *args, **kwargs: (
+        lambda params, seed: (np.ones(2), np.ones(2), np.full(2, np.nan), np.ones(2))
+    )
+    monkeypatch.setattr(evaluate, "evaluator", silent)
+    monkeypatch.setattr(evaluate, "parsed", lambda info: {"rare": "last", "success": "last"})
+    found = rlws("evaluate", copy, "--episodes", "2")
+    assert "warning: info rare: it was said in no episode" in found.err
+    assert "success_mean" in result(copy)
+    assert "rare_mean" not in result(copy)
+
+
+def test_evaluate_elsewhere_goes_on_without_info_that_is_not_said_there(copy, rlws):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"info": ["success"]}))
+    found = rlws("evaluate", copy, "--episodes", "2", "--environment", "jax:Catch+limit=20")
+    assert found.status == 0
+    assert "got 'success'; it says none" in found.err
+    assert "evaluated without info" in found.err

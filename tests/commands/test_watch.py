@@ -2,17 +2,27 @@
 
 import dataclasses
 
+import dm_env
 import imageio_ffmpeg
 import jax
 import numpy as np
 import pytest
+from dm_env import specs
 
+from agents_zoo import dqn, sac
 from rlws.commands import watch
 from rlws.environments import Catch, to_dm_env
+from rlws.networks import MLP
 from rlws.runs import film
 from rlws.runs.policy import load
 from rlws.tracking.numbers import LEAST, WIDTH
+from rlws.trainers.initial import initial_actor_state
+from rlws.types import EnvironmentSpec
 from tests.commands.toys import TOY, run_toy, steps, tree
+
+CONTINUOUS = EnvironmentSpec(
+    specs.Array((3,), np.float32), specs.BoundedArray((2,), np.float32, -1.0, 1.0)
+)
 
 # imageio_ffmpeg.read_frames, used here only to look, leaves its pipes to the collector.
 pytestmark = [
@@ -109,3 +119,21 @@ def test_numbers_are_what_the_network_says(normalised, monkeypatch):
         assert numbers["value"] == pytest.approx(float(outputs.value), abs=1e-6)
         expected = jax.nn.softmax(outputs.policy.logits)
         np.testing.assert_allclose(bars["probability"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "bar", "size"),
+    [(dqn.Config(), Catch().spec(), "q", 3), (sac.Config(), CONTINUOUS, "action", 2)],
+)
+def test_numbers_of_actors_that_count_steps_or_ask_a_network_otherwise(
+    config, spec, bar, size, monkeypatch
+):
+    found = []
+    monkeypatch.setattr(film, "beside", lambda *args: found.append(args[1:]))
+    agent = dataclasses.replace(config, backbone=MLP((4,))).make(spec)
+    params = jax.jit(agent.learner.init)(jax.random.PRNGKey(0)).params
+    zeros = jax.tree.map(np.asarray, spec.zero_observation())
+    state = initial_actor_state(agent.evaluator, 1)
+    film.numbers_of(agent, params)(None, 0, 0.0, dm_env.restart(zeros), state)
+    [(_, bars)] = found
+    assert len(bars[bar]) == size

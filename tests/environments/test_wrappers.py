@@ -203,6 +203,8 @@ def test_names_say_wrappers_and_settings():
     assert catch == wrap(environments.make("jax:Catch", rows=6, columns=4), Stack(2), Limit(3))
     assert catch.spec().observations.shape == (6, 8)
     assert environments.make("jax:Catch+clip").wrapper == Clip(1.0)
+    typed = environments.make("jax:Catch,rows=1e1+limit=2k")
+    assert (typed.environment.rows, typed.wrapper.steps) == (10, 2000)
     cartpole = environments.make("gym:CartPole-v1,max_episode_steps=5,sutton-barto-reward=true")
     assert cartpole.max_episode_steps == 5
     assert cartpole._env.unwrapped._sutton_barto_reward is True
@@ -227,6 +229,12 @@ def test_names_say_wrappers_and_settings():
         ("jax:Cach+stack=2", "unknown name 'jax:Cach'; did you mean 'jax:Catch'"),
         ("gym:FrozenLake-v1,slippery=false", "no setting 'slippery'; did you mean 'is_slippery'"),
         ("gym:FrozenLake-v1, is_slippery=no", "is_slippery must be true or false, got 'no'; write"),
+        (
+            "gym:FrozenLake-v1?is_slippery=no&x=2",
+            "follow commas; write gym:FrozenLake-v1,is_slippe",
+        ),
+        ("gym:Pendulum-v1,g=abc", "g must be a number, got 'abc'; by default it is 10"),
+        ("gym:Pendulum-v1,g=", "g must be a number, got ''; by default it is 10"),
         ("gym:CartPole-v1,render_mode=human", "no setting 'render_mode'; it has sutton"),
         ("jax:Catch,max_episode_steps=3", r"a wrapper limits it, too: jax:Catch\+limit=500"),
     ],

@@ -18,6 +18,7 @@ from plain import IN_BLOCKS
 
 import rlws
 from agents_zoo import reinforce
+from rlws.actor import Actor
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_spaces import to_spec
 from rlws.environments.repeats import aside
@@ -123,7 +124,7 @@ def test_an_environment_that_runs_out_of_data_is_named(tmp_path):
 
         rest = iter([1.0] * 30)
 
-    with pytest.raises(EnvironmentFault, match="environment 0, .* must end its episode instead"):
+    with pytest.raises(EnvironmentFault, match=r"environment 0, .* must end its episode instead"):
         run(tmp_path, lambda seed, index: Data())
 
 
@@ -217,7 +218,7 @@ def test_numbers_of_numpy_are_those_of_python(tmp_path):
 def test_a_step_to_load_is_a_whole_number(tmp_path):
     run(tmp_path, "jax:Catch", checkpoint=Checkpoints(period=20, keep=9))
     at = lambda at: rlws.load(tmp_path / "run", at).checkpoint.path.name
-    assert at(np.int64(25)) == at("25") == at(25) == "000000000024"
+    assert at(np.int64(25)) == at("25") == at(25) == "000000000020"
     for wrong in (1.5, "soon", float("nan")):
         with pytest.raises(SettingError, match="at must be a step, such as 50k, or best, got"):
             at(wrong)
@@ -226,7 +227,7 @@ def test_a_step_to_load_is_a_whole_number(tmp_path):
 def _learner(answer):
     """Returns an agent whose loss, or whose update, makes `answer` of what it was."""
 
-    class Learner(reinforce.REINFORCE):
+    class Learner(reinforce.Reinforce):
         def loss(self, *args):
             return answer("loss", *super().loss(*args))
 
@@ -243,7 +244,7 @@ def _agent(answer):
             fields = {
                 f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)
             }
-            return dataclasses.replace(agent, learner=_learner(answer)(**fields))
+            return agent._replace(learner=_learner(answer)(**fields))
 
     return Config(backbone=MLP((4,)), episodes_per_update=1)
 
@@ -259,7 +260,7 @@ def metric(value, name="mine"):
         (lambda where, x, m: (x, m, 0), "loss must return what to minimise and metrics, got 3 of"),
         (
             lambda where, x, m: (x._replace(extra=(1,)), m) if where == "update" else (x, m),
-            r"update: the state\.extra\[0\] must stay what it was, none, got int32\[\]",
+            r"update: the state\.extra must stay what it was, float32\[\], got none",
         ),
         (
             lambda where, x, m: (x._replace(params=[]), m) if where == "update" else (x, m),
@@ -276,7 +277,7 @@ def metric(value, name="mine"):
     ],
 )
 def test_slips_of_a_learner_are_named(answer, message, tmp_path):
-    with pytest.raises(SettingError, match=f"Learner.{message}"):
+    with pytest.raises(SettingError, match=f"Learner.*{message}"):
         run(tmp_path, "jax:Catch", agent=_agent(answer))
 
 
@@ -288,13 +289,13 @@ def test_slips_of_a_learner_are_named(answer, message, tmp_path):
     ],
 )
 def test_slips_of_an_actor_are_named(found, message, tmp_path):
-    class Actor(rlws.Actor):
+    class Slipping(Actor):
         def select_action(self, params, timestep, state, key):
             return found
 
     class Config(reinforce.Config):
         def make(self, spec):
-            return dataclasses.replace(super().make(spec), actor=Actor())
+            return super().make(spec)._replace(actor=Slipping())
 
     with pytest.raises(SettingError, match=message):
         run(tmp_path, "jax:Catch", agent=Config(backbone=MLP((4,))))
@@ -368,7 +369,7 @@ def test_names_are_of_folders_in_results(name, tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(SettingError, match="directory must be a folder, got .* which is none"):
+    with pytest.raises(SettingError, match=r"directory must be a folder, got .* which is none"):
         run(tmp_path, "jax:Catch")
     assert (tmp_path / "run").read_text() == "mine"
 

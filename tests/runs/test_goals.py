@@ -10,7 +10,7 @@ from rlws import Checkpoints, Evaluation
 from rlws.numerics import checkpoint
 from rlws.runs import folders, launch
 from rlws.runs.folders import saved
-from rlws.runs.goals import Goal, Stopping, check_goals
+from rlws.runs.goals import Goal, Stopping, check_goals, stop_at, unsaid
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer
 from tests.commands.toys import TOY, arrays, rows, run_toy
@@ -181,3 +181,25 @@ def test_members_stop_each_by_itself(tmp_path):
             np.testing.assert_allclose(found[key], x, rtol=1e-4, atol=1e-6)
     with pytest.raises(SettingError, match=r"of other settings .*stop_at"):
         launch.run(dataclasses.replace(made, resume=True, stop_at=""))
+
+
+def test_an_evaluation_that_does_not_say_it_is_neither_good_nor_bad():
+    experiment = dataclasses.replace(EVALUATED, patience=1)
+    stopping = Stopping()
+    assert [stopping.look(experiment, row) for row in ({}, {RETURN: math.nan})] == ["", ""]
+    assert stopping.look(experiment, {RETURN: 1.0}) == ""
+    assert stopping.look(experiment, {RETURN: 1.0}).startswith(
+        f"{RETURN} did not get better than 1"
+    )
+    assert unsaid(experiment, {}) == unsaid(experiment, {RETURN: math.nan}) == [RETURN]
+    assert unsaid(experiment, {RETURN: 0.0}) == []
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "x", ""])
+def test_goals_are_numbers_that_can_be_reached(value):
+    with pytest.raises(SettingError, match="stop_at must be name=number"):
+        stop_at(dataclasses.replace(EVALUATED, stop_at=f"return={value}"))
+
+
+def test_goals_are_typed_as_other_numbers():
+    assert stop_at(dataclasses.replace(EVALUATED, stop_at="return=1k"))[1] == 1000

@@ -16,7 +16,7 @@ from rlws.networks import GRU, MLP
 from rlws.runs import launch
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.runs.folders import experiment_of
-from rlws.runs.sweep import members, parse_value, variants
+from rlws.runs.sweep import Entry, label, members, parse, parse_value, tabled, variants
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 
@@ -53,6 +53,24 @@ def test_values_have_the_type_of_the_setting(text, now, value):
     assert type(found) is type(value)
 
 
+def test_a_setting_is_swept_once():
+    with pytest.raises(SettingError, match="sweep must have seed once, got 'seed=0,4 seed=8'"):
+        launch.check(change(sweep=("seed=0,4", "seed=8")))
+
+
+def test_ranges_may_stand_among_values():
+    assert [x for _, x in parse("seed=0..2,5,7..8", EXPERIMENT)] == [0, 1, 2, 5, 7, 8]
+
+
+def test_names_of_folders_are_short_enough_for_a_disk():
+    long = "x".join(["8"] * 150)
+    sweep = (f"agent.backbone.hidden-sizes={long},8", "agent.learning-rate=1e-3,1e-2")
+    runs = members(change(sweep=sweep))
+    labels = [label(i, runs) for i in range(len(runs))]
+    assert len(set(labels)) == len(runs)
+    assert max(map(len, labels)) <= 200
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
@@ -60,6 +78,11 @@ def test_values_have_the_type_of_the_setting(text, now, value):
         ("seed", "must be of the form setting=value,value"),
         ("seed=3..1", r"seed: .* must be low..high, got '3..1'; write 1..3"),
         ("seed=0-4", r"seed: .* must be low..high, got '0-4'; write 0..4"),
+        ("seed=0,0", "sweep must have 0 once, got 'seed=0,0'"),
+        ("seed=0..1", "sweep must have seed=1 once, got 'seed=0..1 with 2 seeds each'"),
+        ("seed=0..99999999999", "a sweep is of 10,000 values at most"),
+        ("agent.learning_rate=1e-3,0.001", "sweep must have 0.001 once"),
+        ("agent.learnin-rate=1,2", "no setting 'learnin_rate'; did you mean learning_rate"),
         ("agent=pppo", "agent must be a module with a Config, such as ppo, got 'pppo'"),
         ("agent.backbone=mlp,lstn", "agent.backbone: unknown value 'lstn'; did you mean 'lstm'"),
         ("agent.learning_rate", "must be of the form"),
@@ -221,3 +244,21 @@ def test_runs_by_themselves_leave_one_table_and_go_on_where_they_were(tmp_path, 
     out = capsys.readouterr().out
     assert "jax:Catch, discount=0.9: evaluation_return_mean" in out
     assert (tmp_path / "over.png").stat().st_size
+
+
+def test_info_of_several_flags_is_kept_together():
+    args = ["--info", "success", "distance=sum", "--quiet", "--info=fuel", "--info", "odd"]
+    found = flags.parse(EXPERIMENT, args)
+    assert found.info == ("success", "distance=sum", "fuel", "odd")
+    assert flags.parse(EXPERIMENT, ["--sweep", "seed=0,4", "agent.discount=0.9,0.99"]).sweep == (
+        "seed=0,4",
+        "agent.discount=0.9,0.99",
+    )
+
+
+def test_what_environments_said_in_evaluations_is_in_the_table_of_members(tmp_path):
+    summaries = [{"evaluation_success": float(i), "evaluation_return_mean": 1.0} for i in range(2)]
+    entries = [Entry(str(i), {"seed": i}, found) for i, found in enumerate(summaries)]
+    tabled(entries, tmp_path)
+    with open(tmp_path / "members.csv") as file:
+        assert [row["evaluation_success"] for row in csv.DictReader(file)] == ["0.0", "1.0"]
