@@ -76,7 +76,8 @@ class Learner(Settings):
         named `priority`, a scalar, is not averaged: it goes back to the adder. Nor are the running
         `statistics` of `Network.train`, which become part of the parameters. Nor are `value` and
         its `target` [T], logged as `explained_variance`, and the `action` of a policy that has no
-        entropy [T, n], logged as `action_spread` (see `vitals.py`).
+        entropy [T, n], logged as `action_spread` (see `vitals.py`). What every run logs (`steps`,
+        `episode_...`, see `answers.py`) is no name for one.
         """
         raise NotImplementedError
 

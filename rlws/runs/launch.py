@@ -223,7 +223,9 @@ def check(experiment: Experiment) -> bool:
         own = resolve.device(source) if isinstance(trainer, DeviceTrainer) else None
         check_memory(experiment.agent, spec, trainer.columns, own)
         asked.now = "environment 0, when it is tried,", 1
-        if experiment.info and not is_adapted(environment):
+        # What envpool says, it says in steps of its own.
+        pooled = getattr(trainer, "vectorization", "") == "envpool"
+        if experiment.info and not (is_adapted(environment) or pooled):
             environment.try_info()
         if experiment.video:
             _check_pictures(experiment, environment)
