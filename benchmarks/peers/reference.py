@@ -1,19 +1,20 @@
-"""The hand-written PPO of `benchmarks.reference_ppo`."""
+"""What is written by hand: `benchmarks.reference_ppo` on the device, `reference_dqn` on a host."""
 
 import jax
 import optax
 
-from benchmarks import reference_ppo
+from benchmarks import reference_dqn, reference_ppo
 from benchmarks.peers.ours import MINATAR
 from benchmarks.peers.serve import Advance, serve
-from benchmarks.peers.workloads import PPO, Workload
+from benchmarks.peers.workloads import LEARNING_STARTS, PPO, Replay, Workload
 from rlws import environments
 
 
 def make(workload: Workload, chunk: int) -> Advance:
-    """Returns how to advance the workload, which must be PPO."""
+    """Returns how to advance the workload, which must be PPO, or DQN with one environment."""
     work = workload.settings
-    assert isinstance(work, PPO)
+    if not isinstance(work, PPO):
+        return _dqn(work, chunk)
     settings = reference_ppo.Settings(
         work.num_envs,
         work.unroll_length,
@@ -38,6 +39,17 @@ def make(workload: Workload, chunk: int) -> Advance:
             state = jax.block_until_ready(run(state))
         steps += chunks * chunk
         return steps, int(optax.tree_utils.tree_get(state.opt_state, "count").sum())
+
+    return advance
+
+
+def _dqn(work: Replay, chunk: int) -> Advance:
+    how = work.hidden, work.batch, work.capacity, LEARNING_STARTS, work.period, work.updates
+    agent = reference_dqn.DQN(reference_dqn.Settings(*how))
+
+    def advance(chunks):
+        agent.run(chunks * chunk)
+        return agent.steps, agent.updates
 
     return advance
 

@@ -68,7 +68,7 @@ class Workload(NamedTuple):
     def contestants(self) -> tuple[str, ...]:
         """Who runs it; the first is what the others are compared with."""
         if self.place == "host":
-            return ("ours", "sb3", "sbx")
+            return ("ours", "sb3", "sbx", *("reference",) * (self.algorithm == "dqn"))
         if isinstance(self.settings, PPO) and self.settings.channels:
             return ("ours", "reference")
         return ("ours", "rejax", *("reference",) * (self.algorithm == "ppo"))

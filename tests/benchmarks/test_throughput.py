@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import reference_ppo, throughput
+from benchmarks import reference_dqn, reference_ppo, throughput
 from benchmarks.peers import install, ours, reference
 from benchmarks.peers.contestant import Contestant, LeftOutError, Start, command
 from benchmarks.peers.workloads import PPO, WORKLOADS, Workload
@@ -243,3 +243,15 @@ def test_our_settings_of_workloads_are_valid(name):
     config, settings = ours.config(workload), workload.settings
     sizes = config.backbone.mlp if getattr(settings, "channels", 0) else config.backbone
     assert tuple(sizes.hidden_sizes) == tuple(settings.hidden)
+
+
+def test_dqn_by_hand_does_what_the_workload_says_and_its_ring_holds_steps():
+    agent = reference_dqn.DQN(reference_dqn.Settings(hidden=(4,), batch=8, capacity=64, starts=20))
+    agent.run(100)
+    assert (agent.steps, agent.updates) == (100, 81)
+    observation, action, reward, discount, following = agent._ring
+    # Step 99 lies at 99 % 64, and leads to where the next one begins, unless that is a new episode.
+    goes_on = discount[1:35] == 1.0
+    np.testing.assert_array_equal(following[1:35][goes_on], observation[2:36][goes_on])
+    assert set(action) <= {0, 1}
+    assert (reward == 1.0).all()
