@@ -11,6 +11,7 @@ import numpy as np
 from dm_env import specs
 
 from rlws.environments import rules
+from rlws.numerics import streams
 from rlws.settings import SettingError
 from rlws.types import EnvironmentSpec
 
@@ -130,7 +131,10 @@ def check_device(environment: Any) -> None:
         is unlike its spec, or a step turns the state into one of other shapes or types.
     """
     who, spec = type(environment).__name__, environment.spec()
-    begun = _traced(f"{who}.reset", spec, environment.reset, jax.random.key_data(jax.random.key(0)))
+    if not isinstance(spec, EnvironmentSpec):
+        raise EnvironmentFault(f"{who}.spec must return an EnvironmentSpec, got {spec!r}")
+    key = streams.draw(streams.key(0, streams.Stream.ENVIRONMENT))  # of the kind that it will get
+    begun = _traced(f"{who}.reset", spec, environment.reset, key)
     # Of an action JAX asks shape and dtype, and a spec has both.
     stepped = _traced(f"{who}.step", spec, environment.step, begun, spec.actions)
     if jax.tree.structure(begun) != jax.tree.structure(stepped):

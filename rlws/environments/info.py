@@ -17,6 +17,7 @@ from rlws.environments.actions import legal
 from rlws.environments.jax_environment import JaxEnvironment
 from rlws.environments.rules import FIRST
 from rlws.environments.wrappers import DmWrapped, State, Wrapped, Wrapper
+from rlws.numerics import streams
 from rlws.settings import SettingError, Settings, choose
 from rlws.types import Action, Array, Observation
 
@@ -100,10 +101,20 @@ class _Keeping(Wrapped):
 
     def __post_init__(self):
         super().__post_init__()
-        environment, key = self.environment, jax.random.key_data(jax.random.key(0))
-        begun = jax.eval_shape(environment.reset, key)[0]
-        said = jax.eval_shape(environment.step_with_info, begun, environment.spec().actions)[2]
-        check_said(self.wrapper.names, {name: np.zeros(np.shape(x)) for name, x in said.items()})
+        environment, said = self.environment, dict[str, Any]()
+
+        def told(key, action):
+            found = environment.step_with_info(environment.reset(key)[0], action)
+            if not (isinstance(found, tuple) and len(found) == 3 and isinstance(found[2], dict)):
+                raise SettingError(
+                    f"{type(environment).__name__}.step_with_info must return state, timestep and "
+                    f"a dict of numbers, got {found!r}"
+                )
+            said.update(found[2])
+
+        key = streams.draw(streams.key(0, streams.Stream.ENVIRONMENT))
+        jax.eval_shape(told, key, environment.spec().actions)
+        check_said(self.wrapper.names, said)
 
     def step(self, state: State, action: Action) -> tuple[State, dm_env.TimeStep]:
         """Takes a step, and keeps what is said in it."""
@@ -194,10 +205,11 @@ def check_said(
 
     Where several environments say it together, `heard` tells for each name whether it is.
     """
+    array: Callable[[Any], Any] = lambda x: x if hasattr(x, "dtype") else np.asarray(x)
     is_number: Callable[[Any], bool] = lambda x: (
-        np.ndim(x) == (heard is not None) and np.asarray(x).dtype.kind in "biuf"
+        np.ndim(x) == (heard is not None) and array(x).dtype.kind in "biuf"
     )
-    known = sorted(name for name, x in said.items() if is_number(x) and name[:1] != "_")
+    known = sorted(name for name, x in said.items() if name[:1] != "_" and is_number(x))
     for name in names:
         if not (name in known if heard is None else heard[name]):
             raise SettingError(

@@ -65,10 +65,13 @@ def storing(place: pathlib.Path) -> Iterator[None]:
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """Returns the leaves of a tree by path, such as "state/learner/params/mlp/w", on the host.
 
+    Of keys, their data.
+
     Raises:
       SettingError: two of them have the same.
     """
-    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+    raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(raw))[0]
     found = {_path(path): np.asarray(x) for path, x in leaves}
     if len(found) < len(leaves):
         paths = collections.Counter(_path(path) for path, _ in leaves)
@@ -77,6 +80,24 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
             "a part, of an observation, say"
         )
     return found
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
+
+
+def _raw(like: Any) -> Any:
+    """Returns what `flatten` makes of an array, as shape and type, and how it is made of that."""
+    if not _is_key(like):
+        return like, lambda x: x
+    kinds: list[Any] = []
+
+    def told(key):
+        kinds.append(jax.random.key_impl(key))
+        return jax.random.key_data(key)
+
+    shape = jax.eval_shape(told, like)
+    return shape, lambda x: jax.random.wrap_key_data(x, impl=kinds[0])
 
 
 def _path(keys: Any) -> str:
@@ -102,7 +123,8 @@ def restore(like: Any, arrays: Mapping[str, np.ndarray], place: str = "") -> Any
     arrays = below(arrays, place)
     names = ["/".join(filter(None, (place, _path(path)))) for path, _ in leaves]
     differences = [f"{name}: only saved" for name in arrays if name not in names]
-    for name, (_, leaf) in zip(names, leaves, strict=True):
+    raw = [_raw(leaf) for _, leaf in leaves]
+    for name, (leaf, _) in zip(names, raw, strict=True):
         here = f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
         saved = arrays.get(name)
         there = "absent" if saved is None else f"{saved.dtype.name}{list(saved.shape)}"
@@ -116,7 +138,8 @@ def restore(like: Any, arrays: Mapping[str, np.ndarray], place: str = "") -> Any
             + more
             + "; use the settings it was saved with"
         )
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names])
+    found = [made(arrays[name]) for name, (_, made) in zip(names, raw, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
 def save(
