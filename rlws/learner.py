@@ -39,9 +39,10 @@ Learned = tuple[LearnerState, Metrics]  # what an update comes to
 class Learner(Settings):
     """Improves parameters from batches of trajectories. Subclasses write `loss`.
 
-    A loss is written for ONE trajectory and may average over the batch with `jax.lax.pmean` along
-    the axis named "batch". Algorithms with another kind of update override `update`, which may
-    call `super().update` any number of times.
+    A loss is written for ONE trajectory and may look at the others along the axis named "batch":
+    x is `psum(x * w, "batch") / psum(w, "batch")` on average, where w is 0 for trajectories that
+    have no weight, which `pmean` would count. Algorithms with another kind of update override
+    `update`, which may call `super().update` any number of times.
     """
 
     network: Network

@@ -20,6 +20,13 @@ from rlws.types import EnvironmentSpec
 LEGAL = Question("actor: legal", "actions are what the environment takes")
 EVALUATION = Question("actor: evaluation", "evaluation is greedy", "one action")
 FREQUENCIES = Question("actor: frequencies", "actions are drawn as the policy says")
+EXPLORATION = Question(
+    "actor: exploration",
+    "what is explored gets less with the steps that an actor counts, or stays",
+    "the best action as often as at first, or more often",
+    "the schedule goes the wrong way: linear(start, end, steps, now), from much to little",
+)
+LATER = 1_000_000  # steps
 RESET = Question(
     "actor: reset",
     "what an episode leaves in the actor does not reach the next",
@@ -61,6 +68,11 @@ def check_actor(subject: Subject) -> Iterator[Check]:
     where = locate(evaluator, "select_action")
     yield EVALUATION.holds(not spread, f"other actions in {spread} of {DRAWS} draws", where, "note")
     yield _check_frequencies(subject, observation, action, component)
+    if later := _aged(initial, after):
+        best = lambda drawn: float(np.mean(drawn[:, 0] == greedy[0, 0]))
+        shares = best(drawn), best(act(params, observation, later, keys)[0])
+        got = f"{shares[0]:.0%} at first, {shares[1]:.0%} later"
+        yield EXPLORATION.answer(shares[1] > shares[0] - 0.1, got, component)
     stale = jax.tree.map(lambda x: x + 1.5 if is_real(x) else x, initial)
     if not any(map(is_real, jax.tree.leaves(stale))):
         yield RESET.skip("no state")
@@ -71,6 +83,17 @@ def check_actor(subject: Subject) -> Iterator[Check]:
     fine = np.array_equal(drawn, other[0]) and jax.tree.all(jax.tree.map(same, after, other[1]))
     got = "the same" if fine else "the state of the episode before still counts"
     yield RESET.answer(fine, got, component)
+
+
+def _aged(initial: Any, after: Any) -> Any:
+    """Returns an actor's state with what counts steps far on; () where nothing does."""
+    counts = jax.tree.map(
+        lambda x, y: np.issubdtype(np.asarray(x).dtype, np.integer) and (y - x == 1).all(),
+        initial,
+        after,
+    )
+    aged = jax.tree.map(lambda x, counts: x + LATER * counts, initial, counts)
+    return aged if any(jax.tree.leaves(counts)) else ()
 
 
 def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:

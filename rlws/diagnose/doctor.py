@@ -12,7 +12,7 @@ import numpy as np
 
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import probing
-from rlws.diagnose.actors import check_actor, check_log_prob, check_mask
+from rlws.diagnose.actors import MASK, check_actor, check_log_prob, check_mask
 from rlws.diagnose.adders import check_adder
 from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.entropy import check_entropy
@@ -121,6 +121,8 @@ def diagnose(
         if not any(x.startswith(text) or text.startswith(x) for x in known):
             choose("only: check", text, known)
     probes = [probe for probe in PROBES if wanted(probe)]
+    if any(check.name == MASK.name and check.verdict == "note" for check in checks):
+        no_mask = "its actor does not look at masks, see above"
     reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
     why_not = lambda probe: reasons[probe.needs or ("values" if probe.values else "")]
     found: dict[str, probing.Found] = {}

@@ -17,12 +17,20 @@ from rlws.diagnose.critics import check_critics
 from rlws.diagnose.instruments import Instrument, Numbers
 from rlws.diagnose.policy_gradients import check_policy
 from rlws.diagnose.subject import Subject
-from rlws.diagnose.value_gradients import VALUES, check_ends, check_values
+from rlws.diagnose.toy import discount_name
+from rlws.diagnose.value_gradients import (
+    VALUES,
+    check_ends,
+    check_target_networks,
+    check_traces,
+    check_values,
+)
 from rlws.settings import SettingError, change
 from rlws.tracking.stderr import line_of
 
 # What advantages are standardised by is of the others: without, each step can be looked at alone.
 SETTINGS = {"normalise_advantages": False, "epochs": 2, "minibatches": 2}
+LOWER = 0.3  # a discount that no lambda is below
 VALUE = Question(
     "learner: value",
     "`value` says of each observation what networks say of it",
@@ -35,7 +43,10 @@ def check_gradients_of_outputs(subject: Subject) -> Iterator[Check]:
     """Yields what a learner makes of known outputs of its networks; nothing where it cannot be."""
     instrument = _instrument(subject)
     if instrument is None:
-        yield VALUES.skip("its networks cannot be told what to say")
+        yield VALUES.skip(
+            "its networks cannot be told what to say, so less was asked; outputs called policy, "
+            "value or q can"
+        )
         return
     try:
         yield from _checks(subject, instrument)
@@ -53,22 +64,30 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
         return
     yield from check_values(instrument, tables, fields, found, loss)
     yield from check_ends(instrument, tables, fields, loss, subject.discount)
+    setting = discount_name(subject.config)
+    if setting and instrument.state_value and (lower := _instrument(subject, {setting: LOWER})):
+        yield from check_traces(lower, fields, loss, LOWER)
+    yield from check_target_networks(instrument, tables, fields, loss)
     yield from check_policy(instrument, tables, fields, found, loss)
     yield from _check_value(instrument, tables)
-    if instrument.critics and "network.value" not in tables:  # of actions, too
+    if instrument.critics and not instrument.state_value:
         yield from check_critics(subject, instrument, tables, fields)
 
 
-def _instrument(subject: Subject) -> Instrument | None:
-    """Returns the learner of a subject, its networks told; None where they do not listen."""
+def _instrument(subject: Subject, other: dict[str, Any] | None = None) -> Instrument | None:
+    """Returns the learner of a subject, its networks told; None where they do not listen.
+
+    `other` settings are those of another learner.
+    """
+    changed = change(subject.config, other or {})
     names = {field.name for field in dataclasses.fields(subject.config)}
     settings = {name: value for name, value in SETTINGS.items() if name in names}
     real = lambda batch: (batch.weight > 0).sum()
     learner, state = subject.agent.learner, subject.state.learner
     batch = max(subject.batches, key=real)
     batch = jax.device_get(learner.prepare(state, jax.tree.map(jax.numpy.asarray, batch))[0])
-    for other in (change(subject.config, settings), subject.config):
-        agent = subject.agent if other == subject.config else other.make(subject.spec)
+    for config in (change(changed, settings), changed):
+        agent = subject.agent if config == subject.config else config.make(subject.spec)
         learner = dataclasses.replace(agent.learner, terms=())
         instrument = Instrument(learner, state._replace(terms=()), batch)
         try:

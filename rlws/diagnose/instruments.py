@@ -38,20 +38,30 @@ class Instrument:
     learner: Learner  # without terms
     start: LearnerState
     batch: Trajectory  # leaves [B, T, ...], as terms prepare it
+    # Outputs of networks that are shown an action, too; known with `sizes`.
+    of_actions: set[str] = dataclasses.field(default_factory=set)
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """The outputs that can be told, and the shape of each for one observation."""
         found: dict[str, tuple[int, ...]] = {}
 
-        def record(field, outputs, leading):
+        def record(field, outputs, leading, inputs=None):
             for name, x in _numbers(outputs).items():
+                if isinstance(inputs, tuple):
+                    self.of_actions.add(f"{field}.{name}")
                 found[f"{field}.{name}"] = x.shape[leading:]
             return outputs
 
         update = lambda: self._with(record).update(self.start, self._tagged(), jax.random.key(0))
         jax.eval_shape(update)
         return found
+
+    @property
+    def state_value(self) -> str:
+        """The first output that says what an observation is worth, "" where there is none."""
+        names = (name for name in self.sizes if name.endswith(".value"))
+        return next((name for name in names if name not in self.of_actions), "")
 
     @property
     def count(self) -> int:
@@ -94,18 +104,19 @@ class Instrument:
         """Returns minus the gradient with respect to each output, the other parameters' too.
 
         Of tables [count, ...], slopes of critics in the action [critics], fields of the batch to
-        replace, and parameters to replace.
+        replace, parameters to replace, and how much more target networks say everything is worth.
         """
 
         @compilation.jit
-        def measure(tables, slope, fields, others):
+        def measure(tables, slope, fields, others, more):
             def tell(field, outputs, leading, inputs=None, probes=None):
                 return self.told(tables, slope, outputs, inputs, probes, field)
 
             start = self.start
             probes = {key: jnp.zeros_like(x) for key, x in tables.items()}
             params = _with_probes({**start.params, **others}, probes)
-            extra = _with_probes(start.extra, probes)
+            lifted = {k: x + more * k.endswith((".value", ".q")) for k, x in probes.items()}
+            extra = _with_probes(start.extra, lifted)
             state = start._replace(params=params, extra=extra, updates=jnp.int32(1))
             batch = self._tagged()._replace(**fields)
             after, metrics = self._with(tell).update(state, batch, jax.random.key(0))
@@ -114,9 +125,14 @@ class Instrument:
             moved = jax.tree.map(lambda x, y: (x - y) / SMALL, dict(after.params), known)
             return _summed(moved, probes), moved, metrics
 
-        return lambda tables, slope, fields, others: jax.device_get(
-            measure(tables, slope, fields, others)
+        return lambda tables, slope, fields, others, more=0.0: jax.device_get(
+            measure(tables, slope, fields, others, more)
         )
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the learner keeps parameters, besides those that it learns, in `extra`."""
+        return _with_probes(self.start.extra, {}) is not self.start.extra
 
     def values(self, tables: Numbers, slope: Any) -> np.ndarray:
         """Returns what `Learner.value` says of all observations, [B, T + 1]."""
@@ -167,7 +183,7 @@ def _telling(field: str, network: Network, tell: Callable) -> Callable:
         given = (plain, *inputs[1:]) if isinstance(inputs, tuple) else plain
         outputs = network.apply(_without_probes(params), given, *rest)
         if NAME not in params:
-            return tell(field, outputs, seen.ndim - 1)
+            return tell(field, outputs, seen.ndim - 1, inputs)
         return tell(field, outputs, seen.ndim - 1, inputs, params[NAME])
 
     return apply

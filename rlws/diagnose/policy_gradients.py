@@ -1,9 +1,10 @@
 """Checks of what makes an action likelier: rewards, ratios to who acted, and reported entropy."""
 
+import jax
 import numpy as np
 
 from rlws.diagnose import outputs
-from rlws.diagnose.check import Question
+from rlws.diagnose.check import Question, is_real
 from rlws.diagnose.critics import REPORTED
 
 CREDIT = Question(
@@ -25,6 +26,12 @@ RATIO = Question(
     "by the ratio to who acted, steps count for more or less, but what goes the wrong way always",
     "as of clipped ratios",
     "the ratio is exp(log_prob - recorded log_prob); take the minimum of clipped and unclipped",
+)
+DIVERGENCE = Question(
+    "learner: divergence",
+    "what costs divergence from who acted makes it smaller, where no action is better",
+    "smaller, or the same",
+    "its sign is wrong: add cost * divergence to what is minimised",
 )
 NEAR = 0.99  # a ratio that rounding does not put beyond 1
 RATIOS = (0.5, 2.0)
@@ -67,7 +74,10 @@ def check_policy(instrument, tables, fields, found, loss):
     elsewhere = measure(shifted, **outputs.acted(instrument, shifted))
     apart = np.mean(np.abs(pull(shifted, elsewhere) - before)[real])
     apart /= max(np.mean(np.abs(before)[real]), 1e-12)
-    yield ON_POLICY.answer(apart < 0.2, f"{apart:.0%} apart", loss)
+    if apart >= 0.2 and (name := _weighs(instrument, tables, measure, found)):
+        yield ON_POLICY.skip(f"{name}, which actors record, counts; call it log_prob to be asked")
+    else:
+        yield ON_POLICY.answer(apart < 0.2, f"{apart:.0%} apart", loss)
     metrics = found[2]
     if "entropy" in metrics:
         yield _check_reported_entropy(
@@ -79,6 +89,7 @@ def check_policy(instrument, tables, fields, found, loss):
     by_ratio = {x: measure(tables, **outputs.acted(instrument, tables, x)) for x in ratios}
     pulls = {x: pull(tables, found)[real] for x, found in by_ratio.items()}
     yield _check_ratio(instrument, before[real], pulls, loss)
+    yield from _check_divergence(instrument, shifted, measure, loss)
     for name in (x for x in metrics if "kl" in x or "clip" in x):
         if np.ptp([float(found[2][name]) for found in by_ratio.values()]) == 0:
             continue  # a setting, such as what divergence costs
@@ -88,6 +99,41 @@ def check_policy(instrument, tables, fields, found, loss):
             got = abs(float(by_ratio[x][2][name]))
             if got > most:
                 yield outputs.reported(name, most, by_ratio[x][2], loss, 0.0)
+
+
+def _weighs(instrument, tables, measure, found) -> str:
+    """Returns what actors record, other than log-probabilities of actions, and learners use."""
+    extras = instrument.batch.extras
+    for name, x in extras.items() if isinstance(extras, dict) else ():
+        if name == "log_prob" or not jax.tree.all(jax.tree.map(is_real, x)):
+            continue
+        changed = jax.tree.map(lambda x: np.float32(0.9 * x + 0.05), x)
+        other = measure(tables, **{"extras": {**extras, name: changed}})
+        if not np.array_equal(outputs.of_policy(found[0]), outputs.of_policy(other[0])):
+            return name
+    return ""
+
+
+def _check_divergence(instrument, tables, measure, loss):
+    """Yields whether a divergence that is reported gets smaller where nothing else counts.
+
+    Of a policy that is none from one that took all actions alike; a bonus for entropy goes the same
+    way. There is nothing to be said where it does not get into the loss.
+    """
+    nothing = {name: 0 * x if outputs.is_value(name) else x for name, x in tables.items()}
+    alike = {name: 0 * x if name.endswith("logits") else x for name, x in tables.items()}
+    fields = {"reward": np.zeros_like(instrument.batch.reward), **outputs.acted(instrument, alike)}
+    gradient, _, metrics = measure(nothing, **fields)
+    push = outputs.of_policy(gradient)
+    names = [name for name in metrics if "kl" in name.split("_") and float(metrics[name]) > 0]
+    if not names or not np.abs(push).max() > 1e-7:
+        return
+    step = 0.1 / np.abs(push).max()
+    moved = {name: x + step * push if name.endswith("logits") else x for name, x in nothing.items()}
+    after = measure(moved, **fields)[2]
+    for name in names:
+        was, is_ = float(metrics[name]), float(after[name])
+        yield DIVERGENCE.answer(is_ <= was, f"{name} from {was:.4g} to {is_:.4g}", loss)
 
 
 def _check_ratio(instrument, once, pulls, loss):

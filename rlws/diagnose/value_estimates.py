@@ -36,16 +36,22 @@ def halves(
     axis more, over which these are the means. Arguments as for `values`.
     """
     learner = agent.learner
+    trajectory = seen(learner, state, observations, first)
     try:
-        outputs = learner.network.unroll(
-            state.params, seen(learner, state, observations, first)
-        )._asdict()
+        outputs = learner.network.unroll(state.params, trajectory)._asdict()
     except Exception:  # parameters of several networks: nobody says which are this one's
         return None
-    mean = outputs.get("q", outputs.get("value"))
-    many = [x for x in jax.tree.leaves(outputs) if mean is not None and x.shape[:-1] == mean.shape]
+    mean, leaves = outputs.get("q", outputs.get("value")), jax.tree.leaves(outputs)
+    many = [x for x in leaves if (x.ndim == 3 if mean is None else x.shape[:-1] == mean.shape)]
     if not many or many[0].shape[-1] < 2:
         return None
+    means = many[0].mean(axis=-1)
+    if mean is not None:
+        same = jnp.allclose(means, mean, atol=1e-4)
+    elif (value := learner.value(state.params, trajectory)) is None:
+        return None
+    else:  # of each action, and the value is that of the best
+        mean, same = means, jnp.allclose(means.max(axis=-1), value, atol=1e-4)
     quantiles = jnp.sort(many[0], axis=-1)
     if mean.ndim > 1:
         best = jnp.argmax(mean, axis=-1)[:, None, None]
@@ -53,7 +59,7 @@ def halves(
     half = quantiles.shape[-1] // 2
     found = jnp.stack([quantiles[:, :half].mean(-1), quantiles[:, -half:].mean(-1)], axis=-1)
     # Of other outputs of that shape, such as logits of a distribution, nothing can be said.
-    return jnp.where(jnp.allclose(many[0].mean(-1), mean, atol=1e-4), found, jnp.nan)
+    return jnp.where(same, found, jnp.nan)
 
 
 def has_quantiles(agent: Agent, spec: EnvironmentSpec) -> bool:

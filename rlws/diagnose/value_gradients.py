@@ -24,7 +24,24 @@ LOST = (
     "truncation is treated as termination: bootstrap from the last observation of an episode that "
     "is cut, times trajectory.discount"
 )
+OTHERS = (
+    "values of actions that were not taken are drawn, too: by a penalty on them, or by the loss of "
+    "something else that lacks a stop_gradient"
+)
 WHOLE = "the discount is ignored: multiply what follows by gamma"
+TRACES = Question(
+    "learner: traces",
+    "what comes a step later counts for less, by the discount",
+    "at most gamma",
+    "returns and traces go back by discount * lambda, not by lambda",
+)
+TARGETS = Question(
+    "learner: target networks",
+    "what follows is worth more where target networks say so",
+    "values are drawn to more",
+    "what follows is valued by the network that learns: take its value from state.extra, and from "
+    "the other at most which action is best",
+)
 UP = 0.25
 LITTLE = 0.05
 ALIKE = 0.97  # a correlation
@@ -55,7 +72,10 @@ def check_values(instrument, tables, fields, found, loss):
         yield VALUES.skip("no value is told")
         return
     right = all(fine) or _moves_by_what_is_added(instrument, tables, fields, probes, rewarded)
-    yield VALUES.answer(right, f"a correlation of {min(wrong):.2f}", loss)
+    answer = VALUES.answer(right, f"a correlation of {min(wrong):.2f}", loss)
+    if right and not all(fine) and not _only_taken(instrument, probes, rewarded):
+        answer = answer._replace(verdict="note", advice=OTHERS)
+    yield answer
     if not right:
         return
     value = np.concatenate(said)
@@ -71,6 +91,15 @@ def check_values(instrument, tables, fields, found, loss):
         got = float(metrics["q"])
         expected = float(np.clip(got, low, high))
         yield outputs.reported("q", expected, metrics, loss, 0.02)
+
+
+def _only_taken(instrument, probes, names) -> bool:
+    """Returns whether no values but those of actions that were taken are drawn anywhere."""
+    for name in (name for name in names if name.endswith(".q")):
+        pulls = np.abs(outputs.said(instrument, name, probes[name])).sum()
+        if np.abs(probes[name]).sum() > 1.001 * pulls:
+            return False
+    return True
 
 
 def _moves_by_what_is_added(instrument, tables, fields, probes, names) -> bool:
@@ -107,10 +136,10 @@ def _rises(off: np.ndarray, pull: np.ndarray) -> bool:
 
 def check_ends(instrument, tables, fields, loss, gamma):
     """Yields what values make of what is beyond an end, where each step is cut after it."""
-    name, real = "network.value", np.asarray(instrument.batch.weight) > 0
+    name, real = instrument.state_value, np.asarray(instrument.batch.weight) > 0
     row = real.sum(axis=1).argmax()
     steps = np.flatnonzero(real[row])
-    if name not in tables or len(steps) < 4:
+    if not name or len(steps) < 4:
         return
     at = steps[len(steps) // 2 - 1]
     here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
@@ -147,3 +176,52 @@ def check_ends(instrument, tables, fields, loss, gamma):
     elif stops and abs(follows - 1.0) < 0.02:
         found = found._replace(advice=WHOLE)
     yield found
+
+
+def check_traces(instrument, fields, loss, gamma):
+    """Yields how much of what a step brings its value is brought by the next one, at this gamma.
+
+    All values are told to be 0, and no episode is cut: so it is gamma times what traces let pass.
+    """
+    name, real = instrument.state_value, np.asarray(instrument.batch.weight) > 0
+    row = real.sum(axis=1).argmax()
+    steps = np.flatnonzero(real[row])
+    if not name or len(steps) < 4:
+        return
+    at = steps[len(steps) // 2 - 1]
+    tables = {
+        key: np.zeros((instrument.count, *x), np.float32) for key, x in instrument.sizes.items()
+    }
+    begins = np.zeros_like(fields["first"])
+    begins[:, 0] = True
+    whole = {"last": np.zeros_like(fields["last"]), "first": begins}
+    whole["discount"] = np.ones_like(fields["discount"])
+
+    def pull(when: int, more: float):
+        reward = np.zeros_like(fields["reward"])
+        reward[row, when] = more
+        found = instrument.measure(tables, instrument.flat, fields | whole | {"reward": reward}, {})
+        here = found[0][name].reshape(instrument.count, -1).mean(axis=-1)
+        return float(here[instrument.index()[row, at]])
+
+    once = pull(at, 0.0)
+    own, later = pull(at, LITTLE) - once, pull(at + 1, LITTLE) - once
+    if own:
+        yield TRACES.answer(later / own < gamma + 0.02, f"{later / own:.2f} of {gamma}", loss)
+
+
+def check_target_networks(instrument, tables, fields, loss):
+    """Yields whether what follows is worth what target networks say, where there are some."""
+    names = [
+        x
+        for x in tables
+        if x.endswith(".q") or (outputs.is_value(x) and x in instrument.of_actions)
+    ]
+    if not names or not instrument.has_targets:
+        return
+    fields = fields | {"discount": np.ones_like(fields["discount"])}
+    once, more = (instrument.measure(tables, instrument.flat, fields, {}, x)[0] for x in (0.0, UP))
+    changes = any(
+        not np.allclose(once[x], more[x], atol=1e-6) for x in tables if outputs.is_value(x)
+    )
+    yield TARGETS.holds(changes, "the same", loss)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agents_zoo import a2c
+from agents_zoo import a2c, dqn, ppo
+from rlws.actor import PolicyActor
 from rlws.diagnose import diagnose
 from rlws.networks import MLP
 from tests.diagnose.healthy import PARTS
@@ -20,39 +21,50 @@ class Drawn(a2c.A2C):
         return policy.sample(key)
 
 
-class Counted(a2c.A2C):
-    """Has a number of that name."""
+class Odd(a2c.A2C):
+    """Has a number of that name, a loss that needs what its update adds to a batch, and tells a
+    metric `q` that is none, but not its loss."""
 
     samples: int = 3
 
-
-class Prepared(a2c.A2C):
-    """Its loss needs what its update adds to a batch."""
-
     def update(self, state, batch, key):
         extras = {**batch.extras, "scale": jnp.ones_like(batch.reward)}
-        return super().update(state, batch._replace(extras=extras), key)
-
-    def loss(self, params, trajectory, key, state):
-        loss, metrics = super().loss(params, trajectory, key, state)
-        return loss * trajectory.extras["scale"], metrics
-
-
-class Silent(a2c.A2C):
-    """Does not tell its loss."""
-
-    def update(self, state, batch, key):
-        state, metrics = super().update(state, batch, key)
+        state, metrics = super().update(state, batch._replace(extras=extras), key)
         return state, {name: x for name, x in metrics.items() if name != "loss"}
-
-
-class Best(a2c.A2C):
-    """Calls something of its own `q`, and has a setting of another's name."""
 
     def loss(self, params, trajectory, key, state):
         loss, metrics = super().loss(params, trajectory, key, state)
         value = self.network.unroll(params, trajectory).value[:-1]
-        return loss, {**metrics, "q": jax.lax.stop_gradient(value)}
+        metrics = {**metrics, "q": jax.lax.stop_gradient(value)}
+        return loss * trajectory.extras["scale"], metrics
+
+
+class Penalised(ppo.PPO):
+    """Pays for divergence, and calls what actors record by another name."""
+
+    cost: float = 1.0
+
+    def update(self, state, batch, key):
+        extras = {"log_prob": batch.extras["logp"]}
+        return super().update(state, batch._replace(extras=extras), key)
+
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        return loss + self.cost * metrics["kl"], metrics
+
+
+class Recorded(PolicyActor):
+    def select_action(self, params, timestep, state, key):
+        action, state, extras = super().select_action(params, timestep, state, key)
+        return action, state, {"logp": extras["log_prob"]}
+
+
+class Rewarded(ppo.PPO):
+    """Is paid for divergence."""
+
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        return loss - 0.5 * metrics["kl"], metrics
 
 
 class Lost(a2c.A2C):
@@ -63,18 +75,85 @@ class Lost(a2c.A2C):
         return loss + jnp.log(-jnp.square(metrics["entropy"]) - 1.0), metrics
 
 
-def config(learner):
-    return dataclasses.replace(variant(a2c, learner)(), backbone=MLP((8,)))
+def config(learner, module=a2c):
+    return dataclasses.replace(variant(module, learner)(), backbone=MLP((8,)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", [Drawn, Counted, Prepared, Silent, Best])
+@pytest.mark.parametrize("learner", [Drawn, Odd])
 def test_what_a_stranger_writes_is_healthy(learner):
     report = diagnose(config(learner), only=PARTS)
     assert not report.failures, [(check.name, check.got) for check in report.failures]
 
 
 @pytest.mark.slow
+def test_an_actor_may_record_likelihoods_by_another_name():
+    made = config(Penalised, ppo)
+
+    class Config(type(made)):
+        def make(self, spec):
+            agent = super().make(spec)
+            return agent._replace(actor=Recorded(agent.actor.network, log_prob=True))
+
+    fields = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+    plain = {"normalise_observations": False, "scale_rewards": False}
+    report = diagnose(Config(**fields | plain), only=["learner"])
+    assert not report.failures, [(check.name, check.got) for check in report.failures]
+    [on_policy] = [check for check in report.checks if check.name == "learner: on-policy"]
+    assert (on_policy.verdict, on_policy.got[:4]) == ("skip", "logp")
+
+
+@pytest.mark.slow
+def test_who_is_paid_for_divergence_is_named():
+    report = diagnose(config(Rewarded, ppo), only=["learner"])
+    assert "learner: divergence" in [check.name for check in report.failures]
+
+
+@pytest.mark.slow
+def test_traces_without_a_discount_are_named(monkeypatch):
+    whole = a2c.generalised_advantages
+    loose = lambda reward, discount, trace, values: whole(
+        reward, discount, trace / jnp.where(discount > 0, discount, 1.0), values
+    )
+    monkeypatch.setattr(a2c, "generalised_advantages", loose)
+    report = diagnose(config(a2c.A2C), only=["learner"])
+    assert [check.name for check in report.failures] == ["learner: traces"]
+
+
+@pytest.mark.slow
 def test_what_comes_to_nan_ends():
     report = diagnose(config(Lost), only=["P1", "P12"], seeds=2, steps=400)
     assert "NaN" in report.failures[0].advice
+
+
+class Swapped(dqn.DQN):
+    """Takes what follows from the network that learns."""
+
+    def loss(self, params, trajectory, key, state):
+        return super().loss(params, trajectory, key, state._replace(extra=state.params))
+
+
+@pytest.mark.slow
+def test_values_of_what_learns_and_schedules_the_wrong_way_are_named():
+    made = dataclasses.replace(config(Swapped, dqn), epsilon_start=0.05, epsilon_end=1.0)
+    report = diagnose(made, only=["actor", "learner"])
+    names = [check.name for check in report.failures]
+    assert {"learner: target networks", "actor: exploration"} <= {*names}
+
+
+class Conservative(dqn.DQN):
+    """Keeps the values of actions low that were not taken (Kumar et al., 2020, "CQL")."""
+
+    def loss(self, params, trajectory, key, state):
+        loss, metrics = super().loss(params, trajectory, key, state)
+        q = self.network.unroll(params, trajectory).q[:-1]
+        taken = jnp.take_along_axis(q, trajectory.action[:, None], axis=-1)[:, 0]
+        return loss + (jax.nn.logsumexp(q, axis=-1) - taken), metrics
+
+
+@pytest.mark.slow
+def test_a_penalty_on_other_actions_is_noted():
+    report = diagnose(config(Conservative, dqn), only=["learner"])
+    assert not report.failures, [(check.name, check.got) for check in report.failures]
+    [values] = [check for check in report.checks if check.name == "learner: values"]
+    assert values.verdict == "note"
