@@ -179,6 +179,9 @@ def load(name: str, path: pathlib.Path | None = None) -> ModuleType:
     except Begun:
         text = f'{name} begins a run when imported; put that under if __name__ == "__main__":'
         raise ImportError(text) from None
+    except SystemExit as error:  # which would end us as if all were well
+        text = f'{name} exits when imported; put that under if __name__ == "__main__":'
+        raise ImportError(text) from error
     finally:
         _loading.reset(before)
 

@@ -48,9 +48,11 @@ def load_module(place: str) -> ModuleType:
             return sources.load(path.stem, path)
         except sources.Untrusted as error:
             raise SettingError(f"{error}; rename it") from None
+        except ImportError as error:
+            raise SettingError(f"{place}: {error}") from None
     try:
         return sources.load(place)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the last two of "." and ""
         raise SettingError(f"{place}: {error}; name a module such as agents_zoo.ppo") from None
 
 

@@ -106,6 +106,12 @@ def diagnose(
     setting = discount_name(config)
     gamma = getattr(config, setting) if discount is None and setting else discount
     spec = Tabular(make_table(), continuous).spec()
+    known = [*PARTS, *(probe.name for probe in PROBES)]
+    for text in only:
+        if not text or not any(x.startswith(text) or text.startswith(x) for x in known):
+            choose("only: check", text, known)
+    if not isinstance(made := config.make(spec), Agent):
+        raise SettingError(f"{name}.make must return an Agent, got {made!r}")
     if broken := _check_compiles(config.make(spec), spec):  # nothing else can be asked
         return Report(name, [broken], time.perf_counter() - began)
     no_mask = "continuous actions" if continuous else _no_mask(config)
@@ -116,10 +122,6 @@ def diagnose(
         checks += _check_parts(config, spec, asked, gamma, bool(no_mask))
     agent = config.make(spec)
     wanted = lambda check: not only or check.name.startswith(only)
-    known = [*PARTS, *(probe.name for probe in PROBES)]
-    for text in only:
-        if not any(x.startswith(text) or text.startswith(x) for x in known):
-            choose("only: check", text, known)
     probes = [probe for probe in PROBES if wanted(probe)]
     if any(check.name == MASK.name and check.verdict == "note" for check in checks):
         no_mask = "its actor does not look at masks, see above"

@@ -188,6 +188,8 @@ def episode_info(environment: JaxEnvironment, state: Any) -> Array | None:
 
 def numbers(said: Mapping[str, Any], names: tuple[str, ...]) -> np.ndarray:
     """Returns what was said by these names, float32 [k]; NaN of what was not."""
+    if not isinstance(said, Mapping):
+        raise SettingError(f"info must be a dict in each step, got {said!r}")
     found = [said.get(name, math.nan) for name in names]
     try:
         if (one := np.array(found, np.float32)).shape == (len(names),):

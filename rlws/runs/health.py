@@ -49,6 +49,9 @@ WARNINGS = {
 }
 
 
+NAN = "came to NaN or infinity"
+
+
 class NonFiniteError(FloatingPointError):
     """An update came to NaN or infinity: nothing sensible can come of the run."""
 
@@ -57,7 +60,7 @@ class NonFiniteError(FloatingPointError):
 
 def halted_text(report: Progress) -> str:
     """Returns what to say of a run that came to NaN."""
-    return f"update {report.updates:,}, at {report.steps:,} steps, came to NaN or infinity"
+    return f"update {report.updates:,}, at {report.steps:,} steps, {NAN}"
 
 
 @dataclasses.dataclass

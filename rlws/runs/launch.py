@@ -23,6 +23,7 @@ from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_same, check_settings, finished, moved
 from rlws.runs.goals import check_goals
+from rlws.runs.health import NAN
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
@@ -157,7 +158,7 @@ def _train(experiment, runs, checkpointer, note, sinks):
     tracker = Tracker((Terminal(experiment.quiet), Csv(), Json(), Plots(), *sinks))
     run = _run(experiment, checkpointer, checkpointer.directory, None, len(runs))
     whole = Recorder(experiment, run, tracker)
-    members = [*_members(experiment, runs, checkpointer)] if len(runs) > 1 else []
+    members = [*_members(experiment, runs, checkpointer, tracker)] if len(runs) > 1 else []
     recorders = members or [whole]
 
     def log(reports, seconds):
@@ -181,13 +182,26 @@ def _train(experiment, runs, checkpointer, note, sinks):
     return whole.summary
 
 
-def _members(experiment, runs, checkpointer):
+class _Faults(Sink):
+    """Tells the whole what is wrong with a member."""
+
+    def __init__(self, whole: Tracker, name: str):
+        self._whole, self._name = whole, name
+
+    def note(self, text: str) -> None:
+        """Passes on warnings, and what ended it; that it was evaluated is in its own log."""
+        if text.startswith("warning") or NAN in text:
+            self._whole.note(f"{self._name}: {text.removeprefix(f'{self._name}: ')}")
+
+
+def _members(experiment, runs, checkpointer, whole):
     """Yields the recorder of each of several members, whose folder is made."""
     evaluators: dict[str, Any] = {}
     for i, own in enumerate(sweep.alone(experiment, runs)):
         folder = checkpointer.directory / sweep.label(i, runs)
         folder.mkdir(parents=True, exist_ok=True)
-        tracker = Tracker((Csv(), Json(), *experiment.sinks()))
+        faults = _Faults(whole, folder.name)
+        tracker = Tracker((Csv(), Json(), faults, *experiment.sinks()))
         yield Recorder(own, _run(own, checkpointer, folder, i), tracker, evaluators)
 
 
@@ -208,7 +222,13 @@ def check(experiment: Experiment) -> bool:
     if not parts or parts[0] == "/" or ".." in parts:
         raise SettingError(f"name must be that of a folder in results/, got {experiment.name!r}")
     if variants := sweep.variants(experiment):
-        return all([check(variant.experiment) for variant in variants])
+        # Seeds change nothing of what is asked.
+        seed = experiment.seed
+        apart = {
+            str(describe(one := dataclasses.replace(v.experiment, seed=seed))): one
+            for v in variants
+        }
+        return all([check(one) for one in apart.values()])
     sweep.members(experiment)  # which checks them
     check_goals(experiment)
     trainer, source = experiment.trainer, experiment.source

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def members(experiment: Experiment) -> list[Member]:
     _check_names(experiment)
     choices = [parse(text, experiment) for text in experiment.sweep]
     count = getattr(experiment.trainer, "num_seeds", 1)
+    _check_count(count * math.prod(map(len, choices)))
     check("seed of the last", Seed, experiment.seed + count - 1)
     found = []
     for combination in itertools.product(*choices):
@@ -69,6 +71,7 @@ def variants(experiment: Experiment) -> list[Variant]:
     begun: dict[str, str] = {}
     found = [(begun, dataclasses.replace(experiment, sweep=()))]
     for text in apart:  # one by one, as settings are those of the agent chosen before
+        _check_count(len(found) * len(parse(text, found[0][1])))
         found = [
             (
                 {**told, name.removeprefix("agent."): shown(describe(value))},
@@ -106,6 +109,13 @@ def _check_once(what: str, values: list[str], got: Any) -> None:
     for value in values:
         if values.count(value) > 1:
             raise SettingError(f"{what} must have {value} once, got {got!r}")
+
+
+def _check_count(runs: int) -> None:
+    if runs > MOST:
+        raise SettingError(
+            f"a sweep must be of {MOST:,} runs at most, got {runs:,}; leave some out"
+        )
 
 
 def _check_names(experiment: Experiment) -> None:
@@ -152,8 +162,7 @@ def _spanned(text: str, name: str) -> str:
             f"{name}: numbers from one to another must be low..high, got {text!r}; write "
             f"{low}..{high}"
         )
-    if high - low >= MOST:
-        raise SettingError(f"{name}: a sweep is of {MOST:,} values at most, got {text!r}")
+    _check_count(high - low + 1)
     return ",".join(map(str, range(low, high + 1)))
 
 
@@ -219,7 +228,7 @@ def _short(text: str) -> str:
     return f"{text[: LONGEST // 4]}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-MOST = 10_000  # values of a setting
+MOST = 10_000  # runs
 LONGEST = 200  # bytes of a folder's name
 TRAINING, EVALUATION = "training_return_last_100", "evaluation_return_mean"
 COLUMNS = "steps", "updates", "seconds", TRAINING, EVALUATION
@@ -304,6 +313,10 @@ def tabled(entries: Sequence[Entry], directory: Path) -> dict[str, str]:
             half = stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)
             text += f" [{np.mean(scores) - half:.4g}, {np.mean(scores) + half:.4g}]"
         text += f", n {len(scores or summaries)}, {duration(seconds)}"
+        if failed := [summary["ended_by"] for summary in summaries if "ended_by" in summary]:
+            text += (
+                f" of those that finished; {len(failed)} of {len(summaries)} did not: {failed[0]}"
+            )
         if stopped := [summary["steps"] for summary in summaries if "stopped_by" in summary]:
             text += f", {len(stopped)} stopped at {np.mean(stopped):,.0f} steps in the mean"
         found[name] = text

@@ -36,6 +36,11 @@ class DeviceTrainer(Trainer):
     num_seeds: Seeds = 1  # runs at once: this many seeds, from the experiment's on
 
     def check(self, environment):
+        if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+            raise SettingError(
+                "JAX_ENABLE_X64 must be off with the DeviceTrainer, whose programs are of 32 bits, "
+                "got on; unset it, or use the HostTrainer"
+            )
         resolve.device(environment)
         if self.num_envs % self.num_devices or self.num_devices > jax.device_count():
             raise SettingError(

@@ -80,7 +80,7 @@ class Program(NamedTuple):
                 run, log = carry
                 live = log.live(budget) & ~waits
                 run, row, ended = self.step(run, params)
-                count = lambda x: jnp.where(live, x.sum(), 0)
+                count = lambda x: jnp.where(live, x.sum(dtype=jnp.int32), 0)
                 steps = log.steps + count(~row.timestep.last())
                 episodes = log.episodes + count(ended[:, 1] > 0)
                 log = log._replace(steps=steps, episodes=episodes)

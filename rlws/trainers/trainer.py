@@ -97,6 +97,8 @@ class Trainer(Settings):
 
     def check_agent(self, agent: Agent) -> None:
         """Raises a SettingError if this trainer cannot run `agent`."""
+        if not isinstance(agent, Agent):
+            raise SettingError(f"make must return an Agent, got {agent!r}")
         agent.adder.schedule(self.columns)
 
     def evaluator(

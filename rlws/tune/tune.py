@@ -114,6 +114,11 @@ def _claim(study: Study) -> None:
                 "another --directory"
             )
         return
+    if directory.exists() and not directory.is_dir():
+        raise SettingError(
+            f"directory must be a folder, got {str(directory)!r}, which is none; choose another "
+            "with --directory"
+        )
     if directory.exists() and any(directory.iterdir()):
         raise SettingError(
             f"directory must be new or empty, got {str(directory)!r}, which holds files; choose "

@@ -18,6 +18,7 @@ from plain import IN_BLOCKS
 
 import rlws
 from agents_zoo import reinforce
+from rlws.__main__ import main
 from rlws.actor import Actor
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_spaces import to_spec
@@ -30,7 +31,7 @@ from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError, describe
 from rlws.tracking import read_metrics
-from rlws.trainers import HostTrainer
+from rlws.trainers import DeviceTrainer, HostTrainer
 
 
 class Ten(gymnasium.Env):
@@ -397,3 +398,49 @@ def test_what_a_folder_holds_is_only_removed_where_the_run_is_new(tmp_path):
         run(tmp_path, "jax:Catch", seed=1, resume=True)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
     Checkpointer(tmp_path / "run", Checkpoints(), {}).close()
+
+
+class Gained(reinforce.Config):
+    """Comes to NaN where its gain is below 0."""
+
+    gain: float = 1.0
+
+    def make(self, spec):
+        gain = self.gain
+        scaled = lambda where, x, m: (x * jnp.sqrt(gain), m) if where == "loss" else (x, m)
+        agent = super().make(spec)
+        fields = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
+        return agent._replace(learner=_learner(scaled)(**fields))
+
+
+def test_a_member_that_comes_to_nan_is_told_and_counted(tmp_path, capsys):
+    agent = Gained(backbone=MLP((4,)), episodes_per_update=1)
+    sweep = ("agent.gain=1.0,-1.0",)
+    found = run(
+        tmp_path, "jax:Catch", agent=agent, trainer=DeviceTrainer(), sweep=sweep, quiet=False
+    )
+    assert "1 of 1 did not: update 1, at" in found["gain=-1.0"]
+    assert "did not" not in found["gain=1.0"]
+    assert "1_gain=-1.0_seed0: update 1, at" in capsys.readouterr().out
+
+
+def test_files_that_exit_are_no_healthy_agents(tmp_path, capsys):
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    assert main(["diagnose", str(tmp_path / "leaves.py")]) == 2
+    assert "exits when imported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("check", ["P99", ""])
+def test_unknown_checks_are_named_before_anything_is_compiled(check, capsys):
+    assert main(["diagnose", "agents_zoo.ppo", "--only", check]) == 2
+    assert "only: check: unknown value" in capsys.readouterr().err
+
+
+def test_sweeps_have_an_end(tmp_path):
+    with pytest.raises(SettingError, match="a sweep must be of 10,000 runs at most, got 99,990,0"):
+        run(tmp_path, "jax:Catch", sweep=("seed=0..9999", "trainer.num_envs=1..9999"))
+
+
+def test_the_device_says_that_it_is_of_32_bits(tmp_path):
+    with jax.enable_x64(True), pytest.raises(SettingError, match="JAX_ENABLE_X64 must be off"):
+        run(tmp_path, "jax:Catch", trainer=DeviceTrainer())

@@ -80,7 +80,7 @@ def test_names_of_folders_are_short_enough_for_a_disk():
         ("seed=0-4", r"seed: .* must be low..high, got '0-4'; write 0..4"),
         ("seed=0,0", "sweep must have 0 once, got 'seed=0,0'"),
         ("seed=0..1", "sweep must have seed=1 once, got 'seed=0..1 with 2 seeds each'"),
-        ("seed=0..99999999999", "a sweep is of 10,000 values at most"),
+        ("seed=0..99999999999", "a sweep must be of 10,000 runs at most, got 100,000,000,000"),
         ("agent.learning_rate=1e-3,0.001", "sweep must have 0.001 once"),
         ("agent.learnin-rate=1,2", "no setting 'learnin_rate'; did you mean learning_rate"),
         ("agent=pppo", "agent must be a module with a Config, such as ppo, got 'pppo'"),
