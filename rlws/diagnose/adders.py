@@ -9,7 +9,13 @@ from dm_env import StepType
 from rlws.diagnose.check import Check, Question, locate
 from rlws.diagnose.subject import EXPERIENCE, NUM_ENVS, ROWS, Subject
 
-BATCHES = Question("adder", "batches come", "a batch")
+BATCHES = Question(
+    "adder",
+    "batches come",
+    "a batch",
+    "it is asked at toy size, by names of settings: call those of the adder min_size, capacity, "
+    "period, unroll_length or episodes_per_update, or give smaller ones with --set NAME=VALUE",
+)
 
 
 def check_adder(subject: Subject) -> Iterator[Check]:

@@ -71,7 +71,9 @@ def check_values(instrument, tables, fields, found, loss):
     if not wrong:
         yield VALUES.skip("no value is told")
         return
-    right = all(fine) or _moves_by_what_is_added(instrument, tables, fields, probes, rewarded)
+    right = all(fine) or (
+        min(wrong) > 0 and _moves_by_what_is_added(instrument, tables, fields, probes, rewarded)
+    )
     answer = VALUES.answer(right, f"a correlation of {min(wrong):.2f}", loss)
     if right and not all(fine) and not _only_taken(instrument, probes, rewarded):
         answer = answer._replace(verdict="note", advice=OTHERS)

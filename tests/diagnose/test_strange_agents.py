@@ -8,7 +8,9 @@ import pytest
 
 from agents_zoo import a2c, dqn, ppo
 from rlws.actor import PolicyActor
+from rlws.agent import AgentConfig
 from rlws.diagnose import diagnose
+from rlws.diagnose.toy import toy
 from rlws.networks import MLP
 from tests.diagnose.healthy import PARTS
 from tests.diagnose.right_agents import variant
@@ -157,3 +159,22 @@ def test_a_penalty_on_other_actions_is_noted():
     assert not report.failures, [(check.name, check.got) for check in report.failures]
     [values] = [check for check in report.checks if check.name == "learner: values"]
     assert values.verdict == "note"
+
+
+class Named(AgentConfig):
+    """Has the settings of other libraries."""
+
+    learning_starts: int = 10_000
+    buffer_size: int = 1_000_000
+    train_freq: int = 4
+    target_update_interval: int = 10_000
+    tau: float = 1.0
+    num_minibatches: int = 32
+    ent_coef: float = 0.0
+
+
+def test_settings_are_known_by_the_names_that_others_give_them():
+    found = toy(Named())
+    assert (found.learning_starts, found.buffer_size, found.train_freq) == (100, 2_000, 2)
+    assert (found.target_update_interval, found.tau, found.num_minibatches) == (20, 0.05, 4)
+    assert found.ent_coef == 0.0
