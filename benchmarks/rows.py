@@ -111,7 +111,7 @@ ROWS = {
         DeviceTrainer(),
     ),
     "8": Row(
-        dqn.Config(period=4, prioritised=True),
+        dqn.Config(learning_rate=5e-4, n_step=3, period=4, updates=2, prioritised=True),
         "gym:LunarLander-v3",
         300_000,
         {"match": ("T", 195.0), "stretch": ("T", 266.0)},

@@ -18,7 +18,7 @@ from rlws.environments import resolve
 from rlws.environments.adapters import is_adapted
 from rlws.environments.repeats import repeats
 from rlws.numerics.cache import enable_cache
-from rlws.runs import sweep
+from rlws.runs import sweep, table
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_same, check_settings, finished, moved
@@ -126,15 +126,15 @@ def _one_by_one(experiment, variants):
             pool = ProcessPoolExecutor(experiment.processes, multiprocessing.get_context("spawn"))
             ran = stack.enter_context(pool).map(_ran, own)
         for i, (variant, _) in enumerate(zip(variants, ran, strict=True), 1):
-            entries += (found := sweep.entries_of(variant, directory))
-            table = sweep.tabled(found, directory)  # also of a sweep that is cut off
-            sweep.tabled(entries, directory)
-            told = "; ".join(f"{name}: {text}" for name, text in table.items())
+            entries += (found := table.entries_of(variant, directory))
+            now = table.tabled(found, directory)  # also of a sweep that is cut off
+            table.tabled(entries, directory)
+            told = "; ".join(f"{name}: {text}" for name, text in now.items())
             print(f"{i}/{len(variants)}  seed={variant.experiment.seed} {told}", flush=True)
     summary = {"experiment": experiment.name, "members": len(entries)}
     for name in ("steps", "episodes", "updates"):
         summary[name] = sum(entry.summary.get(name, 0) for entry in entries)
-    summary |= {"seconds": time.monotonic() - began, **sweep.tabled(entries, directory)}
+    summary |= {"seconds": time.monotonic() - began, **table.tabled(entries, directory)}
     tracker = Tracker((Terminal(quiet=True), Json()))
     tracker.start(Run(experiment.name, directory, describe(experiment), 0, "steps"))
     tracker.finish(summary)
@@ -163,13 +163,13 @@ def _train(experiment, runs, checkpointer, note, sinks):
 
     def log(reports, seconds):
         if members:
-            tracker.log(sweep.row(members, reports, seconds))
+            tracker.log(table.row(members, reports, seconds))
 
     def finish():
         for member in members:
             member.tracker.finish(member.summary)
         if members:
-            whole.summary = sweep.summarise(experiment, runs, members, run.directory)
+            whole.summary = table.summarise(experiment, runs, members, run.directory)
         tracker.finish(whole.summary)
 
     with finished_by(recorders, finish):

@@ -16,7 +16,8 @@ from rlws.networks import GRU, MLP
 from rlws.runs import launch
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.runs.folders import experiment_of
-from rlws.runs.sweep import Entry, label, members, parse, parse_value, tabled, variants
+from rlws.runs.sweep import label, members, parse, parse_value, variants
+from rlws.runs.table import Entry, tabled
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 
