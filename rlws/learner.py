@@ -101,6 +101,7 @@ class Learner(Settings):
         answer = self.update(state, batch, key)
         learned, metrics = answers.several(who, ("the state", "metrics"), answer)
         answers.same(f"{who}: the state", state, learned)
+        answers.same("what terms keep", state.terms, terms)
         # What an update is called is one `update`, however many gradient steps it takes.
         return learned._replace(
             params=learned.params | kept, updates=state.updates + 1, terms=terms

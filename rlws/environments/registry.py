@@ -205,7 +205,7 @@ def check_new(found: Any, source: Any) -> None:
 
     Two would step it in turns, and evaluation would end the episodes of training.
     """
-    one = getattr(found, "unwrapped", found)
+    one = _inmost(found)
     if _returned.get(id(one)) is one:
         raise SettingError(
             f"environment must be a new one at each call, got the same {type(one).__name__} again "
@@ -213,6 +213,19 @@ def check_new(found: Any, source: Any) -> None:
         )
     with contextlib.suppress(TypeError):  # of what cannot be referred to weakly
         _returned[id(one)] = one
+
+
+def _inmost(environment: Any) -> Any:
+    """Returns what is within wrappers, by the names that they have for it."""
+    environment = getattr(environment, "unwrapped", environment)
+    for _ in range(10):  # one may be within itself
+        own = getattr(environment, "__dict__", {})
+        parts = (own.get(name) for name in ("_environment", "_env", "env"))
+        inner = next((x for x in parts if hasattr(x, "reset") and hasattr(x, "step")), None)
+        if inner is None:
+            break
+        environment = inner
+    return environment
 
 
 # What users' functions returned, as long as it is there.

@@ -153,6 +153,14 @@ class Recurrent(Backbone):
     encoder: Backbone = MLP((64,))
     size: PositiveInt = 64  # units of the core
 
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.encoder, Recurrent):
+            raise SettingError(
+                f"{type(self).__name__}.encoder must have no memory of its own, got "
+                f"{type(self.encoder).__name__}"
+            )
+
     def __call__(self, observation: Observation) -> Array:
         """Returns what the core is fed for one observation."""
         return self.encoder(observation)

@@ -23,7 +23,7 @@ from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_same, check_settings, finished, moved
 from rlws.runs.goals import check_goals
-from rlws.runs.health import NAN
+from rlws.runs.health import NAN, NonFiniteError
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
 from rlws.settings import SettingError, describe
@@ -119,13 +119,14 @@ def _one_by_one(experiment, variants):
         dataclasses.replace(one, directory=str(directory / label), resume=True, processes=1)
         for label, _, one in variants
     ]
-    entries, began = [], time.monotonic()
+    entries, failed, began = [], [], time.monotonic()
     with contextlib.ExitStack() as stack:
         ran: Iterator[Any] = map(_ran, own)
         if experiment.processes > 1:
             pool = ProcessPoolExecutor(experiment.processes, multiprocessing.get_context("spawn"))
             ran = stack.enter_context(pool).map(_ran, own)
-        for i, (variant, _) in enumerate(zip(variants, ran, strict=True), 1):
+        for i, (variant, error) in enumerate(zip(variants, ran, strict=True), 1):
+            failed += [f"{variant.label}: {error}"] * bool(error)
             entries += (found := table.entries_of(variant, directory))
             now = table.tabled(found, directory)  # also of a sweep that is cut off
             table.tabled(entries, directory)
@@ -138,15 +139,24 @@ def _one_by_one(experiment, variants):
     tracker = Tracker((Terminal(quiet=True), Json()))
     tracker.start(Run(experiment.name, directory, describe(experiment), 0, "steps"))
     tracker.finish(summary)
+    if failed:
+        raise NonFiniteError(f"{len(failed)} of {len(variants)} runs: {failed[0]}")
     return summary
 
 
-def _ran(experiment):
-    """Runs an experiment whose output goes to log.txt in its folder, as others run beside it."""
+def _ran(experiment) -> str:
+    """Runs an experiment whose output goes to a log beside its folder; returns how it failed.
+
+    Others may run beside it, and go on if it comes to NaN.
+    """
     folder = pathlib.Path(experiment.directory)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.log", "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        return run(experiment)
+        try:
+            run(experiment)
+        except NonFiniteError as error:
+            return str(error)
+    return ""
 
 
 def _train(experiment, runs, checkpointer, note, sinks):

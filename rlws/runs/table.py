@@ -111,9 +111,7 @@ def tabled(entries: Sequence[Entry], directory: Path) -> dict[str, str]:
             text += f" [{np.mean(scores) - half:.4g}, {np.mean(scores) + half:.4g}]"
         text += f", n {len(scores or summaries)}, {duration(seconds)}"
         if failed := [summary["ended_by"] for summary in summaries if "ended_by" in summary]:
-            text += (
-                f" of those that finished; {len(failed)} of {len(summaries)} did not: {failed[0]}"
-            )
+            text += f"; {len(failed)} of {len(summaries)} did not finish: {failed[0]}"
         if stopped := [summary["steps"] for summary in summaries if "stopped_by" in summary]:
             text += f", {len(stopped)} stopped at {np.mean(stopped):,.0f} steps in the mean"
         found[name] = text

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from rlws.numerics import answers
 from rlws.settings import SettingError
 from rlws.terms.term import Term
 from rlws.types import Array, Key, Metrics, Params, Trajectory
@@ -42,7 +43,8 @@ def prepare(
     """Returns a batch as the terms change it, the entries they keep themselves, and next states."""
     kept, following = dict[str, Any](), []
     for term, own in zip(terms, states, strict=True):
-        batch, entries, own = term.prepare(params, own, batch)
+        who, names = f"{type(term).__name__}.prepare", ("batch", "parameters", "state")
+        batch, entries, own = answers.several(who, names, term.prepare(params, own, batch))
         kept |= entries
         following.append(own)
     return batch, kept, tuple(following)
@@ -59,7 +61,9 @@ def losses(
     for i, term in enumerate(terms):
         if type(term).loss is Term.loss:  # it only changes batches
             continue
-        loss, own = term.loss(params, trajectory, jax.random.fold_in(key, i), state.terms[i])
+        answer = term.loss(params, trajectory, jax.random.fold_in(key, i), state.terms[i])
+        who = f"{type(term).__name__}.loss"
+        loss, own = answers.several(who, ("what to minimise", "metrics"), answer)
         found[f"{term.name}_loss"] = loss
         metrics |= {f"{term.name}_{name}": x for name, x in own.items()}
     return found, metrics

@@ -164,3 +164,13 @@ def test_smallest_p_is_that_of_sides_apart(shape):
     ours = np.arange(np.prod(shape), dtype=float).reshape(shape)
     theirs = ours[..., :3] + 100
     assert statistics.smallest_p(ours, theirs) == pytest.approx(statistics.rank_sum_p(ours, theirs))
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 300), (300, 3), (300, 260)])
+def test_rank_sum_p_of_hundreds_is_near_scipys(n, m):
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(0.2, 1.0, n), rng.normal(size=m)
+    expected = stats.mannwhitneyu(ours, theirs, method="asymptotic", use_continuity=False).pvalue
+    assert statistics.rank_sum_p(ours, theirs) == pytest.approx(expected, rel=0.1)
+    assert statistics.rank_sum_p(theirs, ours) == pytest.approx(statistics.rank_sum_p(ours, theirs))
+    assert 0 <= statistics.smallest_p(ours, theirs) < 1e-5

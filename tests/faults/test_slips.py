@@ -23,13 +23,14 @@ from rlws.actor import Actor
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_spaces import to_spec
 from rlws.environments.repeats import aside
-from rlws.networks import MLP, compose, policy
+from rlws.networks import GRU, LSTM, MLP, compose, policy
 from rlws.numerics import answers, checkpoint
 from rlws.runs import launch
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 from rlws.runs.health import NonFiniteError
 from rlws.settings import SettingError, describe
+from rlws.terms.term import Term
 from rlws.tracking import read_metrics
 from rlws.trainers import DeviceTrainer, HostTrainer
 
@@ -419,7 +420,7 @@ def test_a_member_that_comes_to_nan_is_told_and_counted(tmp_path, capsys):
     found = run(
         tmp_path, "jax:Catch", agent=agent, trainer=DeviceTrainer(), sweep=sweep, quiet=False
     )
-    assert "1 of 1 did not: update 1, at" in found["gain=-1.0"]
+    assert "1 of 1 did not finish: update 1, at" in found["gain=-1.0"]
     assert "did not" not in found["gain=1.0"]
     assert "1_gain=-1.0_seed0: update 1, at" in capsys.readouterr().out
 
@@ -444,3 +445,58 @@ def test_sweeps_have_an_end(tmp_path):
 def test_the_device_says_that_it_is_of_32_bits(tmp_path):
     with jax.enable_x64(True), pytest.raises(SettingError, match="JAX_ENABLE_X64 must be off"):
         run(tmp_path, "jax:Catch", trainer=DeviceTrainer())
+
+
+class Around(Dm):
+    """A wrapper, as dm_env's are written."""
+
+    def __init__(self, inner):
+        self._environment = inner
+
+    def reset(self):
+        return self._environment.reset()
+
+    def step(self, action):
+        return self._environment.step(action)
+
+
+def test_nor_the_same_one_in_another_wrapper(tmp_path):
+    shared = Dm()
+    with pytest.raises(SettingError, match="must be a new one at each call, got the same Dm again"):
+        run(tmp_path, lambda seed, index: Around(shared), trainer=HostTrainer(num_envs=2))
+
+
+@pytest.mark.parametrize("outer", [GRU, LSTM])
+def test_a_memory_within_a_memory_is_not_lost_without_a_word(outer):
+    with pytest.raises(SettingError, match=r"encoder must have no memory of its own, got GRU"):
+        outer(GRU(MLP((4,)), 3), 5)
+
+
+class Drifting(Term):
+    name = "drifting"
+
+    def init(self, key, params):
+        return {}, jnp.int32(0)
+
+    def prepare(self, params, state, batch):
+        return batch, {}, state + 1.0
+
+
+def test_what_a_term_keeps_stays_what_it_was(tmp_path):
+    class Config(reinforce.Config):
+        def make(self, spec):
+            agent = super().make(spec)
+            return agent._replace(learner=agent.learner.with_terms(Drifting()))
+
+    with pytest.raises(SettingError, match=r"what terms keep\[.*must stay what it was, int32"):
+        run(tmp_path, "jax:Catch", agent=Config(backbone=MLP((4,)), episodes_per_update=1))
+
+
+def test_of_runs_by_themselves_others_go_on_where_one_comes_to_nan(tmp_path):
+    agent = Gained(backbone=MLP((4,)), episodes_per_update=1)
+    with pytest.raises(NonFiniteError, match=r"1 of 2 runs: gain=-1.0_seed=0: update 1, at"):
+        run(tmp_path, "jax:Catch", agent=agent, sweep=("agent.gain=-1.0,1.0", "seed=0"))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "1 of 1 did not finish: " in summary["gain=-1.0"]
+    assert "n 1" in summary["gain=1.0"]
+    assert "did not" not in summary["gain=1.0"]
