@@ -216,13 +216,14 @@ def check_new(found: Any, source: Any) -> None:
 
 
 def _inmost(environment: Any) -> Any:
-    """Returns what is within wrappers, by the names that they have for it."""
+    """Returns what is within wrappers, by the names that they have for it; of JAX's, which have no
+    state, the wrapper."""
     environment = getattr(environment, "unwrapped", environment)
     for _ in range(10):  # one may be within itself
         own = getattr(environment, "__dict__", {})
         parts = (own.get(name) for name in ("_environment", "_env", "env"))
         inner = next((x for x in parts if hasattr(x, "reset") and hasattr(x, "step")), None)
-        if inner is None:
+        if inner is None or isinstance(inner, JaxEnvironment):
             break
         environment = inner
     return environment

@@ -1,5 +1,6 @@
 """Sweeps: several runs of one experiment, which differ in seeds and settings."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -102,8 +103,8 @@ def parse(text: str, experiment: Experiment, what: str = "sweep") -> list[tuple[
 
 
 def _check_once(what: str, values: list[str], got: Any) -> None:
-    for value in values:
-        if values.count(value) > 1:
+    for value, count in collections.Counter(values).most_common(1):
+        if count > 1:
             raise SettingError(f"{what} must have {value} once, got {got!r}")
 
 

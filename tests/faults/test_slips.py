@@ -500,3 +500,9 @@ def test_of_runs_by_themselves_others_go_on_where_one_comes_to_nan(tmp_path):
     assert "1 of 1 did not finish: " in summary["gain=-1.0"]
     assert "n 1" in summary["gain=1.0"]
     assert "did not" not in summary["gain=1.0"]
+
+
+def test_one_of_jax_may_be_shared(tmp_path):
+    shared = rlws.environments.Catch()
+    make = lambda seed, index: rlws.environments.to_dm_env(shared, seed, index)
+    assert run(tmp_path, make, trainer=HostTrainer(num_envs=2))["steps"] == 60
