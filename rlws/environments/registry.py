@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import sys
 import weakref
@@ -91,7 +92,8 @@ def make(
     check_settings(base, asked, parameters)
     unnamed = {"seed", "index", "render"} if takes_any(parameters) else set()
     offered = {k: x for k, x in offered.items() if k in parameters or k in unnamed}
-    environment = made(factory(**offered, **asked), name, seed, index)
+    began = call()
+    environment = made(factory(**offered, **asked), name, seed, index, began)
     with closed_on_error(environment):
         return wrap(environment, *map(_wrapper, around))
 
@@ -175,12 +177,15 @@ def called(source: Callable[..., Any], seed: int, index: int, render: bool) -> A
             f"returns an environment, got {source!r}; {remedy}"
         )
     takes = inspect.signature(source).parameters
+    began = call()
     found = source(seed, index, **({"render": render} if "render" in takes else {}))
-    return made(found, source, seed, index)
+    return made(found, source, seed, index, began)
 
 
-def made(found: Any, source: Any, seed: int, index: int) -> Any:
+def made(found: Any, source: Any, seed: int, index: int, began: int) -> Any:
     """Returns what a user's function has made; of gymnasium's environments, dm_env ones.
+
+    `began` is what `call` said before.
 
     Raises:
       SettingError: it is none.
@@ -190,7 +195,7 @@ def made(found: Any, source: Any, seed: int, index: int) -> Any:
     gymnasium = sys.modules.get("gymnasium")
     is_gymnasium = gymnasium and isinstance(found, gymnasium.Env)
     if is_gymnasium or isinstance(found, dm_env.Environment):
-        check_new(found, source)
+        check_new(found, source, began)
         return _adapter("gym").GymEnvironment(found, seed, index) if is_gymnasium else found
     if callable(getattr(found, "close", None)):
         found.close()
@@ -200,19 +205,25 @@ def made(found: Any, source: Any, seed: int, index: int) -> Any:
     )
 
 
-def check_new(found: Any, source: Any) -> None:
-    """Raises a SettingError where a function returns an environment that it returned before.
+def call() -> int:
+    """Returns the number of a call to a user's function that is about to be made."""
+    return next(_calls)
+
+
+def check_new(found: Any, source: Any, began: int) -> None:
+    """Raises a SettingError where a function returns an environment from before its call `began`.
 
     Two would step it in turns, and evaluation would end the episodes of training.
     """
     one = _inmost(found)
-    if _returned.get(id(one)) is one:
+    known, when = _returned.get(id(one), (None, 0))
+    if known is not None and known() is one and when < began:
         raise SettingError(
             f"environment must be a new one at each call, got the same {type(one).__name__} again "
             f"from {source!r}; make it within the function"
         )
     with contextlib.suppress(TypeError):  # of what cannot be referred to weakly
-        _returned[id(one)] = one
+        _returned[id(one)] = weakref.ref(one), next(_calls)
 
 
 def _inmost(environment: Any) -> Any:
@@ -229,8 +240,9 @@ def _inmost(environment: Any) -> Any:
     return environment
 
 
-# What users' functions returned, as long as it is there.
-_returned: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_calls = itertools.count()
+# What users' functions returned, by its id, and when.
+_returned: dict[int, tuple[weakref.ref, int]] = {}
 
 
 def _adapter(prefix: str) -> ModuleType:

@@ -15,7 +15,7 @@ from rlws.environments import checks, jax_environment, processes, resolve
 from rlws.environments.actions import legal
 from rlws.environments.autoreset import restarting
 from rlws.environments.names import check_known, check_settings, parse
-from rlws.environments.registry import check_new
+from rlws.environments.registry import call, check_new
 from rlws.numerics import streams
 from rlws.settings import INT, SettingError, choose, importing
 from rlws.types import Action, EnvironmentSpec
@@ -192,6 +192,7 @@ def _checked(source: Any, seed: int, num_envs: int) -> Any:
 
     from rlws.environments.gymnasium_adapter import GymEnvironment
 
+    began = call()
     envs = source if isinstance(source, jax_environment.JaxEnvironment) else source(seed, num_envs)
     with checks.closed_on_error(envs):
         if not isinstance(envs, VectorEnv):
@@ -199,9 +200,10 @@ def _checked(source: Any, seed: int, num_envs: int) -> Any:
         if envs.num_envs != num_envs:
             raise SettingError(f"num_envs must be {num_envs}, got {envs.num_envs} from {source!r}")
         for one in (envs, *getattr(envs.unwrapped, "envs", ())):
-            check_new(one, source)
+            check_new(one, source, began)
         if num_envs > 1 and (makers := getattr(envs.unwrapped, "env_fns", ())):
-            check_new(tried := makers[0](), source)
+            again = call()
+            check_new(tried := makers[0](), source, again)
             _try(GymEnvironment(tried), "environment 0")
     return envs
 

@@ -506,3 +506,9 @@ def test_one_of_jax_may_be_shared(tmp_path):
     shared = rlws.environments.Catch()
     make = lambda seed, index: rlws.environments.to_dm_env(shared, seed, index)
     assert run(tmp_path, make, trainer=HostTrainer(num_envs=2))["steps"] == 60
+
+
+def test_what_is_around_a_new_one_of_another_function_is_new(tmp_path):
+    inner = lambda seed, index: Dm()
+    make = lambda seed, index: Around(rlws.environments.resolve.host(inner, seed, index))
+    assert run(tmp_path, make, trainer=HostTrainer(num_envs=2))["steps"] == 60
