@@ -29,7 +29,7 @@ ROOMS = {
     "learner": "terms networks numerics settings types",
     "actor": "networks settings types",
     "adders": "settings types",
-    "terms": {"networks", "numerics", "settings", "types"},
+    "terms": "networks numerics settings types",
     "networks": "critics numerics settings types",
     "critics": "numerics settings types",
     "tracking": "settings",
