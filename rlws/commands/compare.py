@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("directories", nargs="+", metavar="DIR", help="A and B; see below")
     parser.add_argument("--against", nargs="+", metavar="DIR", help="all of B")
-    parser.add_argument("--metric", default=SCORE, help=f"entry of summary.json; {SCORE}")
+    parser.add_argument(
+        "--metric",
+        default=SCORE,
+        help=f"entry of summary.json, name:min if less is better; {SCORE}",
+    )
     parser.add_argument(
         "--margin", type=float, default=0.0, help="largest difference that does not matter; 0"
     )

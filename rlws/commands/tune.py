@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     helps = {
         "trials": "how many",
         "seeds": "of each trial, whose score is their mean",
-        "metric": "entry of summary.json of which more is better",
+        "metric": "entry of summary.json of which more is better, or name:min",
         "parallel": "runs at once in one program; 0 is 8 on a CPU, else 64",
         "eta": "halving, asha: one in so many goes on",
         "rungs": "halving, asha: how often trials are compared",

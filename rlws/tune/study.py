@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 
+from rlws.analysis.results import signed
 from rlws.numerics.cache import enable_cache
 from rlws.numerics.memo import sharing
 from rlws.runs import launch
@@ -44,7 +45,7 @@ class Search(Settings):
     trials: PositiveInt = 16
     method: Method = "sobol"
     seeds: PositiveInt = 1  # of each trial; its score is their mean
-    metric: str = RETURN  # entry of summary.json; more is better
+    metric: str = RETURN  # entry of summary.json; more is better, of name:min less
     # Runs at once in a program; of tpe, asked for at a time. 0: 8 on a CPU, where more are no
     # faster, else 64.
     parallel: NonNegativeInt = 0
@@ -77,9 +78,11 @@ class Study:
         self.device = isinstance(experiment.trainer, DeviceTrainer)
         told = [text.partition("=")[0] for text in experiment.info]
         shorter = {"return": RETURN, **{name: f"evaluation_{name}" for name in told}}
-        metric = shorter.get(search.metric, search.metric)
+        asked, colon, way = search.metric.partition(":")
+        metric = shorter.get(asked, asked)
         choose("--metric", metric, [*shorter.values(), "training_return_last_100"])
-        self.search = dataclasses.replace(search, metric=metric)
+        metric, _ = signed(named := f"{metric}{colon}{way}")
+        self.search = dataclasses.replace(search, metric=named)
         if not experiment.evaluation.episodes and metric.startswith("evaluation"):
             raise SettingError("--evaluation.episodes must be at least 1 to score trials, got 0")
         self._check_method()

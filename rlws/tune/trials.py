@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from rlws.analysis.results import signed
 from rlws.runs.experiment import Experiment
 from rlws.settings import change
 from rlws.tune.methods import Job, Values
@@ -19,7 +20,7 @@ class Trials(NamedTuple):
     experiment: Experiment
     seeds: Sequence[int]  # of each trial
     directory: pathlib.Path  # in which each has a folder
-    metric: str  # entry of summary.json; more is better
+    metric: str  # entry of summary.json; more is better, of name:min less
     apart: bool = False  # whether each trial has seeds of its own, so many further on
     names: Sequence[str] = ()  # of the trials, by default their numbers
 
@@ -46,9 +47,13 @@ class Trials(NamedTuple):
         return self.directory / name / f"seed{self.seeds_of(trial)[j]}"
 
     def score(self, summaries: Sequence[dict[str, Any]]) -> float:
-        """Returns what a trial came to: the mean over its seeds, minus infinity if one failed."""
-        found = [math.nan if "ended_by" in x else x.get(self.metric, math.nan) for x in summaries]
-        mean = sum(found) / len(found)
+        """Returns what a trial came to: the mean over its seeds, minus infinity if one failed.
+
+        Where less is better, the mean with its sign turned.
+        """
+        name, sign = signed(self.metric)
+        found = [math.nan if "ended_by" in x else x.get(name, math.nan) for x in summaries]
+        mean = sign * sum(found) / len(found)
         return mean if math.isfinite(mean) else -math.inf
 
 

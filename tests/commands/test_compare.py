@@ -96,6 +96,7 @@ def test_compare_lists_every_run(here, drawn):
         (["a/0_seed0", "a/1_seed1", "--against", "b"], "undecided"),
         (["both"], "A"),
         (["a", "b", "--metric", "training_return_last_100"], "same"),  # all 2.5
+        (["a", "b", "--metric", "evaluation_return_mean:min"], "B"),
     ],
 )
 def test_compare_verdicts_and_commands(args, outcome, here):

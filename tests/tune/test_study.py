@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import shutil
 
 import jax
@@ -18,6 +19,7 @@ from rlws.settings import SettingError
 from rlws.trainers import HostTrainer
 from rlws.tune import journal, methods, rounds, tune
 from rlws.tune.study import Search, Study
+from rlws.tune.trials import Trials
 from tests.commands.toys import TOY, arrays, rows
 
 SPACE = "agent.learning-rate=log:1e-4:1e-1"
@@ -270,3 +272,15 @@ def test_what_cannot_be_is_named_before_anything_is_written(tmp_path, changes, m
 def test_a_metric_has_a_short_name(tmp_path):
     study = Study(TINY, dataclasses.replace(SEARCH, metric="return"), tmp_path / "study")
     assert study.search.metric == "evaluation_return_mean"
+
+
+def test_of_what_should_be_small_less_is_better(tmp_path):
+    asked = dataclasses.replace(SEARCH, metric="return:min")
+    study = Study(TINY, asked, tmp_path / "study")
+    assert study.search.metric == "evaluation_return_mean:min"
+    trials = Trials(TINY, [0], tmp_path, study.search.metric, True)
+    scored = [trials.score([{"evaluation_return_mean": x}]) for x in (1.0, 3.0)]
+    assert scored == [-1.0, -3.0]
+    assert trials.score([{"evaluation_return_mean": 1.0, "ended_by": "NaN"}]) == -math.inf
+    with pytest.raises(SettingError, match="after the colon: unknown value .mni."):
+        Study(TINY, dataclasses.replace(SEARCH, metric="return:mni"), tmp_path / "study")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlws.analysis.results import Group, Result, gather, grouped
+from rlws.analysis.results import Group, Result, gather, grouped, signed
 from rlws.runs.differences import labels
 from rlws.settings import SettingError
 
@@ -105,14 +105,14 @@ def scores(side: Side, metric: str, failed: float | None, scales: Scales) -> np.
 
     Args:
       side: its runs.
-      metric: entry of summary.json.
+      metric: entry of summary.json; of name:min, where less is better, the sign is turned.
       failed: score of a run that an error ended; None: there must be no such run.
       scales: of environments; several cannot be averaged without.
 
     Raises:
       SettingError: a score or a scale is missing, or environments have different numbers of seeds.
     """
-    rows = []
+    rows, (name, sign) = [], signed(metric)
     for environment, group in side.tasks.items():
         if len(side.tasks) > 1 and environment not in scales:
             raise SettingError(
@@ -120,8 +120,8 @@ def scores(side: Side, metric: str, failed: float | None, scales: Scales) -> np.
                 f"add --scale {environment}=RETURN_OF_0,RETURN_OF_1"
             )
         low, high = scales.get(environment, (0.0, 1.0))
-        row = np.array([score(result, metric, failed) for result in group.results])
-        rows.append((row - low) / (high - low))
+        row = np.array([score(result, name, failed) for result in group.results])
+        rows.append(sign * (row - low) / (high - low))
     if len({len(row) for row in rows}) > 1:
         counts = ", ".join(f"{len(r)} in {e}" for e, r in zip(side.tasks, rows, strict=True))
         raise SettingError(
