@@ -282,5 +282,5 @@ def test_of_what_should_be_small_less_is_better(tmp_path):
     scored = [trials.score([{"evaluation_return_mean": x}]) for x in (1.0, 3.0)]
     assert scored == [-1.0, -3.0]
     assert trials.score([{"evaluation_return_mean": 1.0, "ended_by": "NaN"}]) == -math.inf
-    with pytest.raises(SettingError, match="after the colon: unknown value .mni."):
+    with pytest.raises(SettingError, match=r"after the colon: unknown value .mni."):
         Study(TINY, dataclasses.replace(SEARCH, metric="return:mni"), tmp_path / "study")
