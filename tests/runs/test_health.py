@@ -55,6 +55,7 @@ def test_each_warning_is_given_once_and_not_before(usual, bad, text):
 LASTING_ROWS = {
     "value": ({"explained_variance": 0.0}, {"explained_variance": -0.3}, "explained_variance -0.3"),
     "spread": ({"action_spread": 0.5}, {"action_spread": 0.009}, "fell from 0.5 to 0.009"),
+    "deaf": ({"gradient_norm": 0.1}, {"gradient_norm": 0.0}, "no gradient reaches the parameters"),
     "padding": ({"weight_0_fraction": 0.9}, {"weight_0_fraction": 0.96}, "96% of each batch"),
 }
 
