@@ -73,7 +73,7 @@ def written(folder):
     agent, spec = made(found)
     state = jax.jit(lambda: initial.init(agent, spec, found.seed, 2))()
     state = state._replace(learner=state.learner._replace(updates=jnp.int32(1)))
-    capsule.write(folder, state, {"experiment": describe(found), "steps": 24, "updates": 1})
+    capsule.write(folder, found, state, {"experiment": describe(found), "steps": 24, "updates": 1})
 
 
 @pytest.fixture(

@@ -161,7 +161,8 @@ def test_wrong_observations_are_refused_with_what_is_expected(folders):
     for wrong, says in ((np.nan, "must be finite"), (1e300, "must fit into float32, got 1e.300")):
         with pytest.raises(SettingError, match=says):
             policy(np.full(zero.shape, wrong))
-    for wrong in ({"board": zero}, (zero,), [*zero], None):
+    assert policy(zero.tolist()) == policy(zero)
+    for wrong in ({"board": zero}, (zero,), None):
         with pytest.raises(SettingError, match=r"an observation must be \.\.\., as the spec says"):
             policy(wrong)
 
