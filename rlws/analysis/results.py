@@ -16,17 +16,6 @@ from rlws.tracking.files import read_metrics
 SCORE = "evaluation_return_mean"
 
 
-def signed(metric: str) -> tuple[str, float]:
-    """Returns which entry of a summary a metric is, and -1 where less is better: name:min.
-
-    Raises:
-      SettingError: something else is behind the colon.
-    """
-    name, _, way = metric.partition(":")
-    choose(f"{metric}: after the colon", way or "max", ("max", "min"))
-    return name, -1.0 if way == "min" else 1.0
-
-
 class Result(NamedTuple):
     """The folder of a run, read."""
 

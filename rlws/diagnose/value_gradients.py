@@ -136,14 +136,19 @@ def _rises(off: np.ndarray, pull: np.ndarray) -> bool:
     return bool(back and (pull * np.sort(off) >= 0).all() and np.mean(pull != 0) > 0.2)
 
 
+def _middle(instrument) -> tuple[int, np.ndarray, int]:
+    """Returns the longest trajectory, its steps, and one with as many before it as after it."""
+    real = np.asarray(instrument.batch.weight) > 0
+    row = int(real.sum(axis=1).argmax())
+    steps = np.flatnonzero(real[row])
+    return row, steps, int(steps[len(steps) // 2 - 1]) if len(steps) else 0
+
+
 def check_ends(instrument, tables, fields, loss, gamma):
     """Yields what values make of what is beyond an end, where each step is cut after it."""
-    name, real = instrument.state_value, np.asarray(instrument.batch.weight) > 0
-    row = real.sum(axis=1).argmax()
-    steps = np.flatnonzero(real[row])
+    name, (row, steps, at) = instrument.state_value, _middle(instrument)
     if not name or len(steps) < 4:
         return
-    at = steps[len(steps) // 2 - 1]
     here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
     mean = tables[name].reshape(instrument.count, -1).mean(axis=-1)
     # Where it is right, and by little: larger errors may count for less.
@@ -185,12 +190,9 @@ def check_traces(instrument, fields, loss, gamma):
 
     All values are told to be 0, and no episode is cut: so it is gamma times what traces let pass.
     """
-    name, real = instrument.state_value, np.asarray(instrument.batch.weight) > 0
-    row = real.sum(axis=1).argmax()
-    steps = np.flatnonzero(real[row])
+    name, (row, steps, at) = instrument.state_value, _middle(instrument)
     if not name or len(steps) < 4:
         return
-    at = steps[len(steps) // 2 - 1]
     tables = {
         key: np.zeros((instrument.count, *x), np.float32) for key, x in instrument.sizes.items()
     }
@@ -223,9 +225,8 @@ def check_target_networks(instrument, tables, fields, loss):
         return
     fields = fields | {"discount": np.ones_like(fields["discount"])}
     once, more = (instrument.measure(tables, instrument.flat, fields, {}, x)[0] for x in (0.0, UP))
-    changes = any(
-        not np.allclose(once[x], more[x], atol=1e-6) for x in tables if outputs.is_value(x)
-    )
     if not any(once[name].any() for name in names):  # another output is what is learned
         return
+    values = filter(outputs.is_value, tables)
+    changes = any(not np.allclose(once[x], more[x], atol=1e-6) for x in values)
     yield TARGETS.holds(changes, "the same", loss)

@@ -223,7 +223,8 @@ def check_new(found: Any, source: Any, began: int) -> None:
             f"from {source!r}; make it within the function"
         )
     with contextlib.suppress(TypeError):  # of what cannot be referred to weakly
-        _returned[id(one)] = weakref.ref(one), next(_calls)
+        key = id(one)
+        _returned[key] = weakref.ref(one, lambda _: _returned.pop(key, None)), next(_calls)
 
 
 def _inmost(environment: Any) -> Any:

@@ -49,13 +49,16 @@ def same(who: str, before: Any, after: Any) -> None:
         raise SettingError(f"{who} must keep its structure, {was}, got {is_}")
 
 
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, bool | int | float | complex) or hasattr(value, "dtype")
+
+
 def _is_real(value: Any) -> bool:
-    if not (isinstance(value, bool | int | float) or hasattr(value, "dtype")):
-        return False
-    return not jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)
+    complexes = jnp.complexfloating
+    return _is_numeric(value) and not jnp.issubdtype(jnp.result_type(value), complexes)
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, bool | int | float | complex) or hasattr(value, "dtype"):
+    if _is_numeric(value):
         return f"{jnp.result_type(value)}{list(jnp.shape(value))}"
     return type(value).__name__

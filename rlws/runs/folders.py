@@ -113,6 +113,15 @@ def saved(
     return found
 
 
+def check_folder(directory: pathlib.Path) -> None:
+    """Raises a SettingError where there is something else in the place of a folder."""
+    if directory.exists() and not directory.is_dir():
+        raise SettingError(
+            f"directory must be a folder, got {str(directory)!r}, which is none; choose another "
+            "with --directory"
+        )
+
+
 def configuration(directory: str | pathlib.Path) -> dict[str, Any]:
     """Returns the described settings of the run in a folder, without importing its classes.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rlws.environments.info import parsed
 from rlws.runs.experiment import Experiment
 from rlws.settings import SettingError, choose, whole
+from rlws.tracking.columns import signed
 
 RETURN = "evaluation_return_mean"
 
@@ -23,11 +24,10 @@ class Goal(NamedTuple):
     @classmethod
     def of(cls, text: str) -> "Goal":
         """Returns what `name` or `name:min` means; return and success are short names."""
-        name, _, way = text.partition(":")
-        choose(f"{text}: after the colon", way or "max", ("max", "min"))
+        name, sign = signed(text)
         if not name.startswith("evaluation_"):
             name = RETURN if name == "return" else f"evaluation_{name}"
-        return cls(name, -1.0 if way == "min" else 1.0)
+        return cls(name, sign)
 
     def score(self, row: Mapping[str, float]) -> float:
         """Returns how good a row is, more is better; minus infinity where it has no value."""

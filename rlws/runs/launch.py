@@ -21,7 +21,7 @@ from rlws.numerics.cache import enable_cache
 from rlws.runs import sweep, table
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_same, check_settings, finished, moved
+from rlws.runs.folders import check_folder, check_same, check_settings, finished, moved
 from rlws.runs.goals import check_goals
 from rlws.runs.health import NAN, NonFiniteError
 from rlws.runs.recorder import Recorder
@@ -292,11 +292,7 @@ def _new_directory(experiment) -> pathlib.Path:
     fresh = (root / (now + f"-{n}" * (n > 1)) for n in itertools.count(1))
     given = [] if experiment.directory is None else [pathlib.Path(experiment.directory)]
     for directory in given or fresh:
-        if directory.exists() and not directory.is_dir():
-            raise SettingError(
-                f"directory must be a folder, got {experiment.directory!r}, which is none; choose "
-                "another with --directory"
-            )
+        check_folder(directory)
         try:
             if not directory.is_dir() or not any(directory.iterdir()):
                 directory.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from rlws.settings import choose
+
 # Equally long, "steps" among them, NaN where missing.
 Columns = Mapping[str, Sequence[float] | np.ndarray]
 SMOOTHING = 0.05  # of the run's steps
@@ -48,3 +50,14 @@ def thinned(columns: Columns, limit: int) -> Columns:
     if evaluated.sum() <= limit / 4:
         kept |= evaluated
     return {name: np.asarray(values)[kept] for name, values in columns.items()}
+
+
+def signed(metric: str) -> tuple[str, float]:
+    """Returns which column, or entry of a summary, is meant, and -1 where less is better: name:min.
+
+    Raises:
+      SettingError: something else is behind the colon.
+    """
+    name, _, way = metric.partition(":")
+    choose(f"{metric}: after the colon", way or "max", ("max", "min"))
+    return name, -1.0 if way == "min" else 1.0

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import jax
 
-from rlws.analysis.results import signed
 from rlws.numerics.cache import enable_cache
 from rlws.numerics.memo import sharing
 from rlws.runs import launch
@@ -24,6 +23,7 @@ from rlws.settings import (
     choose,
     describe,
 )
+from rlws.tracking.columns import signed
 from rlws.trainers import DeviceTrainer
 from rlws.tune import methods
 from rlws.tune.apart import Apart

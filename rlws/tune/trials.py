@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from rlws.analysis.results import signed
 from rlws.runs.experiment import Experiment
 from rlws.settings import change
+from rlws.tracking.columns import signed
 from rlws.tune.methods import Job, Values
 
 Scored = list[tuple[Job, float]]

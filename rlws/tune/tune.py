@@ -9,7 +9,7 @@ from rlws.analysis.comparison.sides import make_sides, scores
 from rlws.analysis.comparison.verdict import judge
 from rlws.runs.differences import KEPT, differing, shown
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import read_json
+from rlws.runs.folders import check_folder, read_json
 from rlws.settings import SettingError, describe
 from rlws.tracking.files import replacing, write_json
 from rlws.tracking.interrupts import Interrupts
@@ -114,11 +114,7 @@ def _claim(study: Study) -> None:
                 "another --directory"
             )
         return
-    if directory.exists() and not directory.is_dir():
-        raise SettingError(
-            f"directory must be a folder, got {str(directory)!r}, which is none; choose another "
-            "with --directory"
-        )
+    check_folder(directory)
     if directory.exists() and any(directory.iterdir()):
         raise SettingError(
             f"directory must be new or empty, got {str(directory)!r}, which holds files; choose "

@@ -33,6 +33,7 @@ from rlws.settings import SettingError, describe
 from rlws.terms.term import Term
 from rlws.tracking import read_metrics
 from rlws.trainers import DeviceTrainer, HostTrainer, initial
+from tests.diagnose.right_agents import variant
 
 
 class Ten(gymnasium.Env):
@@ -247,15 +248,7 @@ def _learner(answer):
 
 
 def _agent(answer):
-    class Changed(reinforce.Config):
-        def make(self, spec):
-            agent = super().make(spec)
-            fields = {
-                f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)
-            }
-            return agent._replace(learner=_learner(answer)(**fields))
-
-    return Changed(backbone=MLP((4,)), episodes_per_update=1)
+    return variant(reinforce, _learner(answer))(backbone=MLP((4,)), episodes_per_update=1)
 
 
 def metric(value, name="mine"):

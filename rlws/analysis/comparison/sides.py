@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlws.analysis.results import Group, Result, gather, grouped, signed
+from rlws.analysis.results import Group, Result, gather, grouped
 from rlws.runs.differences import labels
 from rlws.settings import SettingError
+from rlws.tracking.columns import signed
 
 Scales = Mapping[str, tuple[float, float]]  # of environments: returns that count as 0 and as 1
 
