@@ -138,6 +138,25 @@ def _whole(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
     )
 
 
+@_NUMBERS.primitive_rule
+def _none(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Has nothing written as `none`, as the names of parts are, or as in Python."""
+    if info.type is not type(None):
+        return None
+
+    def made(texts):
+        if texts[0].lower() != "none":
+            raise ValueError(f"must be none, got {texts[0]!r}")
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="none",
+        instance_from_str=made,
+        is_instance=lambda x: x is None,
+        str_from_instance=lambda x: ["none"],
+    )
+
+
 def _one_line(box: str, flags: Iterable[str]) -> str:
     """Returns what tyro says in a box (a message, and help under a rule) as our errors say it."""
     rows = [row.strip("│╭╮╰╯ ") for row in re.sub("\x1b.*?m", "", box).splitlines()]
@@ -162,8 +181,9 @@ def _one_line(box: str, flags: Iterable[str]) -> str:
         choose(found[2], found[1], re.findall("'(.*?)'", found[3]))
     if found := re.match(r"Error parsing (--\S+): .*?'(.*)'", message):
         kind = usages[0].partition(" ")[2] if usages else "another kind of value"
-        if kind in ("INT", "{None}|INT"):
-            kind = "a whole number, such as 200000, 200k or 2M"
+        if "INT" in kind.split("|"):
+            kind = kind.replace("INT", "a whole number, such as 200000, 200k or 2M")
+            kind = kind.replace("|", " or ")
         return f"{found[1]} takes {kind}, got '{found[2]}'"
     if found := re.match(r"Error parsing (\S+): \w+\.(\w+) (must be .*)", message):
         owner = "" if found[1] == Experiment.__name__ else f"{found[1]}."

@@ -116,7 +116,7 @@ class Instrument:
             probes = {key: jnp.zeros_like(x) for key, x in tables.items()}
             params = _with_probes({**start.params, **others}, probes)
             lifted = {k: x + more * k.endswith((".value", ".q")) for k, x in probes.items()}
-            extra = _with_probes(start.extra, lifted)
+            extra = _with_probes(start.extra, lifted, start.params)
             state = start._replace(params=params, extra=extra, updates=jnp.int32(1))
             batch = self._tagged()._replace(**fields)
             after, metrics = self._with(tell).update(state, batch, jax.random.key(0))
@@ -132,7 +132,7 @@ class Instrument:
     @property
     def has_targets(self) -> bool:
         """Whether the learner keeps parameters, besides those that it learns, in `extra`."""
-        return _with_probes(self.start.extra, {}) is not self.start.extra
+        return any(map(_is_params, jax.tree.leaves(self.start.extra, is_leaf=_is_params)))
 
     def values(self, tables: Numbers, slope: Any) -> np.ndarray:
         """Returns what `Learner.value` says of all observations, [B, T + 1]."""
@@ -213,11 +213,27 @@ def _replaced(outputs: Any, new: dict[str, Any]) -> Any:
     return outputs._replace(**new)
 
 
-def _with_probes(tree: Any, probes: Any) -> Any:
-    """Returns parameters with the entry of probes wherever a network might look for it."""
-    if not isinstance(tree, Mapping) or not any(isinstance(x, Mapping) for x in tree.values()):
-        return tree
-    return {name: _with_probes(x, probes) for name, x in tree.items()} | {NAME: probes}
+def _is_params(tree: Any) -> bool:
+    return isinstance(tree, Mapping) and any(isinstance(x, Mapping) for x in tree.values())
+
+
+def _with_probes(tree: Any, probes: Any, of: Any = None) -> Any:
+    """Returns a tree with the entry of probes wherever a network might look for it.
+
+    What has axes before those of the parameters `of` which it is made is several copies of them.
+    """
+
+    def add(x):
+        if not _is_params(x):
+            return x
+        own = probes
+        if of is not None and jax.tree.structure(x) == jax.tree.structure(of):
+            leaf, one = jax.tree.leaves(x)[0], jax.tree.leaves(of)[0]
+            copies = jnp.shape(leaf)[: jnp.ndim(leaf) - jnp.ndim(one)]
+            own = jax.tree.map(lambda p: jnp.broadcast_to(p, (*copies, *p.shape)), probes)
+        return {name: _with_probes(y, probes, of) for name, y in x.items()} | {NAME: own}
+
+    return jax.tree.map(add, tree, is_leaf=_is_params)
 
 
 def _without_probes(tree: Any) -> Any:

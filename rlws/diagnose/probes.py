@@ -121,6 +121,15 @@ def _of_truncation(expected, got):
     return "returns go on into the next episode: cut traces with trajectory.trace()"
 
 
+def _of_bandit(expected, got):
+    if got < 0.4:
+        return "the worse action is preferred: look at the sign of the advantage"
+    return (
+        "the better action is not preferred enough: look at how far an advantage moves the policy, "
+        "what it is divided by, and at gradients that reach what only weighs"
+    )
+
+
 UNITS = "learning depends on the size of rewards: scale_rewards makes it independent"
 PROBES = (  # simplest first
     Probe(
@@ -149,7 +158,7 @@ PROBES = (  # simplest first
         "P4 bandit",
         "the sign of the advantage",
         make_table({(0, 1): 1.0}, best={0: 0.3}),
-        "the worse action is preferred: look at the sign of the advantage",
+        _of_bandit,
     ),
     Probe(
         "P5 match",
@@ -219,8 +228,8 @@ PROBES = (  # simplest first
         "P13 plan",
         "what follows is worth what the best action there makes of it",
         make_table({(0, 0): 0.5, (1, 1): 1.0}, {(0, 1): 1}),
-        "the value of the next state is not that of the best action there: look at which "
-        "action the target takes",
+        "what follows is not worth what the best action there makes of it: look at which action "
+        "the target takes or, where advantages are of returns, at what comes later in them",
         spread=0.5,
         needs="discrete",
         luck=True,

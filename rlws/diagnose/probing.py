@@ -23,7 +23,7 @@ EPISODES = 16  # of an evaluation
 REPORTS = 20
 CONSECUTIVE = 2  # reports with the right answer, so that none is right in passing only
 LAST = REPORTS // 4  # reports whose mean counts in the end
-LONGER = 3  # times the steps, for what is slow
+LONGER = 5  # times the steps, for what is slow
 ASKED = 4  # states of a probe, as if one came after the other but where an episode may begin
 
 
@@ -36,6 +36,10 @@ class Found(NamedTuple):
     right: np.ndarray  # bool [seeds], at the end
     steps: int  # until all were right for good, or as many as there were
     halted: bool  # whether an update came to NaN, where all seeds ended
+
+    def passes(self, probe: Probe) -> bool:
+        """Returns whether enough seeds are right."""
+        return bool(self.right.all() or (probe.luck and self.right.mean() > 0.5))
 
 
 def train(
@@ -100,7 +104,7 @@ def train(
             streak = streak + 1 if right.all() else 0
             settled = done if streak == 1 else settled
             # What is still on its way to the right answer is slow, not wrong.
-            on_its_way = np.mean(misses[-1]) < 0.8 * np.mean(misses[-LAST:][0])
+            on_its_way = np.mean(misses[-1]) < 0.9 * np.mean(misses[-LAST:][0])
             enough = probe.advisory or not on_its_way or done >= longer * most
             late = stopped or (done >= most and enough)
             if late and not right.all():  # it may go up and down around what is right

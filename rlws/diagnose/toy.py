@@ -39,6 +39,8 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("period", "train_frequency", "train_freq"), 2),
     "updates": 1,
 }
+# Turned down for the sake of values; who explores by them needs so much, or what it has.
+EXPLORING = {"temperature": 0.3, "entropy_cost": 0.0, "ent_coef": 0.0, "entropy_share": 0.0}
 # Enough to tell one from another; what a target costs goes by the square of each.
 CRITICS = 3
 QUANTILES = 15
@@ -77,6 +79,16 @@ def toy(config: AgentConfig) -> AgentConfig:
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)
     return change(config, settings)
+
+
+def exploring(config: AgentConfig, made: AgentConfig) -> AgentConfig | None:
+    """Returns the toy version `made` of an agent with entropy to explore by; None: no other."""
+    while isinstance(config, Stacked):
+        config = config.agent
+    own = {name: getattr(config, name, None) for name in EXPLORING}
+    known = {name: x for name, x in own.items() if type(x) in (int, float) and x > 0}
+    hotter = change(made, {name: max(x, EXPLORING[name]) for name, x in known.items()})
+    return None if hotter == made else hotter
 
 
 def discount_name(config: AgentConfig) -> str | None:

@@ -79,7 +79,7 @@ def shown(value: Any) -> str:
         return ",".join(map(shown, value)) or "none"
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    return str(value) or "none"
 
 
 def shown_type(text: str) -> str:

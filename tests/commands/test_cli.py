@@ -82,7 +82,10 @@ def fails(capfd, *args, experiment=TOY):
         ),
         ("surplus", "unknown option surplus; --help lists all"),
         ("--seed x", "--seed takes a whole number, such as 200000, 200k or 2M, got 'x'"),
-        ("--steps 1.5", "--steps takes a whole number, such as 200000, 200k or 2M, got '1.5'"),
+        (
+            "--steps 1.5",
+            "--steps takes none or a whole number, such as 200000, 200k or 2M, got '1.5'",
+        ),
         ("--agent.discount x", "--agent.discount takes FLOAT, got 'x'"),
         (
             "--agent.backbone.hidden-sizes 4 a",
@@ -336,6 +339,7 @@ def test_cli_takes_whole_numbers_as_people_type_them():
     sizes = found.agent.backbone.hidden_sizes
     assert (found.steps, found.episodes, found.trainer.num_envs) == (2_000_000, 5000, 10)
     assert sizes == (1000, 32)
+    assert parse(TOY, ["--steps", "none", "--episodes", "5"]).steps is None
 
 
 def test_cli_trainer_keeps_the_number_of_environments(monkeypatch):

@@ -11,6 +11,7 @@ from rlws.actor import PolicyActor
 from rlws.agent import AgentConfig
 from rlws.diagnose import diagnose
 from rlws.diagnose.toy import toy
+from rlws.learner import Learner
 from rlws.networks import MLP
 from tests.diagnose.healthy import PARTS
 from tests.diagnose.right_agents import variant
@@ -69,6 +70,32 @@ class Rewarded(ppo.PPO):
         return loss - 0.5 * metrics["kl"], metrics
 
 
+class Seldom(dqn.DQN):
+    """Keeps the network of targets beside a count of its own, and copies to it now and then."""
+
+    def init(self, key):
+        state = super().init(key)
+        return state._replace(extra=(state.extra, jnp.int32(0)))
+
+    def update(self, state, batch, key):
+        old, count = state.extra
+        after, metrics = Learner.update(self, state, batch, key)
+        now = count % 200 == 199
+        old = jax.tree.map(lambda x, y: jnp.where(now, y, x), old, after.params)
+        return after._replace(extra=(old, count + 1)), metrics
+
+    def loss(self, params, trajectory, key, state):
+        return super().loss(params, trajectory, key, state._replace(extra=state.extra[0]))
+
+
+class Never(Seldom):
+    """Forgets to."""
+
+    def update(self, state, batch, key):
+        after, metrics = super().update(state, batch, key)
+        return after._replace(extra=(state.extra[0], after.extra[1])), metrics
+
+
 class Lost(a2c.A2C):
     """Comes to NaN."""
 
@@ -106,6 +133,24 @@ def test_an_actor_may_record_likelihoods_by_another_name():
 def test_who_is_paid_for_divergence_is_named():
     report = diagnose(config(Rewarded, ppo), only=["learner"])
     assert "learner: divergence" in [check.name for check in report.failures]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("learner", "moves"), [(Seldom, "pass"), (Never, "fail")])
+def test_a_target_network_may_be_copied_seldom_and_kept_beside_a_count(learner, moves):
+    found = {x.name: x for x in diagnose(config(learner, dqn), only=["learner"]).checks}
+    assert found["learner: extra"].verdict == moves
+    assert found["learner: target networks"].verdict == "pass"  # they are told what to say, too
+
+
+@pytest.mark.slow
+def test_who_explores_by_a_temperature_is_asked_with_one_that_explores():
+    class Config(dqn.Config):
+        def explorer(self, network):
+            return dqn.EpsilonGreedy(network, 0.0, 0.0, 1, temperature=self.temperature)
+
+    report = diagnose(Config(backbone=MLP((8,)), temperature=0.05), only=["P5"])
+    assert report.healthy, report.checks
 
 
 @pytest.mark.slow
