@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
             steps=args.steps,
             seeds=args.seeds,
             only=args.only,
+            keep=[text.partition("=")[0].partition(".")[0].replace("-", "_") for text in args.set],
             progress=status.update,
         )
     show(report, console)

@@ -20,6 +20,12 @@ from rlws.types import EnvironmentSpec
 LEGAL = Question("actor: legal", "actions are what the environment takes")
 EVALUATION = Question("actor: evaluation", "evaluation is greedy", "one action")
 FREQUENCIES = Question("actor: frequencies", "actions are drawn as the policy says")
+LIKELIHOODS = Question(
+    "actor: likelihoods",
+    "what is recorded as log_prob is how likely an action was drawn",
+    "the shares of draws",
+    "record the log-probability of the action that is returned, by what it was drawn from",
+)
 EXPLORATION = Question(
     "actor: exploration",
     "what is explored gets less with the steps that an actor counts, or stays",
@@ -57,7 +63,7 @@ def check_actor(subject: Subject) -> Iterator[Check]:
     observation = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
     keys = jax.random.split(jax.random.key(0), DRAWS)
     act, initial = _acting(agent.actor), agent.actor.initial_state()
-    drawn, after = act(params, observation, initial, keys)
+    drawn, after, _ = act(params, observation, initial, keys)
     action = drawn[:, 0]
     legal, limits = _legal(subject.spec.actions, action)
     found = f"{list(action.shape[1:])} from {action.min():.3g} to {action.max():.3g}"
@@ -68,6 +74,7 @@ def check_actor(subject: Subject) -> Iterator[Check]:
     where = locate(evaluator, "select_action")
     yield EVALUATION.holds(not spread, f"other actions in {spread} of {DRAWS} draws", where, "note")
     yield _check_frequencies(subject, observation, action, component)
+    yield from _check_likelihoods(act, params, observation, initial, keys, component)
     if later := _aged(initial, after):
         best = lambda drawn: float(np.mean(drawn[:, 0] == greedy[0, 0]))
         shares = best(drawn), best(act(params, observation, later, keys)[0])
@@ -157,6 +164,25 @@ def _check_frequencies(subject, observation, action, component):
     return FREQUENCIES.answer(fine, show(found), component, show(expected))
 
 
+def _check_likelihoods(act, params, observation, initial, keys, component):
+    """Yields whether recorded log-probabilities of discrete actions are those of many draws.
+
+    By parameters that make some actions likelier than others.
+    """
+    rng = np.random.default_rng(0)
+    louder = lambda x: x + np.float32(0.5) * np.abs(rng.normal(size=x.shape)).astype(x.dtype)
+    loud = jax.tree.map(lambda x: louder(x) if is_real(x) else x, params)
+    drawn, _, extras = act(loud, observation, initial, keys)
+    told = extras.get("log_prob") if isinstance(extras, dict) else None
+    if told is None or told.shape != drawn.shape or is_real(drawn):
+        return
+    action, told = drawn[:, 0], np.exp(told[:, 0])
+    share = np.bincount(action, minlength=action.max() + 1) / DRAWS
+    apart = np.abs(told - share[action])
+    got = f"up to {apart.max():.3g} apart"
+    yield LIKELIHOODS.holds(apart.max() < 5 * np.sqrt(0.25 / DRAWS), got, component)
+
+
 def _acting(actor: Actor) -> Any:
     """Returns what an actor says of a FIRST observation, with each key; leaves [n, 1, ...]."""
 
@@ -164,7 +190,7 @@ def _acting(actor: Actor) -> Any:
         timestep = dm_env.TimeStep(jnp.int32(0), jnp.float32(0), jnp.float32(1), observation)
         act = lambda _: actor.select_action(params, timestep, carried, key)
         alone = lambda _: jax.vmap(act, axis_name=ENVIRONMENTS)(jnp.zeros(1))
-        return jax.vmap(alone, None, None, axis_name=WORKERS, axis_size=1)(())[:2]
+        return jax.vmap(alone, None, None, axis_name=WORKERS, axis_size=1)(())
 
     compiled = compilation.jit(jax.vmap(one, (None, None, None, 0)))
     return lambda *inputs: jax.device_get(compiled(*inputs))

@@ -2,7 +2,7 @@
 
 import inspect
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -53,6 +53,11 @@ class Question(NamedTuple):
 def is_real(x: Any) -> bool:
     """Returns whether x is an array of real numbers."""
     return jnp.issubdtype(jnp.result_type(x), jnp.floating)
+
+
+def is_params(tree: Any) -> bool:
+    """Returns whether a tree is, or looks like, the parameters of networks."""
+    return isinstance(tree, Mapping) and any(isinstance(x, Mapping) for x in tree.values())
 
 
 def locate(part: Any, method: str) -> str:

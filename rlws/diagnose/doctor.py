@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from traceback import extract_tb
 from typing import NamedTuple
@@ -83,6 +83,7 @@ def diagnose(
     steps: int = STEPS,
     seeds: int = probing.SEEDS,
     only: Iterable[str] = (),
+    keep: Collection[str] = (),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Returns what is wrong with an agent, from its parts and from problems with known answers.
@@ -94,6 +95,7 @@ def diagnose(
       steps: of each probe and seed, at most.
       seeds: of each probe.
       only: names, or their beginnings, of the checks to run ("adder", "P6"); default: all.
+      keep: names of settings that are not to be changed for the toy version.
       progress: is called with a line on what is going on.
 
     Raises:
@@ -101,7 +103,7 @@ def diagnose(
     """
     began, only = time.perf_counter(), tuple(only)
     name = f"{type(config).__module__}:{type(config).__qualname__}"
-    given, config = config, toy(config)
+    given, config = config, toy(config, keep)
     continuous = is_continuous(config, actions)
     setting = discount_name(config)
     gamma = getattr(config, setting) if discount is None and setting else discount

@@ -35,7 +35,8 @@ VALUE = Question(
     "learner: value",
     "`value` says of each observation what networks say of it",
     "[T + 1], within what they say",
-    "reduce over critics or actions, not over steps",
+    "reduce over critics or actions, not over steps; a soft maximum is the temperature times "
+    "logsumexp(q / temperature)",
 )
 
 

@@ -18,6 +18,7 @@ import optax
 
 from rlws.critics import Returns
 from rlws.diagnose import compilation
+from rlws.diagnose.check import is_params
 from rlws.learner import Learner, LearnerState
 from rlws.networks import Network
 from rlws.types import Metrics, Params, Trajectory
@@ -132,7 +133,7 @@ class Instrument:
     @property
     def has_targets(self) -> bool:
         """Whether the learner keeps parameters, besides those that it learns, in `extra`."""
-        return any(map(_is_params, jax.tree.leaves(self.start.extra, is_leaf=_is_params)))
+        return any(map(is_params, jax.tree.leaves(self.start.extra, is_leaf=is_params)))
 
     def values(self, tables: Numbers, slope: Any) -> np.ndarray:
         """Returns what `Learner.value` says of all observations, [B, T + 1]."""
@@ -213,10 +214,6 @@ def _replaced(outputs: Any, new: dict[str, Any]) -> Any:
     return outputs._replace(**new)
 
 
-def _is_params(tree: Any) -> bool:
-    return isinstance(tree, Mapping) and any(isinstance(x, Mapping) for x in tree.values())
-
-
 def _with_probes(tree: Any, probes: Any, of: Any = None) -> Any:
     """Returns a tree with the entry of probes wherever a network might look for it.
 
@@ -224,7 +221,7 @@ def _with_probes(tree: Any, probes: Any, of: Any = None) -> Any:
     """
 
     def add(x):
-        if not _is_params(x):
+        if not is_params(x):
             return x
         own = probes
         if of is not None and jax.tree.structure(x) == jax.tree.structure(of):
@@ -233,7 +230,7 @@ def _with_probes(tree: Any, probes: Any, of: Any = None) -> Any:
             own = jax.tree.map(lambda p: jnp.broadcast_to(p, (*copies, *p.shape)), probes)
         return {name: _with_probes(y, probes, of) for name, y in x.items()} | {NAME: own}
 
-    return jax.tree.map(add, tree, is_leaf=_is_params)
+    return jax.tree.map(add, tree, is_leaf=is_params)
 
 
 def _without_probes(tree: Any) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws.diagnose import compilation, value_estimates
-from rlws.diagnose.check import Check, Question, is_real, locate
+from rlws.diagnose.check import Check, Question, is_params, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_gradients, check_targets
 from rlws.diagnose.toy import discount_name
@@ -49,7 +49,8 @@ TERMINATION = Question(
     "learner: termination",
     "nothing is worth anything after an end",
     SAME,
-    "multiply the value of what follows by trajectory.discount",
+    "multiply the value of what follows by trajectory.discount; nothing else in a loss may look at "
+    "the next observation",
 )
 TRUNCATION = Question(
     "learner: truncation",
@@ -77,7 +78,22 @@ DISCOUNT = Question(
     ANOTHER,
     "the discount that settings say is not used: multiply what follows by it",
 )
+PRIORITY = Question(
+    "learner: priority",
+    "what is further from its target is drawn more often",
+    "higher priorities",
+    "a priority is how large the error is: its absolute value, or the loss of a histogram",
+)
+WEIGHTS = Question(
+    "learner: weights",
+    "importance weights count",
+    ANOTHER,
+    "an entry of a loss for each step is multiplied by trajectory.weight; what is one number, or "
+    "a step of one's own, has to be",
+)
 LOWER = 0.5
+RATES = "target_rate", "tau", "target_update_rate"  # names of the setting
+FURTHER = np.float32(10)  # than any value
 
 
 def check_learner(subject: Subject) -> Iterator[Check]:
@@ -149,6 +165,7 @@ def _check_updates(subject):
             stuck = _stuck(before.extra, _later(subject, after).extra)
         yield moves(EXTRA, "extra", stuck, locate(learner, "update"))
     yield from _check_pace(subject, after)
+    yield from _check_priority(subject, after)
 
 
 def _stuck(old, new):
@@ -185,25 +202,45 @@ def _check_discount(subject, state):
 
 def _check_pace(subject, state):
     """Yields whether target networks, which look like parameters, go where they must."""
-    learner, targets = subject.agent.learner, state.extra
-    structure = jax.tree.structure(targets)
-    rate = getattr(subject.config, "target_rate", None)
-    part = _like(state.params, structure)
-    if part is None or not structure.num_leaves or not (rate or _has_period(subject.config)):
+    learner = subject.agent.learner
+    rate = next((x for x in (getattr(subject.config, name, None) for name in RATES) if x), None)
+    part = lambda x: _like(state.params, jax.tree.structure(x)) if is_params(x) else None
+    known = lambda x: part(x) is not None
+    copies = lambda tree: [x for x in jax.tree.leaves(tree, is_leaf=known) if known(x)]
+    parts = [part(x) for x in copies(state.extra)]
+    if not parts or not (rate or _has_period(subject.config)):
         return
     # Far from the parameters: each step towards them can be told from any other.
-    state = state._replace(extra=jax.tree.map(lambda x: x + np.float32(1), targets))
-    wrong = False
+    far = jax.tree.map(lambda x: x + np.float32(1) if is_real(x) else x, state.extra)
+    state, wrong = state._replace(extra=far), False
     for i in range(3):
-        old = jax.tree.leaves(state.extra)
+        old = jax.tree.leaves(copies(state.extra))
         state, _ = subject.learn(state, subject.batches[-1], jax.random.key(i))
-        new, towards = jax.tree.leaves(state.extra), jax.tree.leaves(part(state.params))
+        new = jax.tree.leaves(copies(state.extra))
+        towards = jax.tree.leaves([part(state.params) for part in parts])
         goes = lambda r: all(
             np.allclose(y, x + r * (p - x), atol=1e-4)
             for x, y, p in zip(old, new, towards, strict=True)  # noqa: B023
         )
         wrong |= not any(map(goes, [0.0, rate or 1.0]))
     yield PACE.holds(not wrong, "another way, or another pace", locate(learner, "update"))
+
+
+def _check_priority(subject, state):
+    """Yields whether priorities, where there are any, grow with errors, and weights count."""
+    batch, key = subject.batches[-1], jax.random.key(0)
+    told = lambda reward: subject.learn(state, batch._replace(reward=reward), key)[1]
+    if "priority" not in (metrics := told(batch.reward)):
+        return
+    mean = lambda metrics: float(np.mean(metrics["priority"]))
+    more = [mean(told(batch.reward + x * (batch.weight > 0))) for x in (FURTHER, -FURTHER)]
+    got = f"{mean(metrics):.3g}, then {more[0]:.3g} and {more[1]:.3g}"
+    where = locate(subject.agent.learner, "loss")
+    yield PRIORITY.holds(min(more) > mean(metrics), got, where)
+    half = batch.weight.copy()
+    half[: len(half) // 2] *= np.float32(0.5)
+    found = _numbers(subject, batch), _numbers(subject, batch._replace(weight=half))
+    yield WEIGHTS.holds(not np.allclose(*found, rtol=1e-5), SAME, where)
 
 
 def _like(params, structure):

@@ -101,6 +101,12 @@ def coin() -> Table:
 
 
 def _of_discounting(expected, got):
+    if got[0] > 1.1 * expected[1]:
+        return (
+            "what follows counts more than once: in a lambda-return, 1 - lambda of the value and "
+            "lambda of the return; or values are of more than rewards, such as entropy: set its "
+            "cost or temperature to 0"
+        )
     if got[0] > 0.97 * expected[1]:
         return "the discount is ignored: multiply what follows by gamma"
     if got[0] < 0.5 * expected[0]:

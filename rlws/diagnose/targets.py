@@ -21,7 +21,8 @@ BOOTSTRAP = Question(
     "learner: bootstrap",
     "where an end becomes a cut, the target grows by gamma times the value of what follows",
     "gamma V",
-    "add discount * trajectory.discount times the value of the next observation, once",
+    "add discount * trajectory.discount times the value of the next observation, once: of the "
+    "action that the policy learned about takes there, or their mean by its probabilities",
 )
 REWARDS = Question(
     "learner: rewards",

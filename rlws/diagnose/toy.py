@@ -1,6 +1,7 @@
 """The agent the doctor looks at: the same algorithm, at toy size and quick to learn."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from rlws.agent import AgentConfig
@@ -47,10 +48,13 @@ QUANTILES = 15
 ATOMS = 21
 
 
-def toy(config: AgentConfig) -> AgentConfig:
-    """Returns the toy version of an agent; of one that stacks observations, of the one within."""
+def toy(config: AgentConfig, keep: Collection[str] = ()) -> AgentConfig:
+    """Returns the toy version of an agent; of one that stacks observations, of the one within.
+
+    Settings that are to be kept stay as they are.
+    """
     if isinstance(config, Stacked):
-        return toy(config.agent)
+        return toy(config.agent, keep)
     # What is switched off, such as the temperature of a greedy target, or the target, stays off.
     off = lambda value: value is None or (type(value) in (int, float) and value == 0)
     names = {x.name for x in dataclasses.fields(config) if not off(getattr(config, x.name))}
@@ -78,14 +82,14 @@ def toy(config: AgentConfig) -> AgentConfig:
     backbone = getattr(config, "backbone", None)
     if not isinstance(backbone, Recurrent) or getattr(config, "sequence_length", 1) == 1:
         settings.pop("sequence_length", None)
-    return change(config, settings)
+    return change(config, {name: x for name, x in settings.items() if name not in keep})
 
 
 def exploring(config: AgentConfig, made: AgentConfig) -> AgentConfig | None:
     """Returns the toy version `made` of an agent with entropy to explore by; None: no other."""
     while isinstance(config, Stacked):
         config = config.agent
-    own = {name: getattr(config, name, None) for name in EXPLORING}
+    own: dict[str, Any] = {name: getattr(config, name, None) for name in EXPLORING}
     known = {name: x for name, x in own.items() if type(x) in (int, float) and x > 0}
     hotter = change(made, {name: max(x, EXPLORING[name]) for name, x in known.items()})
     return None if hotter == made else hotter

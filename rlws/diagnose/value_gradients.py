@@ -64,7 +64,7 @@ def check_values(instrument, tables, fields, found, loss):
             continue
         for value, pull in zip(values, pulls, strict=True):
             off, pull = (fields["reward"] - value)[real], pull[real]
-            alike = (off @ pull) / max(np.linalg.norm(off) * np.linalg.norm(pull), 1e-12)
+            alike = _correlation(off, pull)
             wrong.append(alike)
             fine.append(alike > ALIKE or _rises(off, pull))
         said.append(values)
@@ -111,7 +111,8 @@ def _moves_by_what_is_added(instrument, tables, fields, probes, names) -> bool:
     observation are.
     """
     rng, real = np.random.default_rng(1), np.asarray(instrument.batch.weight) > 0
-    more = rng.normal(0, UP, fields["reward"].shape).astype(np.float32)
+    # More for all, too: what is standardised over the batch does not move by that.
+    more = rng.normal(UP, UP, fields["reward"].shape).astype(np.float32)
     shift = rng.normal(0, UP, instrument.count).astype(np.float32)
     moved = {
         name: table + shift.reshape(-1, *[1] * (table.ndim - 1))
@@ -126,7 +127,12 @@ def _moves_by_what_is_added(instrument, tables, fields, probes, names) -> bool:
         for name in names
         for pull in outputs.said(instrument, name, after[name] - probes[name])
     ]
-    return bool(pulls) and all(np.corrcoef(off, pull)[0, 1] > ALIKE for pull in pulls)
+    return bool(pulls) and all(_correlation(off, pull) > ALIKE for pull in pulls)
+
+
+def _correlation(off: np.ndarray, pull: np.ndarray) -> float:
+    """Returns how far one is a multiple of the other, above 0: 1 is wholly."""
+    return float(off @ pull / max(np.linalg.norm(off) * np.linalg.norm(pull), 1e-12))
 
 
 def _rises(off: np.ndarray, pull: np.ndarray) -> bool:
