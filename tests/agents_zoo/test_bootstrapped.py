@@ -120,6 +120,7 @@ def test_what_cannot_have_a_prior_is_said(settings, message):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_bootstrapped_host_and_device_agree():
     one, other = (
         list(trainer(num_envs=2).train(CONFIG, "jax:DeepSea,size=3", steps=80))[-1]

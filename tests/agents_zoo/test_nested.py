@@ -90,6 +90,7 @@ SOON = {"recurrent ppo", "dqn", "sac"}
     [pytest.param(x, marks=[pytest.mark.slow] * (k not in SOON)) for k, x in AGENTS.items()],
     ids=AGENTS,
 )
+@pytest.mark.slow
 def test_agents_take_nested_observations(config):
     """Whatever the agent, its actor, adder, loss and update can be traced with them."""
     environment = Nested(0, isinstance(config, CONTINUOUS))

@@ -71,6 +71,7 @@ def trajectory():
 
 
 @pytest.mark.parametrize("name", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_encoder_learns_from_critics_alone(name):
     agent, state = made(AGENTS[name])
     key = jax.random.key(1)
@@ -86,6 +87,7 @@ def test_the_encoder_learns_from_critics_alone(name):
 
 
 @pytest.mark.parametrize("config", AGENTS.values(), ids=AGENTS)
+@pytest.mark.slow
 def test_the_policy_acts_through_the_encoder_and_targets_have_their_own(config):
     agent, state = made(config)
     params, picture = state.params, trajectory().observation[:1]

@@ -220,6 +220,7 @@ def test_ppo_minibatches_must_divide_the_batch():
         jax.eval_shape(agent.learner.learn, state, batch, KEY)
 
 
+@pytest.mark.slow
 def test_ppo_anneals_to_nothing():
     config = small(backbone=MLP((8,)), unroll_length=16, anneal_steps=64)
     agent, state, batch = drawn(config)

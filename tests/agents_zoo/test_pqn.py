@@ -65,6 +65,7 @@ def test_pqn_learns_what_its_critic_is_told(critic, expected):
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_pqn_moves_and_anneals_to_nothing():
     config = dataclasses.replace(SMALL, anneal_steps=64)
     agent, state, batch = real_batch(config)

@@ -562,6 +562,7 @@ def test_reinforce_policy_and_value_learn_with_adam_at_their_own_rates():
         np.testing.assert_array_equal(moved[f"{head}/linear"]["w"][4], 0)  # never acted in
 
 
+@pytest.mark.slow
 def test_reinforce_fits_its_value_alone_some_more():
     @jax.jit
     def after():

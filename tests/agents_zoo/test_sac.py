@@ -187,6 +187,7 @@ def test_sac_targets_move_by_their_rate():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), after.extra, expected)
 
 
+@pytest.mark.slow
 def test_sac_acts_uniformly_first_and_by_its_policy_later():
     agent = sac.Config(backbone=MLP((8,)), random_steps=500).make(SPEC)
     params = jax.jit(agent.learner.init_params)(KEY)

@@ -29,6 +29,7 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_doctor_says_what_the_tutorial_says_and_the_mend_is_one(files, capsys):
     only = ["--only", *ASKED]  # the rest is the doctor's own to test
     assert main(["diagnose", "broken.py", *only]) == 1

@@ -28,6 +28,7 @@ def test_evaluate_equals_the_last_evaluation_of_the_run(copy, rlws):
     assert found.out.startswith(f"step 400: return {mean:.1f} ± {deviation:.1f}, IQM ")
 
 
+@pytest.mark.slow
 def test_of_few_episodes_there_is_no_interval(copy, rlws):
     told = rlws("evaluate", copy, "--episodes", "1").out
     assert "over 1 episode (" in told

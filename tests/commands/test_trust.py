@@ -116,6 +116,7 @@ def test_the_script_of_a_stranger_is_not_imported(
     assert not sources.trusted()
 
 
+@pytest.mark.slow
 def test_an_environment_in_a_stranger_s_script_is_said_to_be_there(
     made, ours, tmp_path, refused, monkeypatch
 ):

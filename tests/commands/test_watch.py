@@ -91,6 +91,7 @@ def test_watch_says_that_there_are_no_pictures(tmp_path, refused):
     assert tree(run) == before
 
 
+@pytest.mark.slow
 def test_watch_with_numbers_has_a_panel_with_the_film(copy, rlws, tmp_path):
     paths = tmp_path / "plain.mp4", tmp_path / "numbers.mp4"
     assert rlws("watch", copy, "--output", paths[0]).status == 0
@@ -125,6 +126,7 @@ def test_numbers_are_what_the_network_says(normalised, monkeypatch):
     ("config", "spec", "bar", "size"),
     [(dqn.Config(), Catch().spec(), "q", 3), (sac.Config(), CONTINUOUS, "action", 2)],
 )
+@pytest.mark.slow
 def test_numbers_of_actors_that_count_steps_or_ask_a_network_otherwise(
     config, spec, bar, size, monkeypatch
 ):

@@ -200,6 +200,7 @@ def test_wrong_targets_are_named(args, message, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_all_fails_that_a_bug_brings_about():
     report = diagnose(planted(ppo, TruncationEnds), only=NO_MASKS, seeds=2, steps=1000)
     learner = {f"learner: {name}" for name in ("bootstrap", "ends", "truncation")}

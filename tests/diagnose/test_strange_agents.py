@@ -116,6 +116,7 @@ def test_what_a_stranger_writes_is_healthy(learner):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_actor_may_record_likelihoods_by_another_name():
     class Config(variant(ppo, Penalised)):
         def make(self, spec):
@@ -144,6 +145,7 @@ def test_a_target_network_may_be_copied_seldom_and_kept_beside_a_count(learner, 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_who_explores_by_a_temperature_is_asked_with_one_that_explores():
     class Config(dqn.Config):
         def explorer(self, network):
@@ -165,6 +167,7 @@ def test_traces_without_a_discount_are_named(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_comes_to_nan_ends():
     report = diagnose(config(Lost), only=["P1", "P12"], seeds=2, steps=400)
     assert "NaN" in report.failures[0].advice
@@ -196,6 +199,7 @@ class Conservative(dqn.DQN):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_penalty_on_other_actions_is_noted():
     report = diagnose(config(Conservative, dqn), only=["learner"])
     assert not report.failures, [(check.name, check.got) for check in report.failures]

@@ -48,6 +48,7 @@ def checks(batch, config, discount):
 
 
 @pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.slow
 def test_a_fault_fails_the_check_that_is_about_it(batch, fault):
     found = checks(batch, seeing(PLANTED[fault]), 0.9)
     failed = {name for name, verdict in found.items() if verdict == "fail"}

@@ -64,6 +64,7 @@ def test_a_finished_run_is_left_as_it_is(steps, begun, capfd):
     assert unchanged(before, begun)
 
 
+@pytest.mark.slow
 def test_a_larger_budget_comes_to_what_one_long_run_does(begun, tmp_path, in_peace):
     folder = shutil.copytree(begun, tmp_path / "run")
     play(folder)

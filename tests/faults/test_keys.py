@@ -76,6 +76,7 @@ class Config(reinforce.Config):
 
 
 @pytest.mark.parametrize("trainer", [DeviceTrainer(num_envs=2), HostTrainer(num_envs=2)])
+@pytest.mark.slow
 def test_keys_in_states_are_saved_and_resumed(trainer, tmp_path):
     made = Experiment(
         name="keys",

@@ -135,6 +135,7 @@ def test_an_environment_that_runs_out_of_data_is_named(tmp_path):
     "make",
     [lambda s, i: Dm(episode=np.int64(0)), lambda s, i: Dm(episode=[]), lambda s, i: Counted()],
 )
+@pytest.mark.slow
 def test_an_environment_may_have_an_episode_of_its_own(make, tmp_path):
     assert run(tmp_path, make)["steps"] == 60
     assert run(tmp_path, make, steps=90, resume=True)["steps"] == 90
@@ -208,6 +209,7 @@ def test_evaluation_changes_no_training_where_environments_draw_from_numpy(tmp_p
 NUMBERS = np.int64(48), np.float32(0.5), jnp.float32(0.5), np.int32(3)
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_are_those_of_python(tmp_path):
     agent = reinforce.Config(backbone=MLP((np.int64(8),)), discount=NUMBERS[1])
     traced = dataclasses.replace(agent, discount=NUMBERS[2])
@@ -218,6 +220,7 @@ def test_numbers_of_numpy_are_those_of_python(tmp_path):
     assert rlws.load(tmp_path / "run").experiment.steps == 48
 
 
+@pytest.mark.slow
 def test_a_step_to_load_is_a_whole_number(tmp_path):
     run(tmp_path, "jax:Catch", checkpoint=Checkpoints(period=20, keep=9))
     at = lambda at: rlws.load(tmp_path / "run", at).checkpoint.path.name
@@ -339,6 +342,7 @@ class Gained(Config):
 GAINED = Gained(IN_BLOCKS.adder)
 
 
+@pytest.mark.slow
 def test_nan_is_told_where_nobody_else_can_find_the_agent(tmp_path):
     agent = dataclasses.replace(GAINED, gain=-1.0)
     with pytest.raises(NonFiniteError, match="came to NaN or infinity"):
@@ -404,6 +408,7 @@ def test_pictures_are_looked_at_before_a_run(tmp_path):
         run(tmp_path, make, video=True)
 
 
+@pytest.mark.slow
 def test_what_a_folder_holds_is_only_removed_where_the_run_is_new(tmp_path):
     run(tmp_path, "jax:Catch")
     before = sorted(path.name for path in pathlib.Path(tmp_path / "run").iterdir())
@@ -415,6 +420,7 @@ def test_what_a_folder_holds_is_only_removed_where_the_run_is_new(tmp_path):
     Checkpointer(tmp_path / "run", Checkpoints(), {}).close()
 
 
+@pytest.mark.slow
 def test_a_member_that_comes_to_nan_is_told_and_counted(tmp_path, capsys):
     sweep = ("agent.gain=1.0,-1.0",)
     found = run(
@@ -437,6 +443,7 @@ def test_unknown_checks_are_named_before_anything_is_compiled(check, capsys):
     assert "only: check: unknown value" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_sweeps_have_an_end(tmp_path):
     with pytest.raises(SettingError, match="a sweep must be of 10,000 runs at most, got 99,990,0"):
         run(tmp_path, "jax:Catch", sweep=("seed=0..9999", "trainer.num_envs=1..9999"))
@@ -492,6 +499,7 @@ def test_what_a_term_keeps_stays_what_it_was():
     refused(made, r"what terms keep\[.*must stay what it was, int32")
 
 
+@pytest.mark.slow
 def test_of_runs_by_themselves_others_go_on_where_one_comes_to_nan(tmp_path):
     with pytest.raises(NonFiniteError, match=r"1 of 2 runs: gain=-1.0_seed=0: update 1, at"):
         run(tmp_path, "jax:Catch", agent=GAINED, sweep=("agent.gain=-1.0,1.0", "seed=0"))
@@ -501,6 +509,7 @@ def test_of_runs_by_themselves_others_go_on_where_one_comes_to_nan(tmp_path):
     assert "did not" not in summary["gain=1.0"]
 
 
+@pytest.mark.slow
 def test_one_of_jax_may_be_shared(tmp_path):
     shared = rlws.environments.Catch()
     make = lambda seed, index: rlws.environments.to_dm_env(shared, seed, index)

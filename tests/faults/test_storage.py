@@ -54,6 +54,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
     assert left(tmp_path) == in_peace
 
 
+@pytest.mark.slow
 def test_a_full_disk_need_not_end_the_run(tmp_path, capfd, in_peace):
     with pytest.MonkeyPatch.context() as patch:
         full_from(patch, 6)

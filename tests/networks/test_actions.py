@@ -141,6 +141,7 @@ def test_vmpo_learns_every_part():
     assert last.returns[-100:].mean() > 4.0  # of 6; at random 2.9
 
 
+@pytest.mark.slow
 def test_each_part_has_a_mask_of_its_own():
     actions = {"flags": NEST["flags"], "counts": COUNTS, "move": NEST["move"]}
     shapes = {"flags": (2, 2), "counts": (2, 4), "move": (3,)}

@@ -91,6 +91,7 @@ def convolved(layer, image):
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.slow
 def test_resnet_is_residual_blocks_by_hand(layer_norm):
     backbone = ResNet((3,), 1, MLP((2,), "relu"), layer_norm)
     network, params = build(backbone, (6, 6, 2))

@@ -348,6 +348,7 @@ def test_experiment_says_when_the_learner_never_ran(folder):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("gears\n jammed")])
+@pytest.mark.slow
 def test_experiment_that_dies_keeps_what_it_has(error, folder):
     class Dying(Notes):
         def log(self, row):

@@ -77,6 +77,7 @@ def statuses():
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_a_pipe_that_nobody_reads_does_not_change_the_status(name, statuses):
     assert statuses[name] == CASES[name][1]
 

@@ -98,6 +98,7 @@ def test_a_run_with_overlap_repeats_itself_and_takes_as_many_updates(config):
         assert not all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_an_error_of_the_learner_reaches_the_caller():
     class Failing(Counting):
         def update(self, state, batch, key):

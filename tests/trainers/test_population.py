@@ -99,6 +99,7 @@ def test_members_that_cannot_share_a_program_get_their_own():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_members_beyond_the_free_memory_run_in_parts(monkeypatch):
     population = Population(CONFIGS["a2c"], environments.make("jax:CartPole-v1"), 2)
     size = population.member_bytes([Member(s, {}) for s in range(5)])

@@ -191,6 +191,7 @@ def test_who_copies_has_the_state_of_its_parent(tmp_path, parallel, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_settings_that_are_not_real_numbers_have_programs_of_their_own(tmp_path):
     space = ("agent.unroll-length=10,20", SPACE)
     found = search(tmp_path / "study", space=space, method="halving", trials=4, rungs=2)

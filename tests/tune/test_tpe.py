@@ -47,6 +47,7 @@ def test_trials_are_asked_for_in_batches_and_repeat(tmp_path, optuna):
     assert play(tpe(SPACES, 30, 10, 4, 1, tmp_path / "other.log"), score) != found
 
 
+@pytest.mark.slow
 def test_its_dashboard_finds_the_study(tmp_path, optuna):
     path = tmp_path / "tpe.log"
     rounds = play(tpe(SPACES, 6, 10, 3, 0, path), score)
