@@ -204,7 +204,10 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
     "settings",
     [
         {"n_step": 3, "duelling": True, "prioritised": True, "beta_steps": 500},
-        {"period": 8, "updates": 2, "double": False, "loss": "huber"},
+        pytest.param(
+            {"period": 8, "updates": 2, "double": False, "loss": "huber"},
+            marks=pytest.mark.thorough,
+        ),
         {"backbone": GRU(MLP((8,)), 8), "sequence_length": 6, "burn_in": 2, "period": 4},
     ],
     ids=["rainbow", "periodic", "recurrent"],

@@ -86,7 +86,9 @@ def test_pqn_minibatches_must_divide_the_batch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", [SMALL.backbone, GRU(MLP((8,)), 8)])
+@pytest.mark.parametrize(
+    "backbone", [SMALL.backbone, pytest.param(GRU(MLP((8,)), 8), marks=pytest.mark.thorough)]
+)
 def test_pqn_host_and_device_agree(backbone):
     config = dataclasses.replace(SMALL, backbone=backbone)
     one, other = (

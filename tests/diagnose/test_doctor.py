@@ -88,7 +88,12 @@ def shown(report):
     ("config", "failed", "advice"),
     [
         (planted(ppo, SignFlipped), "P4 bandit", "sign of the advantage"),
-        (planted(ppo, NoDiscount), "P3 reward later", "the discount is ignored"),
+        pytest.param(
+            planted(ppo, NoDiscount),
+            "P3 reward later",
+            "the discount is ignored",
+            marks=pytest.mark.thorough,
+        ),
         (planted(a2c, Summed), "learner: copies", "number of steps"),
         (planted(dqn, FrozenTarget), "learner: extra", "target network"),
     ],
@@ -265,7 +270,7 @@ class TestDQN(AgentConformance):
     test_host_and_device_agree = None  # tests/agents_zoo/test_dqn.py
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestSAC(AgentConformance):
     config = sac.Config()
     seeds = 3

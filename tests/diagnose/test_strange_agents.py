@@ -136,7 +136,7 @@ def test_who_is_paid_for_divergence_is_named():
     assert "learner: divergence" in [check.name for check in report.failures]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("learner", "moves"), [(Seldom, "pass"), (Never, "fail")])
 def test_a_target_network_may_be_copied_seldom_and_kept_beside_a_count(learner, moves):
     found = {x.name: x for x in diagnose(config(learner, dqn), only=["learner"]).checks}
