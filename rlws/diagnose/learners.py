@@ -1,6 +1,7 @@
 """Checks of a learner: what must change nothing in an update, and what must."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +208,7 @@ def _check_pace(subject, state):
     part = lambda x: _like(state.params, jax.tree.structure(x)) if is_params(x) else None
     known = lambda x: part(x) is not None
     copies = lambda tree: [x for x in jax.tree.leaves(tree, is_leaf=known) if known(x)]
-    parts = [part(x) for x in copies(state.extra)]
+    parts: list[Any] = [part(x) for x in copies(state.extra)]
     if not parts or not (rate or _has_period(subject.config)):
         return
     # Far from the parameters: each step towards them can be told from any other.

@@ -34,7 +34,6 @@ class Scaled(Tabular):
     [sac, *(pytest.param(x, marks=pytest.mark.thorough) for x in (td3, a2c, ppo))],
     ids=lambda x: x.__name__,
 )
-@pytest.mark.thorough
 def test_an_agent_learns_the_same_in_any_unit_of_actions(agent):
     found = []
     for unit in (1.0, 2.0**-6):
