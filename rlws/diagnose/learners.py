@@ -293,12 +293,17 @@ def looks_across(subject: Subject, batch: Trajectory) -> bool:
         return jax.vmap(loss, axis_name="batch")(batch)
 
     found = compilation.jit(losses)
-    more = np.random.default_rng(0).normal(size=batch.reward.shape)
-    other = jnp.asarray(batch.reward).at[1:].add(more[1:])
+    rng = np.random.default_rng(0)
+    noise = lambda x: (
+        np.float32(rng.normal(size=x.shape))
+        * (np.arange(len(x)) > 0).reshape(-1, *[1] * (np.ndim(x) - 1))
+    )
+    moved = lambda x: (x + noise(x)).astype(x.dtype) if is_real(x) else x
+    other = batch._replace(
+        reward=moved(batch.reward), observation=jax.tree.map(moved, batch.observation)
+    )
     try:
-        one, another = (
-            np.asarray(found(batch._replace(reward=x)))[0] for x in (batch.reward, other)
-        )
+        one, another = (np.asarray(found(x))[0] for x in (batch, other))
     except Exception:  # what `update` makes of a batch first, the loss needs
         return False
     return not np.allclose(one, another, rtol=1e-3, atol=1e-5)

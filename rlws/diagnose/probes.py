@@ -118,6 +118,11 @@ def _of_discounting(expected, got):
 
 
 def _of_truncation(expected, got):
+    if np.abs(got).max() > 10 * np.abs(expected).max():
+        return (
+            "values grow without bound: they are of more than rewards, such as a temperature that "
+            "runs away as its loss has the wrong sign, or draw themselves up"
+        )
     if got.mean() < expected.mean():
         return (
             "truncation is treated as termination: bootstrap from the last observation, let "

@@ -142,7 +142,7 @@ def _rises(off: np.ndarray, pull: np.ndarray) -> bool:
     return bool(back and (pull * np.sort(off) >= 0).all() and np.mean(pull != 0) > 0.2)
 
 
-def _middle(instrument) -> tuple[int, np.ndarray, int]:
+def middle(instrument) -> tuple[int, np.ndarray, int]:
     """Returns the longest trajectory, its steps, and one with as many before it as after it."""
     real = np.asarray(instrument.batch.weight) > 0
     row = int(real.sum(axis=1).argmax())
@@ -152,7 +152,7 @@ def _middle(instrument) -> tuple[int, np.ndarray, int]:
 
 def check_ends(instrument, tables, fields, loss, gamma):
     """Yields what values make of what is beyond an end, where each step is cut after it."""
-    name, (row, steps, at) = instrument.state_value, _middle(instrument)
+    name, (row, steps, at) = instrument.state_value, middle(instrument)
     if not name or len(steps) < 4:
         return
     here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
@@ -196,7 +196,7 @@ def check_traces(instrument, fields, loss, gamma):
 
     All values are told to be 0, and no episode is cut: so it is gamma times what traces let pass.
     """
-    name, (row, steps, at) = instrument.state_value, _middle(instrument)
+    name, (row, steps, at) = instrument.state_value, middle(instrument)
     if not name or len(steps) < 4:
         return
     tables = {
