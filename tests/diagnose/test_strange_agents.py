@@ -156,6 +156,17 @@ def test_who_explores_by_a_temperature_is_asked_with_one_that_explores():
 
 
 @pytest.mark.slow
+def test_advantages_of_another_next_value_are_named(monkeypatch):
+    whole = a2c.generalised_advantages
+    late = lambda reward, discount, trace, values: whole(
+        reward, discount, trace, values.at[1:-1].set(values[2:])
+    )
+    monkeypatch.setattr(a2c, "generalised_advantages", late)
+    report = diagnose(config(a2c.A2C), only=["learner"])
+    assert "learner: credit ahead" in [check.name for check in report.failures]
+
+
+@pytest.mark.slow
 def test_traces_without_a_discount_are_named(monkeypatch):
     whole = a2c.generalised_advantages
     loose = lambda reward, discount, trace, values: whole(
