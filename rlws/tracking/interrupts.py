@@ -107,7 +107,8 @@ class Interrupts:
             self._before = {number: signal.signal(number, self._handle) for number in _ours()}
             self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
             watch = (read, self._done, lambda: self._saving)
-            threading.Thread(target=_watch, args=watch, daemon=True).start()
+            self._watcher = threading.Thread(target=_watch, args=watch, daemon=True)
+            self._watcher.start()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -117,6 +118,7 @@ class Interrupts:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             self._write.close()
+            self._watcher.join()  # which may not yet have said that a signal came
         if kind is None:
             self.check()
 

@@ -91,7 +91,7 @@ def test_processes_that_are_killed_or_stopped_are_named_and_the_run_goes_on(tmp_
         ended = end(process, 30)
         assert ended.status == 130
         assert "Traceback" not in ended.err
-        assert len(ended.err.splitlines()) <= 2  # it may have stopped before it says that it does
+        assert len(ended.err.splitlines()) == 2
     assert rlws("inspect", str(folder)).status == 0
     assert finishes(folder, 5) in ENDS
 
