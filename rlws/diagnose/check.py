@@ -11,6 +11,8 @@ from rlws.actor import Actor
 from rlws.learner import Learner
 
 Verdict = Literal["pass", "fail", "note", "skip"]
+# What an update must come to where a batch is another.
+SAME, ANOTHER = "the same loss and gradient", "another loss or gradient"
 
 
 class Check(NamedTuple):

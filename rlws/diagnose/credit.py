@@ -1,4 +1,4 @@
-"""Checks of what comes of an action later, where nothing is cut, and of ratios in values."""
+"""Checks of what a step brings the ones before it, where no episode is cut."""
 
 from typing import Any
 
@@ -6,8 +6,13 @@ import numpy as np
 
 from rlws.diagnose import outputs
 from rlws.diagnose.check import Question
-from rlws.diagnose.value_gradients import middle
 
+TRACES = Question(
+    "learner: traces",
+    "what comes a step later counts for less, by the discount",
+    "at most gamma",
+    "returns and traces go back by discount * lambda, not by lambda",
+)
 AHEAD = Question(
     "learner: credit ahead",
     "what the next step brings, and its value with it, counts for an action by the discount",
@@ -21,8 +26,35 @@ WEIGHED = Question(
     "no pull",
     "each step's error is weighed by its own ratio, before traces add those of later ones",
 )
+MORE = 0.05  # of a reward
 LITTLE = 0.005
 NEVER = 1e-3  # a ratio
+
+
+def check_traces(instrument, fields, loss, gamma):
+    """Yields how much of what a step brings its value is brought by the next one, at this gamma.
+
+    All values are told to be 0, and no episode is cut: so it is gamma times what traces let pass.
+    """
+    name, (row, steps, at) = instrument.state_value, outputs.middle(instrument)
+    if not name or len(steps) < 4:
+        return
+    tables = {
+        key: np.zeros((instrument.count, *x), np.float32) for key, x in instrument.sizes.items()
+    }
+    fields = outputs.uncut(fields)
+
+    def pull(when: int, more: float):
+        reward = np.zeros_like(fields["reward"])
+        reward[row, when] = more
+        found = instrument.measure(tables, instrument.flat, fields | {"reward": reward}, {})
+        here = found[0][name].reshape(instrument.count, -1).mean(axis=-1)
+        return float(here[instrument.index()[row, at]])
+
+    once = pull(at, 0.0)
+    own, later = pull(at, MORE) - once, pull(at + 1, MORE) - once
+    if own:
+        yield TRACES.answer(later / own < gamma + 0.02, f"{later / own:.2f} of {gamma}", loss)
 
 
 def check_credit(instrument, known, fields, loss, gamma):
@@ -30,15 +62,12 @@ def check_credit(instrument, known, fields, loss, gamma):
 
     Values are told to be 0, and no episode is cut.
     """
-    name, (row, steps, at) = instrument.state_value, middle(instrument)
+    name, (row, steps, at) = instrument.state_value, outputs.middle(instrument)
     policy = next((x for x in instrument.sizes if x.endswith(".logits")), None)
     if not name or policy is None or len(steps) < 4:
         return
     tables = {key: 0 * x if outputs.is_value(key) else x for key, x in known.items()}
-    begins = np.zeros_like(fields["first"])
-    begins[:, 0] = True
-    fields = fields | {"last": np.zeros_like(fields["last"]), "first": begins}
-    fields["discount"] = np.ones_like(fields["discount"])
+    fields = outputs.uncut(fields)
     here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
 
     def measure(step: int = at, reward: float = 0.0, value: float = 0.0, **other: Any) -> Any:

@@ -142,7 +142,7 @@ def diagnose(
         progress(f"{probe.name}: {one.right.sum()} of {seeds} seeds right")
         found[probe.name] = one
     again = [x for x in fit if not (x.values or x.advisory or found[x.name].passes(x))]
-    if again and not ill and (hotter := exploring(given, config)):
+    if again and not ill and (hotter := exploring(given, keep)) != config:
         for probe, one in probing.train(hotter, again, environment, gamma, steps, seeds, longer):
             progress(f"{probe.name}, with its own entropy: {one.right.sum()} of {seeds} right")
             found[probe.name] = one

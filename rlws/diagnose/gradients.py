@@ -13,7 +13,7 @@ import numpy as np
 
 from rlws.diagnose import outputs
 from rlws.diagnose.check import Check, Question, locate
-from rlws.diagnose.credit import check_credit
+from rlws.diagnose.credit import check_credit, check_traces
 from rlws.diagnose.critics import check_critics
 from rlws.diagnose.instruments import Instrument, Numbers
 from rlws.diagnose.policy_gradients import check_policy
@@ -23,7 +23,6 @@ from rlws.diagnose.value_gradients import (
     VALUES,
     check_ends,
     check_target_networks,
-    check_traces,
     check_values,
 )
 from rlws.settings import SettingError, change

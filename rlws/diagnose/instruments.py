@@ -228,7 +228,7 @@ def _with_probes(tree: Any, probes: Any, of: Any = None) -> Any:
             leaf, one = jax.tree.leaves(x)[0], jax.tree.leaves(of)[0]
             copies = jnp.shape(leaf)[: jnp.ndim(leaf) - jnp.ndim(one)]
             own = jax.tree.map(lambda p: jnp.broadcast_to(p, (*copies, *p.shape)), probes)
-        return {name: _with_probes(y, probes, of) for name, y in x.items()} | {NAME: own}
+        return {name: _with_probes(y, own) for name, y in x.items()} | {NAME: own}
 
     return jax.tree.map(add, tree, is_leaf=is_params)
 

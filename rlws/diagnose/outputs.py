@@ -33,6 +33,22 @@ def taken(instrument: Instrument, table: np.ndarray) -> np.ndarray:
     return np.take_along_axis(table[instrument.index()], action[..., None], axis=-1)[..., 0]
 
 
+def middle(instrument: Instrument) -> tuple[int, np.ndarray, int]:
+    """Returns the longest trajectory, its steps, and one with as many before it as after it."""
+    real = np.asarray(instrument.batch.weight) > 0
+    row = int(real.sum(axis=1).argmax())
+    steps = np.flatnonzero(real[row])
+    return row, steps, int(steps[len(steps) // 2 - 1]) if len(steps) else 0
+
+
+def uncut(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns fields of a batch whose trajectories are one unfinished episode each."""
+    begins = np.zeros_like(fields["first"])
+    begins[:, 0] = True
+    goes_on = {"last": np.zeros_like(fields["last"]), "first": begins}
+    return fields | goes_on | {"discount": np.ones_like(fields["discount"])}
+
+
 def is_value(name: str) -> bool:
     """Returns whether an output is what critics say."""
     return name.endswith((".value", ".q"))

@@ -107,6 +107,17 @@ class Subject:
         """`Learner.learn`, compiled."""
         return compilation.jit(self.agent.learner.learn)
 
+    def loss_and_gradient(self, batch: Trajectory, seed: int = 0) -> np.ndarray:
+        """Returns loss and gradient norm of an update; of one that tells none, how far it moved."""
+        before = self.learner_for(batch)
+        after, metrics = self.learn(before, batch, jax.random.key(seed))
+        if "gradient_norm" in metrics:
+            return np.array([metrics.get("loss", 0.0), metrics["gradient_norm"]])
+        moved = jax.tree.map(
+            lambda x, y: np.sum(np.square(np.float64(x) - y)), after[:2], before[:2]
+        )
+        return np.array([metrics.get("loss", 0.0), np.sqrt(sum(jax.tree.leaves(moved)))])
+
     def learn_with(self, name: str, value: Any) -> Any:
         """Returns `learn` of the agent with another value of a setting; None: it has no such."""
         if name not in {field.name for field in dataclasses.fields(self.config)}:

@@ -40,8 +40,9 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("period", "train_frequency", "train_freq"), 2),
     "updates": 1,
 }
-# Turned down for the sake of values; who explores by them needs so much, or what it has.
-EXPLORING = {"temperature": 0.3, "entropy_cost": 0.0, "ent_coef": 0.0, "entropy_share": 0.0}
+# Turned down for the sake of values; who explores by them needs them.
+EXPLORING = "temperature", "entropy_cost", "ent_coef", "entropy_share"
+WARM = 0.3  # a temperature at which actions worth 1 more or less are all tried
 # Enough to tell one from another; what a target costs goes by the square of each.
 CRITICS = 3
 QUANTILES = 15
@@ -85,14 +86,12 @@ def toy(config: AgentConfig, keep: Collection[str] = ()) -> AgentConfig:
     return change(config, {name: x for name, x in settings.items() if name not in keep})
 
 
-def exploring(config: AgentConfig, made: AgentConfig) -> AgentConfig | None:
-    """Returns the toy version `made` of an agent with entropy to explore by; None: no other."""
-    while isinstance(config, Stacked):
-        config = config.agent
-    own: dict[str, Any] = {name: getattr(config, name, None) for name in EXPLORING}
-    known = {name: x for name, x in own.items() if type(x) in (int, float) and x > 0}
-    hotter = change(made, {name: max(x, EXPLORING[name]) for name, x in known.items()})
-    return None if hotter == made else hotter
+def exploring(config: AgentConfig, keep: Collection[str] = ()) -> AgentConfig:
+    """Returns the toy version with what it explores by left alone, or a temperature for it."""
+    made = toy(config, {*keep, *EXPLORING})
+    temperature: Any = getattr(made, "temperature", None)
+    cool = type(temperature) in (int, float) and 0 < temperature < WARM
+    return change(made, {"temperature": WARM}) if cool else made
 
 
 def discount_name(config: AgentConfig) -> str | None:

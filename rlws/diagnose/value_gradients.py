@@ -29,12 +29,6 @@ OTHERS = (
     "something else that lacks a stop_gradient"
 )
 WHOLE = "the discount is ignored: multiply what follows by gamma"
-TRACES = Question(
-    "learner: traces",
-    "what comes a step later counts for less, by the discount",
-    "at most gamma",
-    "returns and traces go back by discount * lambda, not by lambda",
-)
 TARGETS = Question(
     "learner: target networks",
     "what follows is worth more where target networks say so",
@@ -142,17 +136,9 @@ def _rises(off: np.ndarray, pull: np.ndarray) -> bool:
     return bool(back and (pull * np.sort(off) >= 0).all() and np.mean(pull != 0) > 0.2)
 
 
-def middle(instrument) -> tuple[int, np.ndarray, int]:
-    """Returns the longest trajectory, its steps, and one with as many before it as after it."""
-    real = np.asarray(instrument.batch.weight) > 0
-    row = int(real.sum(axis=1).argmax())
-    steps = np.flatnonzero(real[row])
-    return row, steps, int(steps[len(steps) // 2 - 1]) if len(steps) else 0
-
-
 def check_ends(instrument, tables, fields, loss, gamma):
     """Yields what values make of what is beyond an end, where each step is cut after it."""
-    name, (row, steps, at) = instrument.state_value, middle(instrument)
+    name, (row, steps, at) = instrument.state_value, outputs.middle(instrument)
     if not name or len(steps) < 4:
         return
     here, following = instrument.index()[row, at], instrument.index(final=True)[row, at]
@@ -189,35 +175,6 @@ def check_ends(instrument, tables, fields, loss, gamma):
     elif stops and abs(follows - 1.0) < 0.02:
         found = found._replace(advice=WHOLE)
     yield found
-
-
-def check_traces(instrument, fields, loss, gamma):
-    """Yields how much of what a step brings its value is brought by the next one, at this gamma.
-
-    All values are told to be 0, and no episode is cut: so it is gamma times what traces let pass.
-    """
-    name, (row, steps, at) = instrument.state_value, middle(instrument)
-    if not name or len(steps) < 4:
-        return
-    tables = {
-        key: np.zeros((instrument.count, *x), np.float32) for key, x in instrument.sizes.items()
-    }
-    begins = np.zeros_like(fields["first"])
-    begins[:, 0] = True
-    whole = {"last": np.zeros_like(fields["last"]), "first": begins}
-    whole["discount"] = np.ones_like(fields["discount"])
-
-    def pull(when: int, more: float):
-        reward = np.zeros_like(fields["reward"])
-        reward[row, when] = more
-        found = instrument.measure(tables, instrument.flat, fields | whole | {"reward": reward}, {})
-        here = found[0][name].reshape(instrument.count, -1).mean(axis=-1)
-        return float(here[instrument.index()[row, at]])
-
-    once = pull(at, 0.0)
-    own, later = pull(at, LITTLE) - once, pull(at + 1, LITTLE) - once
-    if own:
-        yield TRACES.answer(later / own < gamma + 0.02, f"{later / own:.2f} of {gamma}", loss)
 
 
 def check_target_networks(instrument, tables, fields, loss):
