@@ -55,7 +55,7 @@ UPDATES = 45  # enough for most target networks of a small agent to move
 MANY = 2_000  # more, where one has not
 LOWER = 0.5
 RATES = "target_rate", "tau", "target_update_rate"  # names of the setting
-FURTHER = np.float32(10)  # than any value
+FURTHER = 10.0  # than any value
 
 
 def check_updates(subject: Subject) -> Iterator[Check]:
@@ -140,14 +140,19 @@ def _check_pace(subject, state):
 def _check_priority(subject, state):
     """Yields whether priorities, where there are any, grow with errors, and weights count."""
     batch, key = subject.batches[-1], jax.random.key(0)
-    told = lambda reward: subject.learn(state, batch._replace(reward=reward), key)[1]
-    if "priority" not in (metrics := told(batch.reward)):
+    told = lambda state, reward: subject.learn(state, batch._replace(reward=reward), key)[1].get(
+        "priority"
+    )
+    if told(state, batch.reward) is None:
         return
-    mean = lambda metrics: float(np.mean(metrics["priority"]))
-    more = [mean(told(batch.reward + x * (batch.weight > 0))) for x in (FURTHER, -FURTHER)]
-    got = f"{mean(metrics):.3g}, then {more[0]:.3g} and {more[1]:.3g}"
+    # The loss of a histogram tells what is off only where it is sure of something.
+    sure, real = _later(subject, state), np.float32(batch.weight > 0)
+    now, *more = (
+        float(np.mean(told(sure, batch.reward + x * real))) for x in (0.0, FURTHER, -FURTHER)
+    )
+    got = f"{now:.3g}, then {more[0]:.3g} and {more[1]:.3g}"
     where = locate(subject.agent.learner, "loss")
-    yield PRIORITY.holds(min(more) > mean(metrics), got, where)
+    yield PRIORITY.holds(min(more) > now, got, where)
     half = batch.weight.copy()
     half[: len(half) // 2] *= np.float32(0.5)
     found = subject.loss_and_gradient(batch), subject.loss_and_gradient(batch._replace(weight=half))
@@ -157,7 +162,9 @@ def _check_priority(subject, state):
 def _copies(state):
     """Returns what in `extra` looks like the parameters, or an entry of them, each with those."""
     parts = [state.params, *(state.params.values() if isinstance(state.params, dict) else ())]
-    by_structure = {jax.tree.structure(x): x for x in reversed(parts)}
-    part = lambda x: by_structure.get(jax.tree.structure(x)) if is_params(x) else None
-    known = lambda x: part(x) is not None
-    return [(x, part(x)) for x in jax.tree.leaves(state.extra, is_leaf=known) if known(x)]
+    looks = lambda x: (jax.tree.structure(x), *map(np.shape, jax.tree.leaves(x)))
+    by_looks = {looks(x): x for x in reversed(parts)}
+    known = lambda x: is_params(x) and looks(x) in by_looks
+    return [
+        (x, by_looks[looks(x)]) for x in jax.tree.leaves(state.extra, is_leaf=known) if known(x)
+    ]

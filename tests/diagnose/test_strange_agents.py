@@ -14,7 +14,7 @@ from rlws.diagnose.toy import toy
 from rlws.learner import Learner
 from rlws.networks import MLP
 from tests.diagnose.healthy import PARTS
-from tests.diagnose.right_agents import variant
+from tests.diagnose.right_agents import take, variant
 
 
 class Drawn(a2c.A2C):
@@ -96,6 +96,26 @@ class Never(Seldom):
         return after._replace(extra=(state.extra[0], after.extra[1])), metrics
 
 
+class Averaged(dqn.DQN):
+    """Values what follows by the mean of its last two networks, which it keeps as one tree."""
+
+    def init(self, key):
+        state = super().init(key)
+        return state._replace(extra=jax.tree.map(lambda x: jnp.stack([x, x]), state.params))
+
+    def update(self, state, batch, key):
+        after, metrics = Learner.update(self, state, batch, key)
+        push = lambda old, new: jnp.stack([old[1], new])
+        return after._replace(extra=jax.tree.map(push, state.extra, after.params)), metrics
+
+    def loss(self, params, trajectory, key, state):
+        value = take(self.network.unroll(params, trajectory).q[:-1], trajectory.action)
+        q = jax.vmap(lambda p: self.network.unroll_following(p, trajectory).q)(state.extra)
+        after = self.config.discount * trajectory.discount * q.mean(axis=0).max(axis=-1)
+        target = trajectory.reward + after
+        return 0.5 * (target - value) ** 2, {"value": value, "target": target}
+
+
 class Lost(a2c.A2C):
     """Comes to NaN."""
 
@@ -137,8 +157,10 @@ def test_who_is_paid_for_divergence_is_named():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("learner", "moves"), [(Seldom, "pass"), (Never, "fail")])
-def test_a_target_network_may_be_copied_seldom_and_kept_beside_a_count(learner, moves):
+@pytest.mark.parametrize(
+    ("learner", "moves"), [(Seldom, "pass"), (Never, "fail"), (Averaged, "pass")]
+)
+def test_target_networks_may_be_several_copied_seldom_and_kept_beside_a_count(learner, moves):
     found = {x.name: x for x in diagnose(config(learner, dqn), only=["learner"]).checks}
     assert found["learner: extra"].verdict == moves
     assert found["learner: target networks"].verdict == "pass"  # they are told what to say, too
