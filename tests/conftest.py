@@ -37,6 +37,7 @@ import jax
 import pytest
 
 from rlws.numerics import memo
+from rlws.tracking import plot_run, plots
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -72,6 +73,20 @@ def _programs_are_forgotten():
         jax.clear_caches()
         with contextlib.suppress(AttributeError, OSError):  # glibc keeps what is freed
             ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_plots():
+    """Those of runs take longer than many a run; `drawn` has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "plot_run", lambda *_: [])
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Runs of this test draw their plots."""
+    monkeypatch.setattr(plots, "plot_run", plot_run)
 
 
 def _memory():

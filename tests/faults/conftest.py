@@ -4,16 +4,6 @@ import faulty
 import pytest
 from processes import done, outcome, run_of
 
-from rlws.tracking import plots
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_plots():
-    """Those of runs in this process; they take longer than the runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "plot_run", lambda *_: [])
-        yield
-
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):

@@ -25,7 +25,7 @@ from rlws.networks import MLP
 from rlws.runs import experiment, launch, recorder, session
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.settings import SettingError, describe
-from rlws.tracking import Sink
+from rlws.tracking import Sink, plot_run, plots
 from rlws.tracking.interrupts import Interrupts
 from rlws.trainers import DeviceTrainer, evaluation
 
@@ -99,6 +99,7 @@ def done(tmp_path_factory):
     stderr = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(stderr):
         patch.setattr(experiment, "REPORTS", 13)  # so reports miss the periods
+        patch.setattr(plots, "plot_run", plot_run)
         summary = launch.run(watched, (notes,))
     directory = pathlib.Path(watched.directory)
     return Done(watched, directory, summary, notes, params[-1], stderr.getvalue())
@@ -349,6 +350,7 @@ def test_experiment_says_when_the_learner_never_ran(folder):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("gears\n jammed")])
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn")
 def test_experiment_that_dies_keeps_what_it_has(error, folder):
     class Dying(Notes):
         def log(self, row):

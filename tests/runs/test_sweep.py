@@ -101,6 +101,7 @@ TRAINERS = [DeviceTrainer(num_envs=2, num_seeds=2), HostTrainer(num_envs=2)]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("trainer", TRAINERS, ids=["device", "host"])
 def test_a_sweep_leaves_a_folder_for_each_member_and_one_table(trainer, tmp_path):
     directory = tmp_path / "sweep"

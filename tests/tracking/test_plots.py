@@ -7,6 +7,8 @@ from rlws.tracking import Csv, Plots, Run, Tracker, plot_run, read_metrics
 from rlws.tracking.columns import rolling_mean, series, smoothing_window, thinned
 from rlws.tracking.figures import panels_figure, return_figure, run_figures
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 NAN = math.nan
 
 
