@@ -1,5 +1,6 @@
 """Checks of an actor: legal actions, drawn as the policy says, afresh in every episode."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,8 @@ LOG_PROB = Question(
     "the same",
     "the actor must see what the learner sees: observations, core states and parameters",
 )
+PROBABILITIES = re.compile("mu|pi|prob.*|.*_prob", re.IGNORECASE)
+LOG_PROBS = re.compile("log_?(p|mu|likelihood)", re.IGNORECASE)  # names of what is recorded
 DRAWS = 4096
 LEARNED = 5  # updates before log-probabilities are compared
 
@@ -74,8 +77,10 @@ def check_actor(subject: Subject) -> Iterator[Check]:
     where = locate(evaluator, "select_action")
     yield EVALUATION.holds(not spread, f"other actions in {spread} of {DRAWS} draws", where, "note")
     yield _check_frequencies(subject, observation, action, component)
-    yield from _check_likelihoods(act, params, observation, initial, keys, component)
-    if later := _aged(initial, after):
+    later = _aged(initial, after)
+    states = [initial, later] if later else [initial]
+    yield from _check_likelihoods(act, params, observation, states, keys, component)
+    if later:
         best = lambda drawn: float(np.mean(drawn[:, 0] == greedy[0, 0]))
         shares = best(drawn), best(act(params, observation, later, keys)[0])
         got = f"{shares[0]:.0%} at first, {shares[1]:.0%} later"
@@ -101,6 +106,18 @@ def _aged(initial: Any, after: Any) -> Any:
     )
     aged = jax.tree.map(lambda x, counts: x + LATER * counts, initial, counts)
     return aged if any(jax.tree.leaves(counts)) else ()
+
+
+def remembers(agent: Agent, spec: EnvironmentSpec) -> bool:
+    """Returns whether an actor, or its network, carries something of what it has seen."""
+    if agent.learner.network.recurrent:
+        return True
+    params = compilation.jit(lambda: agent.learner.init(initial.seed_key()).params)()
+    act, start = _acting(agent.actor), agent.actor.initial_state()
+    zeros, keys = spec.zero_observation(), jax.random.split(jax.random.key(0), 1)
+    seen = (zeros, jax.tree.map(lambda x: x + jnp.ones_like(x), zeros))
+    states = [jax.tree.leaves(act(params, x, start, keys)[1]) for x in seen]
+    return any(not np.array_equal(x, y) for x, y in zip(*states, strict=True))
 
 
 def check_mask(agent: Agent, spec: EnvironmentSpec) -> Check:
@@ -164,23 +181,28 @@ def _check_frequencies(subject, observation, action, component):
     return FREQUENCIES.answer(fine, show(found), component, show(expected))
 
 
-def _check_likelihoods(act, params, observation, initial, keys, component):
-    """Yields whether recorded log-probabilities of discrete actions are those of many draws.
+def _check_likelihoods(act, params, observation, states, keys, component):
+    """Yields whether recorded probabilities of discrete actions, or logs, are those of many draws.
 
-    By parameters that make some actions likelier than others.
+    By parameters that make some actions likelier than others, at first and after many steps.
     """
     rng = np.random.default_rng(0)
     louder = lambda x: x + np.float32(0.5) * np.abs(rng.normal(size=x.shape)).astype(x.dtype)
     loud = jax.tree.map(lambda x: louder(x) if is_real(x) else x, params)
-    drawn, _, extras = act(loud, observation, initial, keys)
-    told = extras.get("log_prob") if isinstance(extras, dict) else None
-    if told is None or told.shape != drawn.shape or is_real(drawn):
-        return
-    action, told = drawn[:, 0], np.exp(told[:, 0])
-    share = np.bincount(action, minlength=action.max() + 1) / DRAWS
-    apart = np.abs(told - share[action])
-    got = f"up to {apart.max():.3g} apart"
-    yield LIKELIHOODS.holds(apart.max() < 5 * np.sqrt(0.25 / DRAWS), got, component)
+    worst = dict[str, float]()
+    for state in states:
+        drawn, _, extras = act(loud, observation, state, keys)
+        action = drawn[:, 0]
+        for name, told in extras.items() if isinstance(extras, dict) else ():
+            log, chance = LOG_PROBS.search(name), PROBABILITIES.fullmatch(name)
+            if not (log or chance) or jnp.shape(told) != drawn.shape or is_real(drawn):
+                continue
+            share = np.bincount(action, minlength=action.max() + 1) / DRAWS
+            apart = np.abs((np.exp(told) if log else told)[:, 0] - share[action]).max()
+            worst[name] = max(worst.get(name, 0.0), float(apart))
+    for name, apart in worst.items():
+        got = f"{name} is up to {apart:.3g} apart"
+        yield LIKELIHOODS.holds(apart < 5 * np.sqrt(0.25 / DRAWS), got, component)
 
 
 def _acting(actor: Actor) -> Any:
@@ -200,7 +222,9 @@ def _outputs(subject, observation):
     learner, state = subject.agent.learner, subject.state.learner
 
     def outputs():
-        trajectory = value_estimates.seen(learner, state, observation[None], jnp.array([True]))
+        trajectory = value_estimates.seen(
+            subject.agent, state, observation[None], jnp.array([True])
+        )
         return jax.tree.map(lambda x: x[0], learner.network.unroll(state.params, trajectory))
 
     try:

@@ -9,20 +9,23 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from dm_env.specs import DiscreteArray
 
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import probing
-from rlws.diagnose.actors import MASK, check_actor, check_log_prob, check_mask
+from rlws.diagnose.actors import MASK, check_actor, check_log_prob, check_mask, remembers
 from rlws.diagnose.adders import check_adder
 from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.entropy import check_entropy
 from rlws.diagnose.gradients import check_gradients_of_outputs
 from rlws.diagnose.keys import check_keys
 from rlws.diagnose.learners import check_learner
+from rlws.diagnose.memory import check_memory
 from rlws.diagnose.probes import PROBES, Probe
 from rlws.diagnose.subject import NUM_ENVS, Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import discount_name, exploring, toy
+from rlws.diagnose.units import ACTIONS, LOSSES, check_units
 from rlws.diagnose.value_estimates import has_quantiles, has_values
 from rlws.diagnose.value_gradients import ENDS
 from rlws.environments.checks import AgentFault
@@ -35,6 +38,7 @@ from rlws.types import EnvironmentSpec
 STEPS = 6_000
 CHECKS_OF_LOSSES = ("check", "signs")  # functions that look at what a loss returned
 PARTS = ("actor", "adder", "learner")
+BOUNDED = ("P4", "P5", "P9")  # probes that show whether actions fill their bounds
 UNKNOWN = "the discount is not known: give it"  # so nothing is asked of values
 GAMMA = Question(
     "agent: discount",
@@ -134,7 +138,7 @@ def diagnose(
     # What shows masks is another program, as its observations are others; so, where one probe has
     # to, all do, and nothing is forbidden in the others.
     masked = any(probe.needs == "mask" for probe in fit)
-    environment = partial(Tabular, continuous=continuous, masked=masked)
+    environment = partial(Tabular, continuous=continuous, wide=continuous, masked=masked)
     # What is known to be ill need not be given time to get well.
     ill = any(check.verdict == "fail" for check in checks)
     longer = 1 if ill else probing.LONGER
@@ -151,6 +155,9 @@ def diagnose(
             checks.append(Question(probe.name, probe.isolates).skip(reason))
         else:
             checks.append(_judge(probe, found[probe.name], gamma, agent))
+    if any(x.verdict == "fail" and x.name.startswith(BOUNDED) for x in checks):
+        matters = lambda x: x.verdict == "note" and x.name in (ACTIONS.name, LOSSES.name)
+        checks = [x._replace(verdict="fail") if matters(x) else x for x in checks]
     if reasons["values"] == UNKNOWN and not only:
         checks.append(GAMMA.answer(False, "none", locate(agent.learner, "loss"), wrong="note"))
     if not (checks := [*filter(wanted, checks)]):
@@ -163,14 +170,30 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
     if actions:
         return actions == "continuous"
     try:
-        config.make(Tabular(make_table(), False).spec())
+        _acts(config, False)
     except SettingError as error:
         try:
-            config.make(Tabular(make_table(), True).spec())
+            _acts(config, True)
         except SettingError:
+            if isinstance(error, AgentFault):  # which is told with its line
+                return False
             raise error from None
         return True
     return False
+
+
+def _acts(config: AgentConfig, continuous: bool) -> None:
+    """Raises where an agent cannot be made for actions of a kind, or acts by others."""
+    spec = Tabular(make_table(), continuous).spec()
+    if not isinstance(agent := config.make(spec), Agent):
+        return  # which is told later
+    try:
+        params = jax.eval_shape(lambda: agent.learner.init(jax.random.key(0)).params)
+        initial.example_row(agent, spec, params)
+    except AgentFault:
+        raise
+    except Exception:  # likewise
+        return
 
 
 def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
@@ -213,11 +236,14 @@ def _check_parts(
     if subject.batches:
         if "actor" in asked:
             yield from check_log_prob(subject)
+            yield from check_memory(subject)
         if "learner" in asked:
             yield from check_learner(subject)
             yield from check_gradients_of_outputs(subject)
             yield from check_entropy(subject)
         yield from check_keys(subject)
+    if "actor" in asked and not isinstance(spec.actions, DiscreteArray):
+        yield from check_units(subject)
     if "actor" in asked and not no_mask:
         with_mask = Tabular(make_table(), masked=True).spec()
         yield check_mask(config.make(with_mask), with_mask)
@@ -233,7 +259,7 @@ def _reasons_against(
         "": "",
         "values": no_values if has_values(agent, spec) else "no value function",
         "quantiles": no_values if has_quantiles(agent, spec) else "no quantiles",
-        "memory": "" if agent.learner.network.recurrent else "no recurrent core",
+        "memory": "" if remembers(agent, spec) else "no recurrent core",
         "continuous": "" if continuous else "discrete actions",
         "discrete": discrete_only,
         "exploration": discrete_only,
@@ -266,7 +292,9 @@ def _judge(probe: Probe, found: probing.Found, gamma: float | None, agent: Agent
     if found.passes(probe):
         texts = texts[0], f"{texts[1]} in {found.steps:,} steps"
         return Check(probe.name, probe.isolates, *texts, "pass")
-    verdict: Verdict = "note" if probe.advisory else "fail"
+    # Who remembers without a core of the network's may be after something else.
+    own = probe.needs == "memory" and not agent.learner.network.recurrent
+    verdict: Verdict = "note" if probe.advisory or own else "fail"
     where = (agent.actor, "select_action") if probe.of_actor else (agent.learner, "loss")
     advice = probe.advice if isinstance(probe.advice, str) else probe.advice(expected, got)
     if found.halted:

@@ -17,6 +17,7 @@ from rlws.diagnose.credit import check_credit, check_traces
 from rlws.diagnose.critics import check_critics
 from rlws.diagnose.instruments import Instrument, Numbers
 from rlws.diagnose.policy_gradients import check_policy
+from rlws.diagnose.soft import check_soft_values
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.toy import discount_name
 from rlws.diagnose.value_gradients import (
@@ -71,6 +72,7 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
         yield from check_credit(lower, tables, fields, loss, LOWER)
     yield from check_target_networks(instrument, tables, fields, loss)
     yield from check_policy(instrument, tables, fields, found, loss)
+    yield from check_soft_values(instrument, tables, fields, loss, subject.discount)
     yield from _check_value(instrument, tables)
     if instrument.critics and not instrument.state_value:
         yield from check_critics(subject, instrument, tables, fields)

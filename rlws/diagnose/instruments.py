@@ -39,8 +39,10 @@ class Instrument:
     learner: Learner  # without terms
     start: LearnerState
     batch: Trajectory  # leaves [B, T, ...], as terms prepare it
-    # Outputs of networks that are shown an action, too; known with `sizes`.
+    # Outputs of networks that are shown an action, too, and of what structure the parameters are
+    # that networks get; known with `sizes`.
     of_actions: set[str] = dataclasses.field(default_factory=set)
+    structures: set[Any] = dataclasses.field(default_factory=set)
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:
@@ -54,8 +56,11 @@ class Instrument:
                 found[f"{field}.{name}"] = x.shape[leading:]
             return outputs
 
-        update = lambda: self._with(record).update(self.start, self._tagged(), jax.random.key(0))
-        jax.eval_shape(update)
+        see = lambda params: self.structures.add(jax.tree.structure(params))
+        learner = self._with(record, see)
+        jax.eval_shape(lambda: learner.update(self.start, self._tagged(), jax.random.key(0)))
+        if not self.structures <= {jax.tree.structure(x) for x in _parts(self.start.params)}:
+            self.structures.clear()  # they are put together anew
         return found
 
     @property
@@ -115,9 +120,9 @@ class Instrument:
 
             start = self.start
             probes = {key: jnp.zeros_like(x) for key, x in tables.items()}
-            params = _with_probes({**start.params, **others}, probes)
+            params = self._probed({**start.params, **others}, probes)
             lifted = {k: x + more * k.endswith((".value", ".q")) for k, x in probes.items()}
-            extra = _with_probes(start.extra, lifted, start.params)
+            extra = self._probed(start.extra, lifted, start.params)
             state = start._replace(params=params, extra=extra, updates=jnp.int32(1))
             batch = self._tagged()._replace(**fields)
             after, metrics = self._with(tell).update(state, batch, jax.random.key(0))
@@ -143,7 +148,7 @@ class Instrument:
                 return self.told(tables, slope, outputs, inputs, probes, field)
 
             probes = {key: jnp.zeros_like(x) for key, x in tables.items()}
-            params = _with_probes(self.start.params, probes)
+            params = self._probed(self.start.params, probes)
             learner = self._with(tell)
             return jax.vmap(lambda x: learner.value(params, x))(self._tagged())
 
@@ -155,11 +160,32 @@ class Instrument:
         seen = jnp.asarray(self.batch.observation).at[..., -1].set(numbers)
         return self.batch._replace(observation=seen)
 
-    def _with(self, tell):
+    def _probed(self, tree: Any, probes: Any, of: Any = None) -> Any:
+        """Returns a tree with the entry of probes wherever a network looks for its parameters.
+
+        What has axes before those of the parameters `of` which it is made is several copies of
+        them.
+        """
+
+        def add(x):
+            if not isinstance(x, Mapping):
+                return x
+            own = probes
+            if of is not None and jax.tree.structure(x) == jax.tree.structure(of):
+                leaf, one = jax.tree.leaves(x)[0], jax.tree.leaves(of)[0]
+                copies = jnp.shape(leaf)[: jnp.ndim(leaf) - jnp.ndim(one)]
+                own = jax.tree.map(lambda p: jnp.broadcast_to(p, (*copies, *p.shape)), probes)
+            inner = {name: self._probed(y, own) for name, y in x.items()}
+            here = is_params(x) if not self.structures else jax.tree.structure(x) in self.structures
+            return inner | {NAME: own} if here else inner
+
+        return jax.tree.map(add, tree, is_leaf=lambda x: isinstance(x, Mapping))
+
+    def _with(self, tell, see=lambda params: None):
         """Returns the learner with networks that say what they are told, and a slow optimiser."""
         fields = {f.name: getattr(self.learner, f.name) for f in dataclasses.fields(self.learner)}
         networks: dict[str, Any] = {
-            name: network._replace(apply=_telling(name, network, tell))
+            name: network._replace(apply=_telling(name, network, tell, see))
             for name, network in fields.items()
             if isinstance(network, Network)
         }
@@ -175,10 +201,11 @@ class Instrument:
         return dataclasses.replace(self.learner, **slowed, **networks)
 
 
-def _telling(field: str, network: Network, tell: Callable) -> Callable:
+def _telling(field: str, network: Network, tell: Callable, see: Callable) -> Callable:
     """Returns `apply` that goes on as `tell` says, where the last feature is a number."""
 
     def apply(params, inputs, *rest):
+        see(params)
         seen = inputs[0] if isinstance(inputs, tuple) else inputs
         plain = seen.at[..., -1].set(0.0)
         given = (plain, *inputs[1:]) if isinstance(inputs, tuple) else plain
@@ -195,7 +222,7 @@ def _numbers(outputs: Any) -> dict[str, Any]:
     returns = lambda name: getattr(outputs, f"{name}_returns", None)
     told = lambda name: hasattr(outputs, name) and _is_number(returns(name))
     found = {name: getattr(outputs, name) for name in OUTPUTS if told(name)}
-    policy = getattr(outputs, "policy", None)
+    policy = getattr(outputs, "policy", outputs)  # or a head of that name
     return found | {name: getattr(policy, name) for name in POLICIES if hasattr(policy, name)}
 
 
@@ -205,8 +232,7 @@ def _is_number(said: Returns | None) -> bool:
 
 
 def _replaced(outputs: Any, new: dict[str, Any]) -> Any:
-    policy = {name: new.pop(name) for name in POLICIES if name in new}
-    if policy:
+    if policy := {x: new.pop(x) for x in POLICIES if x in new and not hasattr(outputs, x)}:
         new["policy"] = outputs.policy._replace(**policy)
     for name in OUTPUTS:
         if (said := getattr(outputs, f"{name}_returns", None)) is not None and name in new:
@@ -214,23 +240,11 @@ def _replaced(outputs: Any, new: dict[str, Any]) -> Any:
     return outputs._replace(**new)
 
 
-def _with_probes(tree: Any, probes: Any, of: Any = None) -> Any:
-    """Returns a tree with the entry of probes wherever a network might look for it.
-
-    What has axes before those of the parameters `of` which it is made is several copies of them.
-    """
-
-    def add(x):
-        if not is_params(x):
-            return x
-        own = probes
-        if of is not None and jax.tree.structure(x) == jax.tree.structure(of):
-            leaf, one = jax.tree.leaves(x)[0], jax.tree.leaves(of)[0]
-            copies = jnp.shape(leaf)[: jnp.ndim(leaf) - jnp.ndim(one)]
-            own = jax.tree.map(lambda p: jnp.broadcast_to(p, (*copies, *p.shape)), probes)
-        return {name: _with_probes(y, own) for name, y in x.items()} | {NAME: own}
-
-    return jax.tree.map(add, tree, is_leaf=is_params)
+def _parts(tree: Any) -> list[Any]:
+    """Returns parameters, and all that they are made of."""
+    if not isinstance(tree, Mapping):
+        return []
+    return [tree, *(part for x in tree.values() for part in _parts(x))]
 
 
 def _without_probes(tree: Any) -> Any:

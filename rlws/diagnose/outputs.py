@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from rlws.diagnose.actors import LOG_PROBS
 from rlws.diagnose.critics import REPORTED
 from rlws.diagnose.instruments import Instrument, Numbers
 
@@ -11,11 +12,17 @@ from rlws.diagnose.instruments import Instrument, Numbers
 def acted(instrument: Instrument, tables: Numbers, ratio: float = 1.0) -> dict[str, Any]:
     """Returns the log-probabilities that were recorded, where they were, of policies this far."""
     extras = instrument.batch.extras
-    said = logits(tables)
-    if said is None or not isinstance(extras, dict) or "log_prob" not in extras:
+    said, name = logits(tables), recorded(extras)
+    if said is None or not name:
         return {}
     log_prob = np.log(taken(instrument, softmax(said)))
-    return {"extras": {**extras, "log_prob": np.float32(log_prob - np.log(ratio))}}
+    return {"extras": {**extras, name: np.float32(log_prob - np.log(ratio))}}
+
+
+def recorded(extras: Any) -> str:
+    """Returns what recorded log-probabilities are called, "" where there are none."""
+    names = extras if isinstance(extras, dict) else ()
+    return next((x for x in names if LOG_PROBS.search(x) and np.ndim(extras[x]) == 2), "")
 
 
 def said(instrument: Instrument, name: str, table: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def _weighs(instrument, tables, measure, found) -> str:
     """Returns what actors record, other than log-probabilities of actions, and learners use."""
     extras = instrument.batch.extras
     for name, x in extras.items() if isinstance(extras, dict) else ():
-        if name == "log_prob" or not jax.tree.all(jax.tree.map(is_real, x)):
+        if name == outputs.recorded(extras) or not jax.tree.all(jax.tree.map(is_real, x)):
             continue
         changed = jax.tree.map(lambda x: np.float32(0.9 * x + 0.05), x)
         other = measure(tables, **{"extras": {**extras, name: changed}})

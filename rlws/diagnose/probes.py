@@ -123,6 +123,13 @@ def _of_truncation(expected, got):
             "values grow without bound: they are of more than rewards, such as a temperature that "
             "runs away as its loss has the wrong sign, or draw themselves up"
         )
+    if got.mean() > 0.5 * expected.mean() and got.mean() < expected.mean():
+        gamma, found = (1 - 0.1 / x.mean() for x in (expected, got))
+        return (
+            f"what follows counts as if the discount were {found:.2f}, not {gamma:.2f}: look for a "
+            "discount that is multiplied in twice, in n-step returns, too, or for targets that "
+            "leave out part of what follows"
+        )
     if got.mean() < expected.mean():
         return (
             "truncation is treated as termination: bootstrap from the last observation, let "
@@ -130,6 +137,18 @@ def _of_truncation(expected, got):
             "ends with trajectory.trace()"
         )
     return "returns go on into the next episode: cut traces with trajectory.trace()"
+
+
+def _of_termination(expected, got):
+    if got.mean() < expected.mean():
+        return (
+            "rewards before an end count for too little: look at what corrections and traces take "
+            "away, and of which step that is"
+        )
+    return (
+        "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
+        "and cut traces at episode ends with trajectory.trace()"
+    )
 
 
 def _of_bandit(expected, got):
@@ -190,8 +209,7 @@ PROBES = (  # simplest first
         "P7 termination",
         "an end is an end: nothing is worth anything after it",
         chain(),
-        "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
-        "and cut traces at episode ends with trajectory.trace()",
+        _of_termination,
         lambda gamma: [0.1 * (1 - gamma**k) / (1 - gamma) for k in (4, 3, 2, 1)],
         tolerance=0.1,
     ),

@@ -13,6 +13,10 @@ from rlws.environments.jax_environment import JaxEnvironment, first, following
 from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
 
 STATES, FEATURES, ACTIONS = 64, 6, 2
+WIDE = (
+    -1.0,
+    4.0,
+)  # bounds of a continuous action: who leaves out their middle, or their range, misses
 LIMIT = 16  # steps no probe goes beyond
 
 
@@ -29,7 +33,7 @@ class Table(NamedTuple):
     reward: Any  # [S, ACTIONS]
     ends: Any  # [S, ACTIONS] bool, termination
     cost: Any  # [S]
-    best: Any  # [S], the best continuous action
+    best: Any  # [S], the best continuous action, as if bounds were -1 and 1
     starts: Any  # int32: an episode begins in any of states 0 to starts - 1
     limit: Any  # int32, steps until an episode is truncated
     legal: Any  # [S, ACTIONS] bool: which discrete actions there are, where masks are shown
@@ -40,16 +44,17 @@ class Tabular(JaxEnvironment):
 
     table: Table
     continuous: bool = False
+    wide: bool = False  # whether a continuous action has bounds that are not -1 and 1
     masked: bool = False  # whether observations have an action mask
 
     def spec(self) -> EnvironmentSpec:
-        """Returns the specs: observations float32 [FEATURES]; 2 actions, or one in [-1, 1]."""
+        """Returns the specs: observations float32 [FEATURES]; 2 actions, or one in bounds."""
         observations: Any = specs.Array((FEATURES,), np.float32, "observation")
         if self.masked:
             mask = specs.BoundedArray((ACTIONS,), bool, False, True, "action_mask")
             observations = {"action_mask": mask, "state": observations}
         actions = (
-            specs.BoundedArray((1,), np.float32, -1.0, 1.0, "action")
+            specs.BoundedArray((1,), np.float32, *(WIDE if self.wide else (-1.0, 1.0)), "action")
             if self.continuous
             else specs.DiscreteArray(ACTIONS, name="action")
         )
@@ -80,7 +85,9 @@ class Tabular(JaxEnvironment):
         table, (here, t) = self.table, state
         if self.continuous:
             move = jnp.int32(0)
-            miss = jnp.squeeze(action, -1) - table.best[here]
+            low, high = WIDE if self.wide else (-1.0, 1.0)
+            unit = 2 * (jnp.squeeze(action, -1) - low) / (high - low) - 1
+            miss = unit - table.best[here]
             peak = table.cost[here] * (1.0 - miss**2)
             reward = jnp.where(table.cost[here] > 0, peak, table.reward[here, 0])
         else:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws.diagnose import compilation
-from rlws.diagnose.check import ANOTHER, SAME, Check, Question, is_params, is_real, locate
+from rlws.diagnose.check import ANOTHER, SAME, Check, Question, is_real, locate
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.targets import check_gradients
 from rlws.diagnose.toy import discount_name
@@ -118,23 +118,40 @@ def _check_discount(subject, state):
 
 def _check_pace(subject, state):
     """Yields whether target networks, which look like parameters, go where they must."""
-    learner, config = subject.agent.learner, subject.config
-    rate = next((x for x in (getattr(config, name, None) for name in RATES) if x), None)
-    if not _copies(state) or not (rate or getattr(config, "target_period", None)):
+    where, settings = locate(subject.agent.learner, "update"), vars(subject.config)
+    rate = next((x for x in (settings.get(name) for name in RATES) if x), None)
+    if not _copies(state):
         return
     # Far from the parameters: each step towards them can be told from any other.
     far = jax.tree.map(lambda x: x + np.float32(1) if is_real(x) else x, state.extra)
-    state, wrong = state._replace(extra=far), False
+    state, wrong, shares = state._replace(extra=far), False, list[float]()
     for i in range(3):
         before = _copies(state)
         state, _ = subject.learn(state, subject.batches[-1], jax.random.key(i))
+        moved = _moved(before, state)
         moves = [
             (np.allclose(y, x, atol=1e-4), np.allclose(y, x + (rate or 1) * (p - x), atol=1e-4))
-            for (old, _), (new, params) in zip(before, _copies(state), strict=True)
-            for x, y, p in zip(*map(jax.tree.leaves, (old, new, params)), strict=True)
+            for x, y, p in moved
         ]
         wrong |= not any(map(all, zip(*moves, strict=True)))  # all stay, or all go as far
-    yield PACE.holds(not wrong, "another way, or another pace", locate(learner, "update"))
+        shares += [np.sum((y - x) * (p - x)) / np.sum((p - x) ** 2) for x, y, p in moved]
+    if rate or settings.get("target_period"):
+        yield PACE.holds(not wrong, "another way, or another pace", where)
+        return
+    # Whatever the setting is called: what is to move a little must not stay a little.
+    near = lambda x: np.allclose(shares, x, atol=1e-3)
+    rates = {k: x for k, x in settings.items() if isinstance(x, float) and 0 < x < 1}
+    if not any(map(near, rates.values())):
+        for name, x in rates.items():
+            if x < 0.5 and near(1 - x):
+                yield PACE.answer(False, f"{1 - x:.3g} of the way", where, f"{name}: {x:g}")
+
+
+def _moved(before, state):
+    """Returns what each array of target networks was, is, and moves to."""
+    pairs = zip(before, _copies(state), strict=True)
+    trees = ((old, new, params) for (old, _), (new, params) in pairs)
+    return [leaf for x in trees for leaf in zip(*map(jax.tree.leaves, x), strict=True)]
 
 
 def _check_priority(subject, state):
@@ -163,8 +180,8 @@ def _copies(state):
     """Returns what in `extra` looks like the parameters, or an entry of them, each with those."""
     parts = [state.params, *(state.params.values() if isinstance(state.params, dict) else ())]
     looks = lambda x: (jax.tree.structure(x), *map(np.shape, jax.tree.leaves(x)))
-    by_looks = {looks(x): x for x in reversed(parts)}
-    known = lambda x: is_params(x) and looks(x) in by_looks
+    by_looks = {looks(x): x for x in reversed(parts) if not jax.tree_util.all_leaves([x])}
+    known = lambda x: looks(x) in by_looks
     return [
         (x, by_looks[looks(x)]) for x in jax.tree.leaves(state.extra, is_leaf=known) if known(x)
     ]

@@ -1,14 +1,17 @@
 """What an agent estimates: the value of an observation, in the rewards of the environment."""
 
+from typing import Any
+
+import dm_env
 import jax
 import jax.numpy as jnp
 
 from rlws.agent import Agent
 from rlws.diagnose import compilation
-from rlws.learner import Learner, LearnerState
-from rlws.networks import Network
+from rlws.learner import LearnerState
 from rlws.normalise import ObservationStatistics, RewardScale
-from rlws.types import Array, EnvironmentSpec, Observation, Trajectory
+from rlws.trainers import core, initial
+from rlws.types import Array, EnvironmentSpec, Observation, Params, Trajectory
 
 
 def values(
@@ -23,7 +26,7 @@ def values(
     for term, own in zip(learner.terms, state.terms, strict=True):
         if isinstance(term, RewardScale):
             unit = own.deviation()
-    found = learner.value(state.params, seen(learner, state, observations, first))
+    found = learner.value(state.params, seen(agent, state, observations, first))
     return None if found is None else unit * found
 
 
@@ -36,7 +39,7 @@ def halves(
     axis more, over which these are the means. Arguments as for `values`.
     """
     learner = agent.learner
-    trajectory = seen(learner, state, observations, first)
+    trajectory = seen(agent, state, observations, first)
     try:
         outputs = learner.network.unroll(state.params, trajectory)._asdict()
     except Exception:  # parameters of several networks: nobody says which are this one's
@@ -87,19 +90,36 @@ def has_values(agent: Agent, spec: EnvironmentSpec) -> bool:
     return found is not None and found.shape == (3,)  # or it is no value of each observation
 
 
-def seen(
-    learner: Learner, state: LearnerState, observations: Observation, first: Array
-) -> Trajectory:
-    """Returns observations [T, ...] as the network sees them, in a trajectory of T - 1 steps."""
-    for term in learner.terms:
+def seen(agent: Agent, state: LearnerState, observations: Observation, first: Array) -> Trajectory:
+    """Returns observations [T, ...] as the network sees them, in a trajectory of T - 1 steps.
+
+    What an actor records is 0 in all steps, or as it is where an episode begins.
+    """
+    for term in agent.learner.terms:
         if isinstance(term, ObservationStatistics):
             observations = term.normalise(state.params[term.name], observations)
-    return sequence(learner.network, observations, first)
+    steps = jnp.zeros(len(first) - 1)
+    begin = lambda x: jnp.broadcast_to(x, (len(first), *jnp.shape(x)))
+    extras = _recorded(agent, state.params, jax.tree.map(lambda x: x[0], observations))
+    begun = agent.learner.network.initial_state() or agent.actor.initial_state()
+    if isinstance(extras, dict) and _alike(extras.get("core"), begun):
+        extras = {**extras, "core": begun}
+    extras = jax.tree.map(begin, extras)
+    return Trajectory(observations, steps, steps, steps, steps, first, steps > 0, extras)
 
 
-def sequence(network: Network, observations: Observation, first: Array) -> Trajectory:
-    """Returns observations as a trajectory of T - 1 steps, for `Network.unroll` to look at."""
-    zeros = jnp.zeros(len(first) - 1)
-    repeat = lambda x: jnp.broadcast_to(x, (len(first), *jnp.shape(x)))
-    core = jax.tree.map(repeat, network.initial_state())
-    return Trajectory(observations, zeros, zeros, zeros, zeros, first, zeros > 0, {"core": core})
+def _recorded(agent: Agent, params: Params, observation: Observation) -> Any:
+    """Returns zeros of the shapes of what the actor records of a step."""
+    zero = jnp.float32(0)
+    one = dm_env.TimeStep(jnp.int32(0), zero, zero, observation)
+    one, state = (
+        jax.tree.map(lambda x: jnp.asarray(x)[None], one),
+        initial.initial_actor_state(agent.actor, 1),
+    )
+    act = lambda: core.act(agent.actor, params, jnp.zeros(2, jnp.uint32), jnp.int32(0), one, state)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), jax.eval_shape(act)[2])
+
+
+def _alike(one: Any, other: Any) -> bool:
+    looks = lambda x: (jax.tree.structure(x), *map(jnp.shape, jax.tree.leaves(x)))
+    return looks(one) == looks(other)

@@ -48,7 +48,7 @@ class Penalised(ppo.PPO):
     cost: float = 1.0
 
     def update(self, state, batch, key):
-        extras = {"log_prob": batch.extras["logp"]}
+        extras = {"log_prob": batch.extras["behaviour"]}
         return super().update(state, batch._replace(extras=extras), key)
 
     def loss(self, params, trajectory, key, state):
@@ -59,7 +59,7 @@ class Penalised(ppo.PPO):
 class Recorded(PolicyActor):
     def select_action(self, params, timestep, state, key):
         action, state, extras = super().select_action(params, timestep, state, key)
-        return action, state, {"logp": extras["log_prob"]}
+        return action, state, {"behaviour": extras["log_prob"]}
 
 
 class Rewarded(ppo.PPO):
@@ -147,7 +147,7 @@ def test_an_actor_may_record_likelihoods_by_another_name():
     report = diagnose(Config(backbone=MLP((8,)), **plain), only=["learner"])
     assert not report.failures, [(check.name, check.got) for check in report.failures]
     [on_policy] = [check for check in report.checks if check.name == "learner: on-policy"]
-    assert (on_policy.verdict, on_policy.got[:4]) == ("skip", "logp")
+    assert (on_policy.verdict, on_policy.got[:9]) == ("skip", "behaviour")
 
 
 @pytest.mark.slow
