@@ -90,7 +90,8 @@ def test_an_environment_that_hangs_is_named():
 @pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_replaced(monkeypatch, ray):
     monkeypatch.setattr(workers, "PATIENCE", 2.0)
-    trainer = DistributedTrainer(num_envs=2, num_actors=1, environment_timeout=TIMEOUT)
+    # Longer than another worker takes to begin, also where others want the processors.
+    trainer = DistributedTrainer(num_envs=2, num_actors=1, environment_timeout=30.0)
     stopped, restarts = 0, 0
     for report in trainer.train(PPO, "gym:CartPole-v1", steps=3000, report_period=100):
         restarts = report.metrics.get("worker_restarts", restarts)
