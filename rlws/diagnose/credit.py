@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rlws.diagnose import outputs
+from rlws.diagnose.actors import LOG_PROBS
 from rlws.diagnose.check import Question
 
 TRACES = Question(
@@ -26,9 +27,24 @@ WEIGHED = Question(
     "no pull",
     "each step's error is weighed by its own ratio, before traces add those of later ones",
 )
+ITSELF = Question(
+    "learner: own value",
+    "a target does not follow what is said of its own observation",
+    "-1 for 1",
+    "a target is of the reward and of what follows: bootstrap from the next observation, add the "
+    "value to an advantage, and let corrections be of the step after",
+)
+CORRECTIONS = Question(
+    "learner: corrections",
+    "how likely an action was does not change what it is worth itself",
+    "the same",
+    "a value of an action takes it as given: ratios of step t + 1 and later, not that of step t",
+)
+TWICE = 2.0  # as likely as for sure, which halves a ratio that may be cut at 1
 MORE = 0.05  # of a reward
 LITTLE = 0.005
 NEVER = 1e-3  # a ratio
+BEST = 0.1  # how much better the action is that was taken
 
 
 def check_traces(instrument, fields, loss, gamma):
@@ -95,3 +111,50 @@ def check_credit(instrument, known, fields, loss, gamma):
         return
     share = float(np.linalg.norm(none) / np.linalg.norm(all_))
     yield WEIGHED.answer(share < 0.05, f"{share:.0%} of the pull", loss)
+
+
+def check_own(instrument, known, fields, loss):
+    """Yields whether targets depend on what they must not: their own value, and their own ratio.
+
+    No episode is cut, actions are the best, and were taken for sure.
+    """
+    row, steps, at = outputs.middle(instrument)
+    names = [x for x in known if x.endswith(".q") or x == instrument.state_value]
+    if not names or not len(steps):
+        return
+    tables, fields = dict(known), outputs.uncut(fields)
+    for name in (x for x in names if x.endswith(".q")):
+        tables[name] = table = known[name].copy()
+        taken = np.asarray(instrument.batch.action)
+        table[instrument.index(), taken] = table.max(axis=1)[instrument.index()] + BEST
+    extras = fields.get("extras", instrument.batch.extras)
+    chance = outputs.likelihood(extras)
+    if chance and not instrument.state_value:
+        sure = 0.0 if LOG_PROBS.search(chance) else 1.0
+        extras = {**extras, chance: np.full_like(extras[chance], sure)}
+        fields = fields | {"extras": extras}
+    here = instrument.index()[row]
+
+    def pulls(reward=0.0, value=0.0, **changed):
+        more = fields["reward"].copy()
+        more[row, at] += np.float32(reward)
+        said = {x: tables[x].copy() for x in names}
+        for table in said.values():
+            table[here[at]] += np.float32(value)
+        given = fields | {"reward": more, **changed}
+        found = instrument.measure({**tables, **said}, instrument.flat, given, {})[0]
+        return sum(outputs.said(instrument, x, found[x]).mean(axis=0)[row] for x in names)
+
+    once = pulls()
+    own = (pulls(reward=LITTLE) - once)[at]
+    if not own:
+        return
+    by_itself = float((pulls(value=LITTLE) - once)[at] / own)
+    yield ITSELF.answer(abs(by_itself + 1) < 0.05, f"{by_itself:.2f} for 1", loss)
+    if chance and not instrument.state_value:
+        told = extras[chance].copy()
+        told[row, at] = np.log(TWICE) if LOG_PROBS.search(chance) else TWICE
+        moved = np.abs(pulls(extras={**extras, chance: told}) - once)[steps]
+        if moved.max() > 1e-5:
+            fine = moved[steps == at] < 1e-3 * moved.max()
+            yield CORRECTIONS.holds(bool(fine.all()), "another target", loss)

@@ -16,6 +16,7 @@ from rlws.diagnose import probing
 from rlws.diagnose.actors import MASK, check_actor, check_log_prob, check_mask, remembers
 from rlws.diagnose.adders import check_adder
 from rlws.diagnose.check import Check, Question, Verdict, locate
+from rlws.diagnose.credit import ITSELF
 from rlws.diagnose.entropy import check_entropy
 from rlws.diagnose.gradients import check_gradients_of_outputs
 from rlws.diagnose.keys import check_keys
@@ -69,8 +70,9 @@ class Report(NamedTuple):
         """
         failed = [check for check in self.checks if check.verdict == "fail"]
         first = next((i for i, x in enumerate(failed) if x.name.startswith("learner")), 0)
-        ends = [check for check in failed if check.name == ENDS.name]
-        others = [check for check in failed if check.name != ENDS.name]
+        exact = ENDS.name, ITSELF.name
+        ends = [check for check in failed if check.name in exact]
+        others = [check for check in failed if check.name not in exact]
         return [*others[:first], *ends, *others[first:]]
 
     @property

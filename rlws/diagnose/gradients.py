@@ -13,7 +13,7 @@ import numpy as np
 
 from rlws.diagnose import outputs
 from rlws.diagnose.check import Check, Question, locate
-from rlws.diagnose.credit import check_credit, check_traces
+from rlws.diagnose.credit import check_credit, check_own, check_traces
 from rlws.diagnose.critics import check_critics
 from rlws.diagnose.instruments import Instrument, Numbers
 from rlws.diagnose.policy_gradients import check_policy
@@ -70,6 +70,7 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
     if setting and instrument.state_value and (lower := _instrument(subject, {setting: LOWER})):
         yield from check_traces(lower, fields, loss, LOWER)
         yield from check_credit(lower, tables, fields, loss, LOWER)
+    yield from check_own(instrument, tables, fields, loss)
     yield from check_target_networks(instrument, tables, fields, loss)
     yield from check_policy(instrument, tables, fields, found, loss)
     yield from check_soft_values(instrument, tables, fields, loss, subject.discount)

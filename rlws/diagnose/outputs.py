@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rlws.diagnose.actors import LOG_PROBS
+from rlws.diagnose.actors import LOG_PROBS, PROBABILITIES
 from rlws.diagnose.critics import REPORTED
 from rlws.diagnose.instruments import Instrument, Numbers
 
@@ -23,6 +23,13 @@ def recorded(extras: Any) -> str:
     """Returns what recorded log-probabilities are called, "" where there are none."""
     names = extras if isinstance(extras, dict) else ()
     return next((x for x in names if LOG_PROBS.search(x) and np.ndim(extras[x]) == 2), "")
+
+
+def likelihood(extras: Any) -> str:
+    """Returns what the recorded likelihood of the action taken is called, or its log; "": none."""
+    names = extras if isinstance(extras, dict) else ()
+    known = lambda x: LOG_PROBS.search(x) or PROBABILITIES.fullmatch(x)
+    return next((x for x in names if known(x) and np.ndim(extras[x]) == 2), "")
 
 
 def said(instrument: Instrument, name: str, table: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 
 from agents_zoo import discrete_sac, dqn, ppo, td3
 from rlws.actor import Actor
+from rlws.adders import Replay
 from rlws.agent import AgentConfig
 from rlws.diagnose import actors, doctor, probes
 from rlws.diagnose.gradients import check_gradients_of_outputs
@@ -22,7 +23,7 @@ from rlws.diagnose.updates import check_updates
 from rlws.diagnose.value_estimates import has_values
 from rlws.learner import Learner
 from rlws.networks import GRU, MLP
-from tests.diagnose.right_agents import variant
+from tests.diagnose.right_agents import take, variant
 
 SMALL = MLP((8,))
 PLAIN = {"normalise_observations": False, "scale_rewards": False, "epochs": 1, "minibatches": 1}
@@ -74,7 +75,8 @@ class Best(Wrapped):
 
     def select_action(self, params, timestep, state, key):
         action, state, extras = super().select_action(params, timestep, state, key)
-        logits = self.actor.network.apply(params, timestep.observation).policy.logits
+        outputs = self.actor.network.apply(params, timestep.observation)
+        logits = outputs.q if hasattr(outputs, "q") else outputs.policy.logits
         return action, state, {**extras, self.recorded: jax.nn.softmax(logits).max()}
 
 
@@ -221,6 +223,66 @@ def test_a_temperature_makes_actions_alike(learner, fails):
     found = verdicts(check_gradients_of_outputs(subject(variant(discrete_sac, learner)())))
     assert {"learner: soft targets", "learner: soft policy", "learner: temperature"} <= {*found}
     assert {name for name, verdict in found.items() if verdict == "fail"} == fails
+
+
+class Same(dqn.DQN):
+    """Takes for what follows what is worth as much as it was before."""
+
+    def loss(self, params, trajectory, key, state):
+        value = take(self.network.unroll(params, trajectory).q[:-1], trajectory.action)
+        q = self.network.unroll(state.extra, trajectory).q[:-1]
+        after = self.config.discount * trajectory.discount * q.max(axis=-1)
+        return 0.5 * jnp.square(trajectory.reward + after - value), {"value": value}
+
+
+class Corrected(dqn.DQN):
+    """Corrects for how likely actions were, of the step after or, wrongly, of the same one."""
+
+    early: bool = False
+
+    def loss(self, params, trajectory, key, state):
+        q = self.network.unroll(params, trajectory).q
+        best = self.network.unroll(state.extra, trajectory).q.max(axis=-1)
+        value = take(q[:-1], trajectory.action)
+        ratio = jnp.minimum(1.0, jnp.exp(-trajectory.extras["log_mu"]))
+        ratio = ratio if self.early else jnp.append(ratio[1:], 0.0)
+        constant = jax.lax.stop_gradient(value)
+        trace = ratio * trajectory.trace() * jnp.append(jnp.ones(len(ratio) - 1), 0.0)
+
+        def back(after, x):
+            reward, discount, best, trace, following = x
+            target = reward + discount * (best + trace * (after - following))
+            return target, target
+
+        steps = trajectory.reward, 0.9 * trajectory.discount, best[1:], trace
+        steps = *steps, jnp.append(constant[1:], 0.0)
+        targets = jax.lax.scan(back, jnp.float32(0), steps, reverse=True)[1]
+        return 0.5 * jnp.square(targets - value), {"value": value}
+
+
+class Early(Corrected):
+    early: bool = True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("learner", "fails"),
+    [(Same, {"own value"}), (Corrected, set()), (Early, {"corrections"})],
+)
+def test_targets_of_their_own_step_are_named(learner, fails):
+    class Config(variant(dqn, learner)):
+        def make(self, spec):
+            agent = super().make(spec)
+            adder = Replay(capacity=1000, batch_size=8, min_size=64, length=length)
+            return agent._replace(actor=Best(agent.actor, "log_mu"), adder=adder)
+
+    length = 1 if learner is Same else 8
+    config = Config(backbone=SMALL)
+    found = verdicts(check_gradients_of_outputs(subject(config)))
+    assert found["learner: own value"] == ("fail" if learner is Same else "pass")
+    assert ("learner: corrections" in found) == (learner is not Same)
+    failed = {name.removeprefix("learner: ") for name, x in found.items() if x == "fail"}
+    assert failed == fails
 
 
 class Continuous(td3.Config):

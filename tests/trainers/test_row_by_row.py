@@ -70,7 +70,8 @@ def assert_same(one, other):
 @pytest.mark.parametrize(
     ("case", "num_envs"),
     [
-        *(("dqn", 1), ("gru", 2)),
+        ("dqn", 1),
+        pytest.param("gru", 2, marks=pytest.mark.thorough),
         pytest.param("sac", 1, marks=pytest.mark.thorough),
         pytest.param("sac", 3, marks=pytest.mark.exact),
     ],
