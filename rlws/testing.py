@@ -13,7 +13,7 @@ import numpy as np
 
 from rlws.agent import AgentConfig
 from rlws.diagnose import Report, diagnose
-from rlws.diagnose.doctor import is_continuous
+from rlws.diagnose.applicable import is_continuous
 from rlws.diagnose.probes import chain
 from rlws.diagnose.probing import SEEDS
 from rlws.diagnose.tabular import Tabular

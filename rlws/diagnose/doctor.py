@@ -4,17 +4,22 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from traceback import extract_tb
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from dm_env.specs import DiscreteArray
 
 from rlws.agent import Agent, AgentConfig
 from rlws.diagnose import probing
-from rlws.diagnose.actors import MASK, check_actor, check_log_prob, check_mask, remembers
+from rlws.diagnose.actors import MASK, check_actor, check_log_prob, check_mask
 from rlws.diagnose.adders import check_adder
+from rlws.diagnose.applicable import (
+    UNKNOWN,
+    check_compiles,
+    is_continuous,
+    no_mask_because,
+    reasons_against,
+)
 from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.credit import ITSELF
 from rlws.diagnose.entropy import check_entropy
@@ -23,31 +28,23 @@ from rlws.diagnose.keys import check_keys
 from rlws.diagnose.learners import check_learner
 from rlws.diagnose.memory import check_memory
 from rlws.diagnose.probes import PROBES, Probe
-from rlws.diagnose.subject import NUM_ENVS, Subject
+from rlws.diagnose.subject import Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import discount_name, exploring, toy
 from rlws.diagnose.units import ACTIONS, LOSSES, check_units
-from rlws.diagnose.value_estimates import has_quantiles, has_values
 from rlws.diagnose.value_gradients import ENDS
-from rlws.environments.checks import AgentFault
 from rlws.settings import SettingError, change, choose
-from rlws.tracking.stderr import line_of
-from rlws.trainers import initial
-from rlws.trainers.tracebacks import place_of
 from rlws.types import EnvironmentSpec
 
 STEPS = 6_000
-CHECKS_OF_LOSSES = ("check", "signs")  # functions that look at what a loss returned
 PARTS = ("actor", "adder", "learner")
 BOUNDED = ("P4", "P5", "P9")  # probes that show whether actions fill their bounds
-UNKNOWN = "the discount is not known: give it"  # so nothing is asked of values
 GAMMA = Question(
     "agent: discount",
     "values are compared with those of the agent's discount",
     "a setting called discount, or gamma",
     "values were not looked at: say the discount, --discount 0.9",
 )
-SHAPES = Question("agent: shapes", "what actor and learner compute can be compiled", "no error")
 
 
 class Report(NamedTuple):
@@ -120,9 +117,9 @@ def diagnose(
             choose("only: check", text, known)
     if not isinstance(made := config.make(spec), Agent):
         raise SettingError(f"{name}.make must return an Agent, got {made!r}")
-    if broken := _check_compiles(config.make(spec), spec):  # nothing else can be asked
+    if broken := check_compiles(config.make(spec), spec):  # nothing else can be asked
         return Report(name, [broken], time.perf_counter() - began)
-    no_mask = "continuous actions" if continuous else _no_mask(config)
+    no_mask = "continuous actions" if continuous else no_mask_because(config)
     asked = [part for part in PARTS if not only or any(x.startswith(part) for x in only)]
     checks = list[Check]()
     if asked:
@@ -133,7 +130,7 @@ def diagnose(
     probes = [probe for probe in PROBES if wanted(probe)]
     if any(check.name == MASK.name and check.verdict == "note" for check in checks):
         no_mask = "its actor does not look at masks, see above"
-    reasons = _reasons_against(agent, spec, continuous, gamma, no_mask)
+    reasons = reasons_against(agent, spec, continuous, gamma, no_mask)
     why_not = lambda probe: reasons[probe.needs or ("values" if probe.values else "")]
     found: dict[str, probing.Found] = {}
     fit = [probe for probe in probes if not why_not(probe)]
@@ -167,59 +164,6 @@ def diagnose(
     return Report(name, checks, time.perf_counter() - began)
 
 
-def is_continuous(config: AgentConfig, actions: str = "") -> bool:
-    """Returns whether to look at an agent with continuous actions: if asked for, or if it must."""
-    if actions:
-        return actions == "continuous"
-    try:
-        _acts(config, False)
-    except SettingError as error:
-        try:
-            _acts(config, True)
-        except SettingError:
-            if isinstance(error, AgentFault):  # which is told with its line
-                return False
-            raise error from None
-        return True
-    return False
-
-
-def _acts(config: AgentConfig, continuous: bool) -> None:
-    """Raises where an agent cannot be made for actions of a kind, or acts by others."""
-    spec = Tabular(make_table(), continuous).spec()
-    if not isinstance(agent := config.make(spec), Agent):
-        return  # which is told later
-    try:
-        params = jax.eval_shape(lambda: agent.learner.init(jax.random.key(0)).params)
-        initial.example_row(agent, spec, params)
-    except AgentFault:
-        raise
-    except Exception:  # likewise
-        return
-
-
-def _check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
-    """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
-    actor = agent.actor
-    row = lambda params: initial.example_row(agent._replace(actor=actor), spec, params)
-    try:
-        state = jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
-        actor = agent.evaluator
-        jax.eval_shape(row, state.learner.params)
-    except AgentFault as error:
-        where = locate(actor, "select_action")
-        return SHAPES.holds(False, "an error", where)._replace(advice=str(error))
-    except SettingError as error:  # which says what to do
-        if not any(frame.name in CHECKS_OF_LOSSES for frame in extract_tb(error.__traceback__)):
-            raise
-        where = locate(agent.learner, "loss")
-        return SHAPES.holds(False, "an error", where)._replace(advice=str(error))
-    except Exception as error:
-        text = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
-        return SHAPES.holds(False, "an error", place_of(error))._replace(advice=text)
-    return None
-
-
 def _check_parts(
     config: AgentConfig,
     spec: EnvironmentSpec,
@@ -249,35 +193,6 @@ def _check_parts(
     if "actor" in asked and not no_mask:
         with_mask = Tabular(make_table(), masked=True).spec()
         yield check_mask(config.make(with_mask), with_mask)
-
-
-def _reasons_against(
-    agent: Agent, spec: EnvironmentSpec, continuous: bool, gamma: float | None, no_mask: str
-) -> dict[str, str]:
-    """Returns why probes that need something do not apply, "" where they do."""
-    discrete_only = "continuous actions" if continuous else ""
-    no_values = UNKNOWN if gamma is None else ""
-    return {
-        "": "",
-        "values": no_values if has_values(agent, spec) else "no value function",
-        "quantiles": no_values if has_quantiles(agent, spec) else "no quantiles",
-        "memory": "" if remembers(agent, spec) else "no recurrent core",
-        "continuous": "" if continuous else "discrete actions",
-        "discrete": discrete_only,
-        "exploration": discrete_only,
-        "mask": no_mask,
-    }
-
-
-def _no_mask(config: AgentConfig) -> str:
-    """Returns why an agent cannot be shown action masks, "" if it can."""
-    spec = Tabular(make_table(), masked=True).spec()
-    try:
-        agent = config.make(spec)
-        jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
-    except Exception as error:  # whatever networks, or a loss, make of a dict
-        return f"takes no action mask: {line_of(error)}"
-    return ""
 
 
 def _judge(probe: Probe, found: probing.Found, gamma: float | None, agent: Agent) -> Check:

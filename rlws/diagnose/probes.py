@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rlws.diagnose import advice
 from rlws.diagnose.tabular import FEATURES, Table, make_table
 
 
@@ -100,67 +101,6 @@ def coin() -> Table:
     return table
 
 
-def _of_discounting(expected, got):
-    if got[0] > 1.1 * expected[1]:
-        return (
-            "what follows counts more than once: in a lambda-return, 1 - lambda of the value and "
-            "lambda of the return; or values are of more than rewards, such as entropy: set its "
-            "cost or temperature to 0"
-        )
-    if got[0] > 0.97 * expected[1]:
-        return "the discount is ignored: multiply what follows by gamma"
-    if got[0] < 0.5 * expected[0]:
-        return (
-            "what follows is not bootstrapped: the target network never moves, rewards are one "
-            "step off, or the value of the next observation is missing"
-        )
-    return "values of earlier states are off: look at traces and the power of the discount"
-
-
-def _of_truncation(expected, got):
-    if np.abs(got).max() > 10 * np.abs(expected).max():
-        return (
-            "values grow without bound: they are of more than rewards, such as a temperature that "
-            "runs away as its loss has the wrong sign, or draw themselves up"
-        )
-    if got.mean() > 0.5 * expected.mean() and got.mean() < expected.mean():
-        gamma, found = (1 - 0.1 / x.mean() for x in (expected, got))
-        return (
-            f"what follows counts as if the discount were {found:.2f}, not {gamma:.2f}: look for a "
-            "discount that is multiplied in twice, in n-step returns, too, or for targets that "
-            "leave out part of what follows"
-        )
-    if got.mean() < expected.mean():
-        return (
-            "truncation is treated as termination: bootstrap from the last observation, let "
-            "trajectory.discount, not trajectory.last, say what ends, and cut traces at episode "
-            "ends with trajectory.trace()"
-        )
-    return "returns go on into the next episode: cut traces with trajectory.trace()"
-
-
-def _of_termination(expected, got):
-    if got.mean() < expected.mean():
-        return (
-            "rewards before an end count for too little: look at what corrections and traces take "
-            "away, and of which step that is"
-        )
-    return (
-        "values of the last step are bootstrapped: multiply what follows by trajectory.discount, "
-        "and cut traces at episode ends with trajectory.trace()"
-    )
-
-
-def _of_bandit(expected, got):
-    if got < 0.4:
-        return "the worse action is preferred: look at the sign of the advantage"
-    return (
-        "the better action is not preferred enough: look at how far an advantage moves the policy, "
-        "what it is divided by, and at gradients that reach what only weighs"
-    )
-
-
-UNITS = "learning depends on the size of rewards: scale_rewards makes it independent"
 PROBES = (  # simplest first
     Probe(
         "P1 one state",
@@ -181,14 +121,14 @@ PROBES = (  # simplest first
         "P3 reward later",
         "discount, and bootstrapping from the next state",
         make_table({1: 1.0}, {0: 1}),
-        _of_discounting,
+        advice.of_discounting,
         lambda gamma: [gamma, 1.0],
     ),
     Probe(
         "P4 bandit",
         "the sign of the advantage",
         make_table({(0, 1): 1.0}, best={0: 0.3}),
-        _of_bandit,
+        advice.of_bandit,
     ),
     Probe(
         "P5 match",
@@ -201,7 +141,7 @@ PROBES = (  # simplest first
         "P6 truncation",
         "a time limit is no end: the return goes on",
         cycle(),
-        _of_truncation,
+        advice.of_truncation,
         lambda gamma: [0.1 / (1 - gamma)] * 4,
         tolerance=0.1,  # who takes the best of what is uncertain overestimates what never ends
     ),
@@ -209,7 +149,7 @@ PROBES = (  # simplest first
         "P7 termination",
         "an end is an end: nothing is worth anything after it",
         chain(),
-        _of_termination,
+        advice.of_termination,
         lambda gamma: [0.1 * (1 - gamma**k) / (1 - gamma) for k in (4, 3, 2, 1)],
         tolerance=0.1,
     ),
@@ -247,7 +187,7 @@ PROBES = (  # simplest first
         needs="mask",
     ),
     *(
-        Probe(name, isolates, match(x), UNITS, best=x, spread=x, advisory=True)
+        Probe(name, isolates, match(x), advice.UNITS, best=x, spread=x, advisory=True)
         for name, isolates, x in (
             ("P12 rewards / 1000", "small rewards", 1e-3),
             ("P12 rewards x 1000", "large rewards", 1e3),

@@ -98,14 +98,19 @@ def seen(agent: Agent, state: LearnerState, observations: Observation, first: Ar
     for term in agent.learner.terms:
         if isinstance(term, ObservationStatistics):
             observations = term.normalise(state.params[term.name], observations)
-    steps = jnp.zeros(len(first) - 1)
-    begin = lambda x: jnp.broadcast_to(x, (len(first), *jnp.shape(x)))
     extras = _recorded(agent, state.params, jax.tree.map(lambda x: x[0], observations))
     begun = agent.learner.network.initial_state() or agent.actor.initial_state()
     if isinstance(extras, dict) and _alike(extras.get("core"), begun):
         extras = {**extras, "core": begun}
-    extras = jax.tree.map(begin, extras)
-    return Trajectory(observations, steps, steps, steps, steps, first, steps > 0, extras)
+    return sequence(extras, observations, first)
+
+
+def sequence(extras: Any, observations: Observation, first: Array) -> Trajectory:
+    """Returns observations as a trajectory of T - 1 steps, each with these extras."""
+    zeros = jnp.zeros(len(first) - 1)
+    repeat = lambda x: jnp.broadcast_to(x, (len(first), *jnp.shape(x)))
+    extras = jax.tree.map(repeat, extras)
+    return Trajectory(observations, zeros, zeros, zeros, zeros, first, zeros > 0, extras)
 
 
 def _recorded(agent: Agent, params: Params, observation: Observation) -> Any:

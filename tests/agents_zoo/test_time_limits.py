@@ -76,7 +76,8 @@ def believed(config, trainer, environment, steps=10_000):
     *_, last = trainer.train(config, environment, steps=steps, report_period=steps)
     learner = config.make(Tabular(TABLE, continuous).spec()).learner
     observations = np.eye(FEATURES, dtype=np.float32)[:STATES]
-    seen = sequence(learner.network, observations, np.arange(STATES) == 0)
+    core = learner.network.initial_state()
+    seen = sequence({"core": core}, observations, np.arange(STATES) == 0)
     return jax.device_get(learner.value(last.params, seen))
 
 

@@ -11,7 +11,7 @@ from agents_zoo import discrete_sac, dqn, ppo, td3
 from rlws.actor import Actor
 from rlws.adders import Replay
 from rlws.agent import AgentConfig
-from rlws.diagnose import actors, doctor, probes
+from rlws.diagnose import actors, applicable, doctor, probes
 from rlws.diagnose.gradients import check_gradients_of_outputs
 from rlws.diagnose.learners import check_learner
 from rlws.diagnose.memory import check_memory
@@ -296,8 +296,8 @@ class Continuous(td3.Config):
 
 
 def test_who_acts_by_numbers_is_asked_with_numbers():
-    assert doctor.is_continuous(Continuous(backbone=SMALL))
-    assert not doctor.is_continuous(dqn.Config(backbone=SMALL))
+    assert applicable.is_continuous(Continuous(backbone=SMALL))
+    assert not applicable.is_continuous(dqn.Config(backbone=SMALL))
 
 
 class Carries(Wrapped):

@@ -15,7 +15,8 @@ import numpy as np
 
 from rlws.commands.target import agent_config
 from rlws.diagnose import diagnose
-from rlws.diagnose.doctor import PARTS, is_continuous
+from rlws.diagnose.applicable import is_continuous
+from rlws.diagnose.doctor import PARTS
 from rlws.diagnose.subject import Subject
 from rlws.diagnose.tabular import Tabular, make_table
 from rlws.diagnose.toy import toy
