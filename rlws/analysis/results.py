@@ -34,7 +34,13 @@ class Result(NamedTuple):
 
     @property
     def seed(self) -> int:
-        return int(self.config.get("seed", 0))
+        seed = self.config.get("seed", 0)
+        if type(seed) is not int:
+            raise SettingError(
+                f"{self.directory / 'config.json'}: seed must be a whole number, got {seed!r}; "
+                "leave this run out"
+            )
+        return seed
 
     @property
     def state(self) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import jax
+
 from rlws import environments, sources
 from rlws.environments import resolve
 from rlws.environments.adapters import is_adapted
@@ -228,6 +230,7 @@ def check(experiment: Experiment) -> bool:
       Whether the run can be resumed exactly; else unfinished episodes are lost.
     """
     limits(experiment.steps, experiment.episodes)
+    _check_devices()
     parts = pathlib.PurePath(experiment.name).parts
     if not parts or parts[0] == "/" or ".." in parts:
         raise SettingError(f"name must be that of a folder in results/, got {experiment.name!r}")
@@ -260,6 +263,17 @@ def check(experiment: Experiment) -> bool:
         if experiment.video:
             _check_pictures(experiment, environment)
         return trainer.exact(environment) and repeats(environment)
+
+
+def _check_devices():
+    try:
+        jax.devices()
+    except RuntimeError as error:  # before anything that computes is blamed
+        reason = str(error).partition("\n")[0]
+        raise SettingError(
+            f"JAX must find a device to compute on, got: {reason}; unset JAX_PLATFORMS, or name "
+            "there what this machine has, such as cpu"
+        ) from error
 
 
 def _check_pictures(experiment, environment):

@@ -88,10 +88,24 @@ class Policy:
     ):
         self.agent, self.params, self.spec, self.experiment = agent, params, spec, experiment
         self.checkpoint = found
-        self._key, _ = evaluation.keys(experiment.seed)
-        self._act = jax.jit(lambda *args: core.act(agent.evaluator, *args)[:2])
+        self._compile()
         self._episode = self._step = 0
         self.reset()
+
+    def _compile(self):
+        self._key, _ = evaluation.keys(self.experiment.seed)
+        evaluator = self.agent.evaluator
+        self._act = jax.jit(lambda *args: core.act(evaluator, *args)[:2])
+
+    def __getstate__(self):
+        # Networks are functions, which do not travel to other processes; what makes them does.
+        left = "agent", "_key", "_act"
+        return {name: x for name, x in vars(self).items() if name not in left}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self.agent = self.experiment.agent.make(self.spec)
+        self._compile()
 
     def reset(self) -> None:
         """Forgets what a recurrent policy remembers: call it when an episode begins."""

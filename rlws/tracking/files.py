@@ -77,9 +77,12 @@ def read_metrics(path: str | os.PathLike) -> dict[str, list[float]]:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: a value is not a number.
+      ValueError: a value is not a number, or a line has more or less of them than there are names.
     """
     header, *rows = [*csv.reader(complete_lines(pathlib.Path(path)))] or [[]]
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(f"line {line} must have {len(header)} values, got {len(row)}")
     return {
         name: [float(row[column] or "nan") for row in rows] for column, name in enumerate(header)
     }
@@ -99,8 +102,9 @@ def resumed_lines(path: pathlib.Path, run: Run) -> list[str]:
 
 def complete_lines(path: pathlib.Path) -> list[str]:
     """Returns the lines of a file, all but a half-written last one."""
-    # Not splitlines: within a line there may be what Unicode calls the end of one.
-    *lines, _ = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    # Not splitlines: within a line there may be what Unicode calls the end of one. Spreadsheets put
+    # a mark of the encoding before all.
+    *lines, _ = path.read_bytes().decode("utf-8-sig", errors="replace").split("\n")
     return [f"{line}\n" for line in lines]
 
 

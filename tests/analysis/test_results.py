@@ -47,6 +47,13 @@ def test_groups_differ_in_more_than_seeds(tmp_path):
     assert notes == []
 
 
+@pytest.mark.parametrize("seed", [None, "x", 1.5])
+def test_a_seed_that_is_none_is_named_with_its_file(seed, tmp_path):
+    write_run(tmp_path / "odd", seed=seed)
+    with pytest.raises(SettingError, match=r"odd/config\.json: seed must be a whole number"):
+        results.grouped(results.gather([tmp_path]))
+
+
 @pytest.mark.parametrize("order", [("done", "half"), ("half", "done")])
 def test_a_repetition_is_left_out_and_noted(order, tmp_path):
     write_run(tmp_path / "done", score=3.0)

@@ -394,3 +394,12 @@ def test_two_runs_at_the_same_moment_get_a_folder_each(monkeypatch, tmp_path):
     monkeypatch.setattr("pathlib.Path.iterdir", lambda self: iter(()))
     first, second = launch._new_directory(TOY), launch._new_directory(TOY)
     assert first != second
+
+
+def test_it_is_not_the_environment_s_fault_that_there_is_no_device(monkeypatch):
+    def none():
+        raise RuntimeError("Unable to initialize backend 'nonsense': unknown\n more")
+
+    monkeypatch.setattr(jax, "devices", none)
+    with pytest.raises(SettingError, match=r"a device.*'nonsense': unknown; unset JAX_PLATFORMS"):
+        launch.check(TOY)

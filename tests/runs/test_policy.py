@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import pickle
 import shutil
 
 import jax
@@ -134,6 +135,20 @@ def test_recurrent_policy_remembers_until_it_is_reset(folders):
     for observation, after in zip(seen, states[1:], strict=True):
         policy(observation)
         np.testing.assert_array_equal(state(), after)
+
+
+@pytest.mark.slow
+def test_a_policy_travels_with_what_it_remembers(folders):
+    policy = rlws.load(folders("recurrent"))
+    shape = policy.spec.observations.shape
+    seen = np.random.default_rng(0).uniform(0, 1, (6, *shape)).astype(np.float32)
+    first = [policy(x) for x in seen[:3]]
+    other = pickle.loads(pickle.dumps(policy))
+    states = [jax.tree.leaves(jax.device_get(x._state)) for x in (policy, other)]
+    np.testing.assert_array_equal(*(np.concatenate([np.ravel(y) for y in x]) for x in states))
+    assert [policy(x) for x in seen[3:]] == [other(x) for x in seen[3:]]
+    other.reset()
+    assert [other(x) for x in seen[:3]] == first
 
 
 @pytest.mark.slow

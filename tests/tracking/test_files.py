@@ -143,6 +143,15 @@ def test_csv_fresh_run_starts_a_new_file(run):
     assert csv_text(run, [counters(5)]) == f"{HEADER}\n5,1,2,0.5,8.0\n"
 
 
+def test_read_metrics_takes_what_a_spreadsheet_saved_and_names_a_short_line(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes("\ufeffsteps,loss\n1,0.5\n".encode())
+    assert read_metrics(path) == {"steps": [1.0], "loss": [0.5]}
+    path.write_text("steps,loss\n1,0.5\n2\n")
+    with pytest.raises(ValueError, match="line 3 must have 2 values, got 1"):
+        read_metrics(path)
+
+
 def test_read_metrics_columns(run):
     csv_text(run, [counters(1), counters(2) | {"loss": 0.25}])
     columns = read_metrics(run.directory / "metrics.csv")
