@@ -39,6 +39,15 @@ def is_continuous(config: AgentConfig, actions: str = "") -> bool:
     return False
 
 
+def takes_bounds(config: AgentConfig) -> bool:
+    """Returns whether an agent can be made for actions with bounds that are not -1 and 1."""
+    try:
+        config.make(Tabular(make_table(), True, wide=True).spec())
+    except SettingError:
+        return False
+    return True
+
+
 def _acts(config: AgentConfig, continuous: bool) -> None:
     """Raises where an agent cannot be made for actions of a kind, or acts by others."""
     spec = Tabular(make_table(), continuous).spec()

@@ -19,6 +19,7 @@ from rlws.diagnose.applicable import (
     is_continuous,
     no_mask_because,
     reasons_against,
+    takes_bounds,
 )
 from rlws.diagnose.check import Check, Question, Verdict, locate
 from rlws.diagnose.credit import ITSELF
@@ -137,7 +138,8 @@ def diagnose(
     # What shows masks is another program, as its observations are others; so, where one probe has
     # to, all do, and nothing is forbidden in the others.
     masked = any(probe.needs == "mask" for probe in fit)
-    environment = partial(Tabular, continuous=continuous, wide=continuous, masked=masked)
+    wide = continuous and takes_bounds(config)
+    environment = partial(Tabular, continuous=continuous, wide=wide, masked=masked)
     # What is known to be ill need not be given time to get well.
     ill = any(check.verdict == "fail" for check in checks)
     longer = 1 if ill else probing.LONGER
@@ -188,7 +190,7 @@ def _check_parts(
             yield from check_gradients_of_outputs(subject)
             yield from check_entropy(subject)
         yield from check_keys(subject)
-    if "actor" in asked and not isinstance(spec.actions, DiscreteArray):
+    if "actor" in asked and not isinstance(spec.actions, DiscreteArray) and takes_bounds(config):
         yield from check_units(subject)
     if "actor" in asked and not no_mask:
         with_mask = Tabular(make_table(), masked=True).spec()

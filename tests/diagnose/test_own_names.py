@@ -23,6 +23,7 @@ from rlws.diagnose.updates import check_updates
 from rlws.diagnose.value_estimates import has_values
 from rlws.learner import Learner
 from rlws.networks import GRU, MLP
+from rlws.settings import SettingError
 from tests.diagnose.right_agents import take, variant
 
 SMALL = MLP((8,))
@@ -298,6 +299,20 @@ class Continuous(td3.Config):
 def test_who_acts_by_numbers_is_asked_with_numbers():
     assert applicable.is_continuous(Continuous(backbone=SMALL))
     assert not applicable.is_continuous(dqn.Config(backbone=SMALL))
+
+
+class Between(td3.Config):
+    """Refuses other bounds."""
+
+    def make(self, spec):
+        if spec.actions.maximum != 1:
+            raise SettingError("bounds must be -1 and 1")
+        return super().make(spec)
+
+
+def test_who_takes_no_other_bounds_is_not_shown_any():
+    assert applicable.takes_bounds(td3.Config(backbone=SMALL))
+    assert not applicable.takes_bounds(Between(backbone=SMALL))
 
 
 class Carries(Wrapped):
