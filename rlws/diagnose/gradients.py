@@ -64,13 +64,15 @@ def _checks(subject: Subject, instrument: Instrument) -> Iterator[Check]:
     except Exception as error:  # parameters that must not have another entry, for one
         yield VALUES.skip(f"its networks cannot be told what to say: {line_of(error)}")
         return
-    yield from check_values(instrument, tables, fields, found, loss)
+    values = [*check_values(instrument, tables, fields, found, loss)]
+    yield from values
     yield from check_ends(instrument, tables, fields, loss, subject.discount)
     setting = discount_name(subject.config)
     if setting and instrument.state_value and (lower := _instrument(subject, {setting: LOWER})):
         yield from check_traces(lower, fields, loss, LOWER)
         yield from check_credit(lower, tables, fields, loss, LOWER)
-    yield from check_own(instrument, tables, fields, loss)
+    if all(check.verdict != "fail" for check in values):
+        yield from check_own(instrument, tables, fields, loss)
     yield from check_target_networks(instrument, tables, fields, loss)
     yield from check_policy(instrument, tables, fields, found, loss)
     yield from check_soft_values(instrument, tables, fields, loss, subject.discount)
