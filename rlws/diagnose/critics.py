@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rlws.diagnose.check import Check, Question, locate
-from rlws.diagnose.entropy import TEMPERATURES
+from rlws.diagnose.entropy import log_temperature
 from rlws.diagnose.instruments import Instrument, Numbers
 from rlws.diagnose.subject import Subject
 
@@ -134,13 +134,13 @@ def check_critics(
             got = "the highest is followed" if highest else CAUTION.expected
             yield CAUTION.answer(not highest, got, loss)
     params = instrument.start.params
-    hot = [k for k in params if any(x in k for x in TEMPERATURES) and np.ndim(params[k]) == 0]
+    hot = log_temperature(params)
     entropy = _entropy(subject, instrument, tables)
     if entropy is None:
         return
-    if hot and "log" in hot[0]:
-        old = np.exp(params[hot[0]])
-        hotter = {hot[0]: np.float32(params[hot[0]] + HOTTER)}
+    if hot:
+        old = np.exp(params[hot])
+        hotter = {hot: np.float32(params[hot] + HOTTER)}
         more = (target(table, others=hotter) - before)[real].mean()
         more /= gamma * old * (np.exp(HOTTER) - 1)
         fine = abs(more - entropy) < 1.7 * spread

@@ -57,6 +57,13 @@ def _learned(subject: Subject, name: str, *values: float) -> list[tuple[LearnerS
     return [learn(state, subject.batches[0], jax.random.key(0)) for learn in learns]
 
 
+def log_temperature(params: Any) -> str:
+    """Returns what the logarithm of a learned temperature is called among parameters, "": none."""
+    known = (x for x in params if any(y in x for y in TEMPERATURES) and jnp.ndim(params[x]) == 0)
+    first = next(known, "")
+    return first if "log" in first else ""
+
+
 def _temperatures(params: Any) -> list[float]:
     named = lambda path: any(name in jax.tree_util.keystr(path) for name in TEMPERATURES)
     leaves = jax.tree.leaves_with_path(params)

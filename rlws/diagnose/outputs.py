@@ -1,5 +1,6 @@
 """Reads what networks were told to say, and what their gradients make of it, step by step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,17 @@ def acted(instrument: Instrument, tables: Numbers, ratio: float = 1.0) -> dict[s
 
 def recorded(extras: Any) -> str:
     """Returns what recorded log-probabilities are called, "" where there are none."""
-    names = extras if isinstance(extras, dict) else ()
-    return next((x for x in names if LOG_PROBS.search(x) and np.ndim(extras[x]) == 2), "")
+    return _of_steps(extras, LOG_PROBS.search)
 
 
 def likelihood(extras: Any) -> str:
     """Returns what the recorded likelihood of the action taken is called, or its log; "": none."""
+    return _of_steps(extras, lambda x: LOG_PROBS.search(x) or PROBABILITIES.fullmatch(x))
+
+
+def _of_steps(extras: Any, known: Callable[[str], Any]) -> str:
+    """Returns the first name that is known of what is recorded as a number of each step."""
     names = extras if isinstance(extras, dict) else ()
-    known = lambda x: LOG_PROBS.search(x) or PROBABILITIES.fullmatch(x)
     return next((x for x in names if known(x) and np.ndim(extras[x]) == 2), "")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from rlws.diagnose import outputs
 from rlws.diagnose.check import Check, Question
 from rlws.diagnose.critics import SOFT
-from rlws.diagnose.entropy import TEMPERATURE, TEMPERATURES
+from rlws.diagnose.entropy import TEMPERATURE, log_temperature
 from rlws.diagnose.instruments import Instrument, Numbers
 
 ALIKE = Question(
@@ -28,41 +28,35 @@ def check_soft_values(
     """Yields what a learned temperature does to targets and to the policy; nothing without one."""
     q = next((x for x in tables if x.endswith(".q")), "")
     said, params = outputs.logits(tables), instrument.start.params
-    hot = [k for k in params if any(x in k for x in TEMPERATURES) and np.ndim(params[k]) == 0]
-    if not q or said is None or not hot or "log" not in hot[0] or gamma is None:
+    hot = log_temperature(params)
+    if not q or said is None or not hot or gamma is None:
         return
     real = np.asarray(instrument.batch.weight) > 0
     fields = fields | {"discount": np.ones_like(fields["discount"])}
-    warm = {hot[0]: np.float32(np.log(np.exp(params[hot[0]]) + WARMER))}
+    warmer = {hot: np.float32(np.log(np.exp(params[hot]) + WARMER))}
+    name = next(x for x in tables if x.endswith(".logits"))
 
-    def pulls(others=None, reward=0.0, told=tables):
+    def measure(others=None, reward=0.0, logits=said):
         given = fields | {"reward": fields["reward"] + np.float32(reward)}
-        return instrument.measure(told, instrument.flat, given, others or {})[0]
+        return instrument.measure({**tables, name: logits}, instrument.flat, given, others or {})
 
-    of = lambda found: outputs.said(instrument, q, found[q]).mean(axis=0)[real]
-    once = pulls()
-    by_reward = of(pulls(reward=UP)) - of(once)
+    of = lambda found: outputs.said(instrument, q, found[0][q]).mean(axis=0)[real]
+    once, warm = measure(), measure(warmer)
+    by_reward = of(measure(reward=UP)) - of(once)
     if not np.all(by_reward):  # rewards do not draw values
         return
     p = outputs.softmax(said)
     entropy = -(p * np.log(p)).sum(axis=-1)[instrument.index(final=True)][real]
-    more = (of(pulls(warm)) - of(once)) / by_reward * UP / (gamma * WARMER)
+    more = (of(warm) - of(once)) / by_reward * UP / (gamma * WARMER)
     got = f"{more.mean():.2f} for 1"
     fine = np.allclose(more, entropy, rtol=0.1, atol=0.05)
     yield SOFT.answer(fine, got, loss, f"{entropy.mean():.2f} for 1")
-    name = next(x for x in tables if x.endswith(".logits"))
-    push = lambda others: outputs.of_policy(pulls(others))[instrument.index()][real]
-    towards = push(warm) - push({})
-    now = said[instrument.index()][real]
+    here = lambda logits: logits[instrument.index()][real]
+    towards, now = here(warm[0][name] - once[0][name]), here(said)
     along = float(np.sum(towards * (now - now.mean(axis=-1, keepdims=True))))
     if towards.any():
         yield ALIKE.holds(along < 0, f"{name} further apart", loss)
-    flat, sharp = (
-        float(
-            instrument.measure({**tables, name: x * said}, instrument.flat, fields, {})[1][hot[0]]
-        )
-        for x in (np.float32(0), np.float32(SHARPER))
-    )
+    flat, sharp = (float(measure(logits=np.float32(x) * said)[1][hot]) for x in (0, SHARPER))
     if flat != sharp:
         got = "higher where actions are drawn alike" if flat > sharp else TEMPERATURE.expected
         yield TEMPERATURE.answer(sharp > flat, got, loss)

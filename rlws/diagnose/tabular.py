@@ -13,10 +13,7 @@ from rlws.environments.jax_environment import JaxEnvironment, first, following
 from rlws.types import Action, Array, EnvironmentSpec, Key, Observation
 
 STATES, FEATURES, ACTIONS = 64, 6, 2
-WIDE = (
-    -1.0,
-    4.0,
-)  # bounds of a continuous action: who leaves out their middle, or their range, misses
+WIDE = -1.0, 4.0  # bounds, of which neither the middle nor the range may be left out
 LIMIT = 16  # steps no probe goes beyond
 
 
@@ -47,6 +44,11 @@ class Tabular(JaxEnvironment):
     wide: bool = False  # whether a continuous action has bounds that are not -1 and 1
     masked: bool = False  # whether observations have an action mask
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest continuous action."""
+        return WIDE if self.wide else (-1.0, 1.0)
+
     def spec(self) -> EnvironmentSpec:
         """Returns the specs: observations float32 [FEATURES]; 2 actions, or one in bounds."""
         observations: Any = specs.Array((FEATURES,), np.float32, "observation")
@@ -54,7 +56,7 @@ class Tabular(JaxEnvironment):
             mask = specs.BoundedArray((ACTIONS,), bool, False, True, "action_mask")
             observations = {"action_mask": mask, "state": observations}
         actions = (
-            specs.BoundedArray((1,), np.float32, *(WIDE if self.wide else (-1.0, 1.0)), "action")
+            specs.BoundedArray((1,), np.float32, *self.bounds, "action")
             if self.continuous
             else specs.DiscreteArray(ACTIONS, name="action")
         )
@@ -85,7 +87,7 @@ class Tabular(JaxEnvironment):
         table, (here, t) = self.table, state
         if self.continuous:
             move = jnp.int32(0)
-            low, high = WIDE if self.wide else (-1.0, 1.0)
+            low, high = self.bounds
             unit = 2 * (jnp.squeeze(action, -1) - low) / (high - low) - 1
             miss = unit - table.best[here]
             peak = table.cost[here] * (1.0 - miss**2)
