@@ -14,6 +14,8 @@ Departures from the papers: those of DQN; members share no layers, as in 2018; a
 evaluation are the best by the mean of all, not by their votes.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -39,7 +41,8 @@ class Config(dqn.Config):
         agent = super().make(spec)
         network = networks.with_prior(agent.learner.network, self.prior_scale)
         own = {"network": network, "members": self.members, "share": self.share}
-        return agent._replace(
+        return dataclasses.replace(
+            agent,
             actor=OneOfMany(**vars(agent.actor) | own),
             learner=Bootstrapped(network, agent.learner.optimizer, self),
             evaluator=dqn.EpsilonGreedy(averaged(network), 0.0, 0.0, 1, greedy=True),

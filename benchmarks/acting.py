@@ -5,6 +5,7 @@ Host: one jitted policy call that samples inside the jit, and `env.step`; nothin
 """
 
 import argparse
+import dataclasses
 
 import dm_env
 import gymnasium
@@ -39,7 +40,9 @@ class Config(reinforce.Config):
 
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(adder=Deaf(self.episodes_per_update, spec.max_episode_steps or 500))
+        return dataclasses.replace(
+            agent, adder=Deaf(self.episodes_per_update, spec.max_episode_steps or 500)
+        )
 
 
 def cartpole(endless):

@@ -7,6 +7,7 @@ acting as in training: none is greedy, as most published figures are of training
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,7 @@ from rlws.types import Params
 
 NUM_ENVS, UNROLL, EPOCHS, MINIBATCHES, RATE = 64, 128, 4, 8, 1e-3
 EPISODES = 100
+CONTESTANTS = ("reference", "ours, its settings", "ours, our settings")
 Train = Callable[[int], tuple[Params, float]]  # of a seed: parameters, seconds
 
 
@@ -52,8 +54,8 @@ def reference(environment: environments.JaxEnvironment, steps: int) -> tuple[Tra
         params = jax.block_until_ready(compiled(state).params)
         return params, time.perf_counter() - began
 
-    actor = Reference()
-    return train, Agent(actor, None, None, actor)  # type: ignore[arg-type]
+    agent, actor = ppo.Config().make(environments.spec(environment)), Reference()
+    return train, dataclasses.replace(agent, actor=actor, evaluator=actor)
 
 
 def ours(
@@ -70,11 +72,13 @@ def ours(
         return jax.block_until_ready(last.params), time.perf_counter() - began
 
     agent = config.make(environments.spec(environment))
-    return train, agent._replace(evaluator=agent.actor)
+    return train, dataclasses.replace(agent, evaluator=agent.actor)
 
 
-def contestants(environment: environments.JaxEnvironment, steps: int):
-    """Returns all of them by name."""
+def contestant(name: str, environment: environments.JaxEnvironment, steps: int):
+    """Returns one of `CONTESTANTS`: how it trains, and the agent that acts by what comes of it."""
+    if name == "reference":
+        return reference(environment, steps)
     backbone = CNN(mlp=MLP((128,), "relu"))
     alike = ppo.Config(
         backbone,
@@ -87,12 +91,10 @@ def contestants(environment: environments.JaxEnvironment, steps: int):
         normalise_observations=False,
         scale_rewards=False,
     )
+    if name == "ours, its settings":
+        return ours(alike, NUM_ENVS, environment, steps)
     usual = ppo.Config(backbone, unroll_length=UNROLL, anneal_steps=steps)
-    return {
-        "reference": reference(environment, steps),
-        "ours, its settings": ours(alike, NUM_ENVS, environment, steps),
-        "ours, our settings": ours(usual, 16, environment, steps),
-    }
+    return ours(usual, 16, environment, steps)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     return parser
 
 
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     memo.share()  # of runs alike, only the first compiles
     environment = environments.make(args.environment)
-    found = contestants(environment, args.steps)
+    found = {name: contestant(name, environment, args.steps) for name in args.contestants}
     scores: dict[str, list[float]] = {name: [] for name in found}
     seconds: dict[str, list[float]] = {name: [] for name in found}
     evaluators = {
@@ -123,15 +126,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seconds[name].append(took)
             print(f"seed {seed}  {name:<20}{scores[name][-1]:8.2f}  {took:6.1f} s", flush=True)
     print(f"\n{args.environment}, {args.steps:,} steps, {args.seeds} seeds from {args.first_seed}")
-    theirs = np.array(scores["reference"])
     for name, values in scores.items():
         low, high = interval(np.array(values))
         speed = args.steps / np.median(seconds[name])
         text = f"{name:<20}{interquartile_mean(np.array(values)):8.2f} [{low:.2f}, {high:.2f}]"
-        if name != "reference":
-            text += "  differs by [{:.2f}, {:.2f}]".format(
-                *difference_interval(np.array(values), theirs)
-            )
+        if "reference" in scores and name != "reference":
+            span = difference_interval(np.array(values), np.array(scores["reference"]))
+            text += "  differs by [{:.2f}, {:.2f}]".format(*span)
         print(f"{text}  {speed:,.0f} steps/s")
 
 

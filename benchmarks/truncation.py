@@ -13,7 +13,7 @@ class Config(ppo.Config):
         agent = super().make(spec)
         fields = dataclasses.fields(agent.learner)
         same = {field.name: getattr(agent.learner, field.name) for field in fields}
-        return agent._replace(learner=TruncationEnds(**same))
+        return dataclasses.replace(agent, learner=TruncationEnds(**same))
 
 
 class TruncationEnds(ppo.PPO):

@@ -1,6 +1,6 @@
 """An agent: an actor and a learner connected by an adder."""
 
-from typing import NamedTuple
+import dataclasses
 
 from rlws.actor import Actor
 from rlws.adders import Adder
@@ -10,8 +10,12 @@ from rlws.settings import Settings
 from rlws.types import EnvironmentSpec
 
 
-class Agent(NamedTuple):
-    """The pure parts of an algorithm; every trainer runs them unedited."""
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """The pure parts of an algorithm; every trainer runs them unedited.
+
+    A variant is made by `dataclasses.replace`, as one of settings is.
+    """
 
     actor: Actor
     learner: Learner

@@ -4,6 +4,7 @@ Both keep running statistics of what the agent learned from. Those of observatio
 parameters, so that whoever acts uses what the learner uses, in every trainer.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -28,7 +29,8 @@ def normalise_observations(agent: Agent, spec: EnvironmentSpec, limit: float = 1
     does not change them.
     """
     term = ObservationStatistics(spec.observations, limit)
-    return agent._replace(
+    return dataclasses.replace(
+        agent,
         actor=Normalised(agent.actor, term),
         evaluator=Normalised(agent.evaluator, term),
         learner=agent.learner.with_terms(term),
@@ -99,7 +101,8 @@ def scale_rewards(agent: Agent, discount: float) -> Agent:
 
     Engstrom et al., 2020, "Implementation matters in deep policy gradients", appendix A.1.
     """
-    return agent._replace(
+    return dataclasses.replace(
+        agent,
         actor=Returns(agent.actor, discount),
         learner=agent.learner.with_terms(RewardScale(discount)),
     )

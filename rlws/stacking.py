@@ -7,6 +7,7 @@ laid side by side where an action is chosen and where a batch is made. The wrapp
 environment gives the same numbers, and keeps each observation four times.
 """
 
+import dataclasses
 from typing import Annotated, Any, NamedTuple
 
 import dm_env
@@ -45,7 +46,8 @@ class Stacked(AgentConfig):
                 "which waits for episodes to end; use the wrapper of the environment, +stack="
                 f"{self.count}"
             )
-        return agent._replace(
+        return dataclasses.replace(
+            agent,
             actor=StackedActor(agent.actor, spec, self.count),
             evaluator=StackedActor(agent.evaluator, spec, self.count),
             adder=StackedAdder(agent.adder, self.count),

@@ -329,7 +329,7 @@ def agent_and_batch(config):
     spec = spec_for(config)
     agent, num_envs = config.make(spec), 3
     terms = RND(spec, 0.7, networks.MLP((4,))), L2Init(0.3), *entropy_for(config, agent)
-    agent = agent._replace(learner=agent.learner.with_terms(*terms))
+    agent = dataclasses.replace(agent, learner=agent.learner.with_terms(*terms))
     state = jax.jit(lambda: initial.init(agent, spec, 0, num_envs))()
     length, rng = agent.adder.schedule(num_envs).block_length or 64, np.random.default_rng(1)
     place = np.stack([np.arange(length + 1) % (4 + i) for i in range(num_envs)], axis=1)
@@ -445,8 +445,8 @@ def test_terms_train_with_the_optimizer_of_any_agent(config):
 def test_entropy_names_agents_whose_policy_has_none(config):
     agent = config.make(spec_for(config))
     part = "policy" if isinstance(config, td3.Config) else None
-    agent = agent._replace(
-        learner=agent.learner.with_terms(Entropy(agent.actor.network, 0.2, part))
+    agent = dataclasses.replace(
+        agent, learner=agent.learner.with_terms(Entropy(agent.actor.network, 0.2, part))
     )
     with pytest.raises(SettingError, match="Entropy: the network must have a stochastic policy"):
         initial.init(agent, spec_for(config), 0, 1)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         seed = (seed + 1) % (INT + 1)
     agent = policy.agent
     if args.stochastic:
-        agent = agent._replace(evaluator=agent.actor)
+        agent = dataclasses.replace(agent, evaluator=agent.actor)
     num_envs = experiment.evaluation.num_envs
     play = evaluator(agent, experiment.source, args.episodes, num_envs=num_envs)
     played, lengths, *info = play(policy.params, seed)

@@ -1,5 +1,6 @@
 """Which questions an agent can be asked: what it acts by, whether it compiles, what it lacks."""
 
+import dataclasses
 from traceback import extract_tb
 
 import jax
@@ -65,7 +66,7 @@ def _acts(config: AgentConfig, continuous: bool) -> None:
 def check_compiles(agent: Agent, spec: EnvironmentSpec) -> Check | None:
     """Returns what fails where the agent cannot even be compiled, with the line; None: it can."""
     actor = agent.actor
-    row = lambda params: initial.example_row(agent._replace(actor=actor), spec, params)
+    row = lambda params: initial.example_row(dataclasses.replace(agent, actor=actor), spec, params)
     try:
         state = jax.eval_shape(lambda: initial.init(agent, spec, 0, NUM_ENVS))
         actor = agent.evaluator

@@ -1,5 +1,6 @@
 """`rlws replay`: the update that came to NaN, once more."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -42,7 +43,7 @@ class Config(reinforce.Config):
         agent = super().make(spec)
         found = agent.learner
         kind = {"Negative": Negative, "Pointed": Pointed}[self.learner]
-        return agent._replace(learner=kind(found.network, found.optimizer, self))
+        return dataclasses.replace(agent, learner=kind(found.network, found.optimizer, self))
 
 
 def experiment(kind, trainer, folder):

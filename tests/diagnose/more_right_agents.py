@@ -1,5 +1,7 @@
 """Nine more agents that are right, as somebody writes them who has read the README alone."""
 
+import dataclasses
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -115,7 +117,7 @@ class SelfImitating(a2c.A2C):
 class SelfImitatingConfig(a2c.Config):
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(learner=SelfImitating(**vars(agent.learner)))
+        return dataclasses.replace(agent, learner=SelfImitating(**vars(agent.learner)))
 
 
 class QuantileActorCritic(Learner):

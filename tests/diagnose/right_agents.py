@@ -31,7 +31,7 @@ def variant(module, learner):
             agent = super().make(spec)
             old = agent.learner
             fields = {f.name: getattr(old, f.name) for f in dataclasses.fields(old)}
-            return agent._replace(learner=learner(**fields))
+            return dataclasses.replace(agent, learner=learner(**fields))
 
     return Config
 
@@ -312,7 +312,8 @@ class QuantileConfig(dqn.Config):
             return Outputs(quantiles.mean(-1), quantiles)
 
         network = plain._replace(apply=apply)
-        return base._replace(
+        return dataclasses.replace(
+            base,
             actor=dataclasses.replace(base.actor, network=network),
             learner=QuantileDQN(network, base.learner.optimizer, self),
             evaluator=dataclasses.replace(base.evaluator, network=network),

@@ -72,7 +72,7 @@ def planted(module, learner):
             fields = {
                 f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)
             }
-            return agent._replace(learner=learner(**fields))
+            return dataclasses.replace(agent, learner=learner(**fields))
 
     return Config()
 
@@ -140,7 +140,7 @@ class TwoActions(PolicyActor):
 class Unplayable(a2c.Config):
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(evaluator=TwoActions(agent.actor.network, greedy=True))
+        return dataclasses.replace(agent, evaluator=TwoActions(agent.actor.network, greedy=True))
 
 
 def test_an_evaluator_that_cannot_act_is_one_line_with_its_place():

@@ -87,7 +87,7 @@ def acting(module, wrapper, *args):
     class Config(module.Config):
         def make(self, spec):
             agent = super().make(spec)
-            return agent._replace(actor=wrapper(agent.actor, *args))
+            return dataclasses.replace(agent, actor=wrapper(agent.actor, *args))
 
     return Config
 
@@ -104,7 +104,7 @@ def test_bounds_that_are_not_1_show_who_leaves_out_their_middle():
         def make(self, spec):
             agent = super().make(spec)
             middle = float(spec.actions.minimum + spec.actions.maximum) / 2
-            return agent._replace(actor=Uncentred(agent.actor, middle))
+            return dataclasses.replace(agent, actor=Uncentred(agent.actor, middle))
 
     off = Config(backbone=SMALL, random_steps=0)
     assert verdicts(check_units(subject(off, True))) == {"actor: units": "note"}
@@ -275,7 +275,7 @@ def test_targets_of_their_own_step_are_named(learner, fails):
         def make(self, spec):
             agent = super().make(spec)
             adder = Replay(capacity=1000, batch_size=8, min_size=64, length=length)
-            return agent._replace(actor=Best(agent.actor, "log_mu"), adder=adder)
+            return dataclasses.replace(agent, actor=Best(agent.actor, "log_mu"), adder=adder)
 
     length = 1 if learner is Same else 8
     config = Config(backbone=SMALL)
@@ -339,7 +339,7 @@ def test_memory_of_an_actor_s_own_is_seen_and_its_values_can_be_asked():
             agent = super().make(spec)
             old = agent.learner
             fields = {f.name: getattr(old, f.name) for f in dataclasses.fields(old)}
-            return agent._replace(learner=Looks(**fields))
+            return dataclasses.replace(agent, learner=Looks(**fields))
 
     asked = subject(Config(backbone=SMALL, epsilon_start=0.0, epsilon_end=0.0, epsilon_steps=1))
     assert has_values(asked.agent, asked.spec)

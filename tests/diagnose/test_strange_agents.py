@@ -141,7 +141,7 @@ def test_an_actor_may_record_likelihoods_by_another_name():
     class Config(variant(ppo, Penalised)):
         def make(self, spec):
             agent = super().make(spec)
-            return agent._replace(actor=Recorded(agent.actor.network, log_prob=True))
+            return dataclasses.replace(agent, actor=Recorded(agent.actor.network, log_prob=True))
 
     plain = {"normalise_observations": False, "scale_rewards": False}
     report = diagnose(Config(backbone=MLP((8,)), **plain), only=["learner"])

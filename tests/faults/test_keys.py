@@ -72,7 +72,9 @@ class Config(reinforce.Config):
         own = lambda kind, part: kind(
             **{f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
         )
-        return agent._replace(actor=own(Keeper, agent.actor), learner=own(Learner, agent.learner))
+        return dataclasses.replace(
+            agent, actor=own(Keeper, agent.actor), learner=own(Learner, agent.learner)
+        )
 
 
 @pytest.mark.parametrize("trainer", [DeviceTrainer(num_envs=2), HostTrainer(num_envs=2)])

@@ -299,7 +299,7 @@ def test_slips_of_an_actor_are_named(found, message):
 
     class Changed(reinforce.Config):
         def make(self, spec):
-            return super().make(spec)._replace(actor=Slipping())
+            return dataclasses.replace(super().make(spec), actor=Slipping())
 
     refused(Changed(backbone=MLP((4,))), message)
 
@@ -336,7 +336,7 @@ class Gained(Config):
     def make(self, spec):
         agent = super().make(spec)
         own = agent.learner
-        return agent._replace(learner=Rooted(own.network, own.optimizer, self.gain))
+        return dataclasses.replace(agent, learner=Rooted(own.network, own.optimizer, self.gain))
 
 
 GAINED = Gained(IN_BLOCKS.adder)
@@ -493,7 +493,7 @@ def test_what_a_term_keeps_stays_what_it_was():
     class Changed(reinforce.Config):
         def make(self, spec):
             agent = super().make(spec)
-            return agent._replace(learner=agent.learner.with_terms(Drifting()))
+            return dataclasses.replace(agent, learner=agent.learner.with_terms(Drifting()))
 
     made = Changed(backbone=MLP((4,)), episodes_per_update=1)
     refused(made, r"what terms keep\[.*must stay what it was, int32")

@@ -1,5 +1,6 @@
 """What is remembered, and what must not be."""
 
+import dataclasses
 import pickle
 
 import jax
@@ -37,7 +38,7 @@ def test_equal_settings_make_one_agent_and_others_another(config):
 def test_a_variant_is_made_by_its_own_make():
     class Variant(reinforce.Config):
         def make(self, spec):
-            return super().make(spec)._replace(evaluator=None)
+            return dataclasses.replace(super().make(spec), evaluator=None)
 
     assert Variant(SMALL).make(SPEC).evaluator is None
     assert reinforce.Config(SMALL).make(SPEC).evaluator is not None

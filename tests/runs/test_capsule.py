@@ -57,7 +57,7 @@ class BrokenDQN(Broken, dqn.DQN):
 def broken(kind, agent, good):
     learner = agent.learner
     fields = learner.network, learner.optimizer, learner.config
-    return agent._replace(learner=kind(*fields, good=good))
+    return dataclasses.replace(agent, learner=kind(*fields, good=good))
 
 
 class A2C(a2c.Config):

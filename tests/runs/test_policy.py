@@ -30,7 +30,7 @@ class Sampling(reinforce.Config):
 
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(evaluator=PolicyActor(agent.actor.network))
+        return dataclasses.replace(agent, evaluator=PolicyActor(agent.actor.network))
 
 
 MEMORY = dict(

@@ -1,5 +1,6 @@
 """What is wrong within a compiled program is named as on a host: who, what, where and the value."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -134,7 +135,7 @@ class RecklessConfig(plain.Config):
 
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(actor=Reckless(agent.actor, self.bad))
+        return dataclasses.replace(agent, actor=Reckless(agent.actor, self.bad))
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def recording(config, batches):
             fields = {
                 f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)
             }
-            return agent._replace(learner=Recording(**fields))
+            return dataclasses.replace(agent, learner=Recording(**fields))
 
     return Config(config)
 

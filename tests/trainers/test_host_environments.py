@@ -1,5 +1,7 @@
 """What acts and where it does, on a host: who is to blame, and what is kept of long episodes."""
 
+import dataclasses
+
 import dm_env
 import gymnasium
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ class Acting(plain.Config):
 
     def make(self, spec):
         agent = super().make(spec)
-        return agent._replace(actor=Fixed(agent.actor, self.answer))
+        return dataclasses.replace(agent, actor=Fixed(agent.actor, self.answer))
 
 
 class Count(dm_env.Environment):

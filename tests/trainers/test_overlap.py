@@ -1,5 +1,7 @@
 """Learning while the next block is played: how old the parameters are, and what stays the same."""
 
+import dataclasses
+
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -113,7 +115,7 @@ def test_an_error_of_the_learner_reaches_the_caller():
         def make(self, spec):
             agent = super().make(spec)
             learner = Failing(agent.learner.network, agent.learner.optimizer)
-            return agent._replace(learner=learner)
+            return dataclasses.replace(agent, learner=learner)
 
     trainer = HostTrainer(overlap=True)
     with pytest.raises(Exception, match="no third update"):

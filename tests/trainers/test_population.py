@@ -147,7 +147,7 @@ class LookingLoss(a2c.Config):
                 return super().loss(params, trajectory, key, state)
 
         kept = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
-        return agent._replace(learner=Learner(**kept))
+        return dataclasses.replace(agent, learner=Learner(**kept))
 
 
 class Counting(a2c.Config):
@@ -162,7 +162,7 @@ class Counting(a2c.Config):
                 return super().loss(*args)
 
         kept = {f.name: getattr(agent.learner, f.name) for f in dataclasses.fields(agent.learner)}
-        return agent._replace(learner=Learner(**kept))
+        return dataclasses.replace(agent, learner=Learner(**kept))
 
 
 TRACED = []

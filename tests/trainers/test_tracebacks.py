@@ -1,5 +1,7 @@
 """Errors that come while programs are compiled say where they are from, and how to step there."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import pytest
 
@@ -19,7 +21,9 @@ class Config(a2c.Config):
     def make(self, spec):
         agent = super().make(spec)
         learner = agent.learner
-        return agent._replace(learner=Misshapen(learner.network, learner.optimizer, self))
+        return dataclasses.replace(
+            agent, learner=Misshapen(learner.network, learner.optimizer, self)
+        )
 
 
 def error_of(trainer):

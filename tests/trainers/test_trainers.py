@@ -1,5 +1,7 @@
 """What a trainer promises, whichever it is."""
 
+import dataclasses
+
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -115,8 +117,8 @@ def test_everything_is_traced_once():
     class Config(reinforce.Config):
         def make(self, spec):
             agent = super().make(spec)
-            return agent._replace(
-                learner=Learner(agent.learner.network, agent.learner.optimizer, self)
+            return dataclasses.replace(
+                agent, learner=Learner(agent.learner.network, agent.learner.optimizer, self)
             )
 
     for trainer in (HostTrainer(), DeviceTrainer()):
@@ -142,7 +144,7 @@ def test_another_seed_is_neither_traced_nor_compiled_again(period):
         def make(self, spec):
             agent = super().make(spec)
             traces.append(0)
-            return agent._replace(learner=Learner(**vars(agent.learner)))
+            return dataclasses.replace(agent, learner=Learner(**vars(agent.learner)))
 
     config = Config(networks.MLP((4,)), min_size=8, capacity=16, batch_size=2, period=period)
     ends, counts = [], []
@@ -355,7 +357,7 @@ def test_acting_takes_only_what_the_actor_reads():
     params = {"ignored": jnp.float32(1), "read": jnp.float32(-1)}
     network = networks.Network(lambda key: params, lambda params, observation: None)
     learner = Learner(network, optax.sgd(0.0))
-    agent = SMALL.make(spec)._replace(actor=Peeking(), learner=learner)
+    agent = dataclasses.replace(SMALL.make(spec), actor=Peeking(), learner=learner)
     acting = compile_acting(agent, spec, 2)
     assert acting.params.live == [False, True]
     # Of step type, reward, discount and observation.
