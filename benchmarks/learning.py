@@ -29,9 +29,9 @@ from benchmarks.rows import ROWS, Row
 from rlws.analysis import statistics
 from rlws.analysis.statistics import interquartile_mean, interval
 from rlws.runs import folders
+from rlws.runs.check import check_experiment
 from rlws.runs.experiment import Experiment
 from rlws.runs.health import halted_text
-from rlws.runs.launch import check
 from rlws.runs.sweep import parse_value
 from rlws.settings import SettingError, change, describe
 from rlws.tracking.figures import BLUE, GREY, VERMILLION
@@ -356,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     row = row._replace(agent=change(row.agent, changes))
     # Mistakes come to light here, not after training, nor as crashes of all seeds.
     peer = _peer_scores(args.peer, row) if args.peer else None
-    check(Experiment(args.row, row.environment, row.agent, row.trainer, row.steps))
+    check_experiment(Experiment(args.row, row.environment, row.agent, row.trainer, row.steps))
     args.output.mkdir(parents=True, exist_ok=True)
     results, began = [], time.perf_counter()
     for result in run(row, seeds):

@@ -12,6 +12,7 @@ from rlws.__main__ import VERBS
 from rlws.commands import cli
 from rlws.commands.flags import parse
 from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -62,7 +63,7 @@ def test_readme_command_exists(command, monkeypatch):
     monkeypatch.setattr(launch, "run", parsed.append)
     cli.main(module.experiment, args)
     try:
-        launch.check(parsed[0])
+        check_experiment(parsed[0])
     except SettingError as error:
         if requirement != "." and f"pip install 'rlws{requirement[1:]}'" in str(error):
             pytest.skip(str(error))

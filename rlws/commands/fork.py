@@ -9,8 +9,9 @@ import jax
 
 from rlws.commands.arguments import add_checkpoint, checkpoint_of
 from rlws.commands.flags import parse
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.runs.experiment import Experiment
 from rlws.runs.folders import check_settings, experiment_of
 from rlws.runs.policy import made
@@ -78,7 +79,7 @@ def _source(found: checkpoint.Checkpoint, at: int | str | None) -> str:
 
 def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint) -> None:
     """Raises a SettingError unless the variant can go on from the checkpoint of its parent."""
-    launch.check(variant)
+    check_experiment(variant)
     for name in ("directory", "resume", "seed"):
         if getattr(variant, name) != getattr(parent, name):
             raise SettingError(
@@ -92,5 +93,5 @@ def _check(parent: Experiment, variant: Experiment, found: checkpoint.Checkpoint
     agent, spec = made(variant)
     count = variant.trainer.columns
     like = jax.eval_shape(lambda: initial.init(agent, spec, variant.seed, count))
-    place = "run/state" if checkpoint.below(found.arrays, "run") else "state"
-    checkpoint.restore(like, found.arrays, place)
+    place = "run/state" if trees.below(found.arrays, "run") else "state"
+    trees.restore(like, found.arrays, place)

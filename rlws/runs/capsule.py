@@ -12,7 +12,7 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.learner import LearnerState
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import checkpoint, streams, trees
 from rlws.numerics.streams import Stream
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
@@ -92,13 +92,13 @@ def write(
       facts: "experiment" (described), "steps" and "updates", how many are taken in a row.
     """
     folder = directory / NAME
-    arrays = checkpoint.flatten({"state": state})
+    arrays = trees.flatten({"state": state})
     update = _update(experiment, facts["updates"], arrays)
     found = list(not_finite(update))
     if folder.exists():
         shutil.rmtree(folder)
     batch = {"batch": update.batch, "key": jax.random.key_data(update.key)}
-    everything = {**arrays, **checkpoint.flatten(batch)}
+    everything = {**arrays, **trees.flatten(batch)}
     checkpoint.save(folder, f"{facts['steps']:012d}", everything, {**facts, "not_finite": found})
     return found[0] if found else ""
 
@@ -129,7 +129,7 @@ def not_finite(update: Update) -> Iterator[str]:
 
 
 def _bad(name: str, tree: Any) -> Iterator[str]:
-    for path, x in checkpoint.flatten(tree).items():
+    for path, x in trees.flatten(tree).items():
         if not jax.numpy.issubdtype(x.dtype, np.floating):
             continue
         wrong = ~np.isfinite(x.astype(np.float64))
@@ -143,7 +143,7 @@ def _update(experiment: Experiment, updates: int, arrays: dict[str, np.ndarray])
     seed = experiment.seed
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: initial.init(agent, spec, seed, experiment.trainer.columns))
-    state = checkpoint.restore(like, arrays, "state")
+    state = trees.restore(like, arrays, "state")
     after = jax.tree.map(jax.numpy.asarray, state._replace(halted=np.bool_(False)))
     learn_key, learn = streams.key(seed, Stream.LEARN), jax.jit(partial(core.learn, agent))
     for _ in range(updates):

@@ -12,7 +12,7 @@ from dm_env import specs
 from rlws import environments, sources
 from rlws.agent import Agent
 from rlws.environments import resolve, rules
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.runs.experiment import Experiment
 from rlws.runs.film import Film, Picture, film
 from rlws.runs.folders import check_settings, experiment_of, saved
@@ -44,7 +44,7 @@ def load(
         warn(f"{path}: {text}")
     agent, spec = made(experiment)
     like = jax.eval_shape(lambda: agent.learner.init(initial.seed_key()).params)
-    params = checkpoint.restore(like, found.arrays, _params_path(found, path))
+    params = trees.restore(like, found.arrays, _params_path(found, path))
     return Policy(agent, jax.tree.map(jax.numpy.asarray, params), spec, experiment, found)
 
 
@@ -58,7 +58,7 @@ def made(experiment: Experiment) -> tuple[Agent, EnvironmentSpec]:
 
 def _params_path(found: checkpoint.Checkpoint, path: pathlib.Path) -> str:
     for place in ("state/learner/params", "run/state/learner/params"):
-        if checkpoint.below(found.arrays, place):
+        if trees.below(found.arrays, place):
             if found.facts.get("members", 1) > 1:
                 raise SettingError(
                     f"{path} holds {found.facts['members']} runs; name one of the folders in it"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.agent import Agent
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import streams, trees
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
@@ -76,7 +76,7 @@ class Learning:
             state = programs.init(seed)
         else:
             shapes = jax.eval_shape(programs.init, seed)
-            state = copied(checkpoint.restore(shapes, control.resume.arrays, "state"))
+            state = copied(trees.restore(shapes, control.resume.arrays, "state"))
         self._split, whole = over_devices(num_devices)
         self._state, self.halted = whole(state), False
         self.params: Params = self._state.learner.params

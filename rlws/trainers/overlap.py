@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers.learning import Learning, copied
 
 
@@ -22,7 +22,7 @@ class Overlapping(Learning):
         self._learned = False  # since `params` were last set
         self.params = self._acting_params()
         if control.resume is not None:
-            self.params = checkpoint.restore(self.params, control.resume.arrays, "acting")
+            self.params = trees.restore(self.params, control.resume.arrays, "acting")
             self._learned = bool(control.resume.arrays["learned"])
 
     def take(self, rows, length, timestep):

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlws.adders.episodes import MAX_BLOCK
 from rlws.agent import Agent
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers import acting, initial
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.host_environments import HostEnvironments
@@ -122,9 +122,9 @@ class Rollout:
     def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         """Goes on from what `save` returned, flattened."""
         self.envs.restore(arrays, facts)
-        self._actor = checkpoint.restore(self._actor, arrays, "actor")
+        self._actor = trees.restore(self._actor, arrays, "actor")
         held = lambda x: jax.ShapeDtypeStruct((facts["held"], *x.shape[1:]), x.dtype)
         rows = jax.tree.map(held, self.block.rows)
-        self.block.restore(checkpoint.restore(rows, arrays, "rows"), facts["begun"])
+        self.block.restore(trees.restore(rows, arrays, "rows"), facts["begun"])
         self._clock[2], self._now = facts["rows"], facts["now"]
         self._ended, self._look = facts["ends"], facts["look"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.environments import rules
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
 from rlws.settings import SettingError
@@ -87,7 +87,7 @@ class RowByRow(Learning):
                     "blocks now; use the settings it was saved with"
                 )
             envs.restore(*resume)
-            actor = checkpoint.restore(actor, resume.arrays, "actor")
+            actor = trees.restore(actor, resume.arrays, "actor")
             clock[2] = resume.facts["rows"]
         row = jax.tree.map(lambda x: np.zeros((envs.num_envs, *x.shape), x.dtype), one)
         self._carry = copied(Carry(row, np.bool_(False), actor, actor, clock))

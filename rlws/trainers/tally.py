@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers.blocks import check_begun
 from rlws.trainers.device_run import Budget, Log
 from rlws.trainers.trainer import Control, Progress, limits
@@ -74,7 +74,7 @@ def begin(compiled: Any, environment: Any, control: Control) -> tuple[Any, list[
             check_begun(environment.spec(), timestep, name)
         return run, [Tally() for _ in compiled.agents], 0
     arrays, facts = control.resume
-    run = compiled.restore(checkpoint.restore(jax.eval_shape(compiled.init), arrays, "run"))
+    run = compiled.restore(trees.restore(jax.eval_shape(compiled.init), arrays, "run"))
     tallies = []
     for i, halted in enumerate(compiled.split(run.state.halted)):
         counts = {name: facts[name][i] for name in COUNTS}

@@ -18,7 +18,7 @@ from rlws.types import Params
 class Snapshot(NamedTuple):
     """A run at one instant: all that it takes to go on as if it had never stopped."""
 
-    arrays: Mapping[str, Any]  # a tree, or what `checkpoint.flatten` made of one
+    arrays: Mapping[str, Any]  # a tree, or what `trees.flatten` made of one
     facts: Mapping[str, Any]  # JSON-able
 
 

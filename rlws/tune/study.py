@@ -10,7 +10,7 @@ import jax
 
 from rlws.numerics.cache import enable_cache
 from rlws.numerics.memo import sharing
-from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
 from rlws.runs.goals import RETURN
@@ -86,7 +86,7 @@ class Study:
         if not experiment.evaluation.episodes and metric.startswith("evaluation"):
             raise SettingError("--evaluation.episodes must be at least 1 to score trials, got 0")
         self._check_method()
-        launch.check(self.experiment)
+        check_experiment(self.experiment)
 
     def _check_method(self):
         names = [space.name for space in self.spaces if not space.real]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlws.environments import resolve
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.recorder import Recorder
 from rlws.settings import change, describe
@@ -134,7 +134,7 @@ class _Group:
                 if isinstance(place, int):
                     take[i], held[i] = place, True
                 else:
-                    loaded[i] = checkpoint.restore(like, place, "run")
+                    loaded[i] = trees.restore(like, place, "run")
         run = fresh if self._last is None else _taken(fresh, self._last, take, held)
         for i, member in loaded.items():
             run = _put(run, i, member)

@@ -12,7 +12,7 @@ from benchmarks import learning
 from benchmarks.learning import Result
 from benchmarks.rows import ROWS, Row
 from rlws.analysis.statistics import interval
-from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.runs.experiment import Experiment
 from rlws.settings import SettingError, describe
 from rlws.trainers import Progress, Trainer
@@ -318,7 +318,7 @@ def test_main_says_at_once_what_cannot_be_run(folder, tmp_path):
 def test_rows_can_be_run(name):
     row = ROWS[name]
     try:
-        launch.check(Experiment(name, row.environment, row.agent, row.trainer, row.steps))
+        check_experiment(Experiment(name, row.environment, row.agent, row.trainer, row.steps))
     except SettingError as error:
         if "package that is missing" not in str(error):
             raise

@@ -19,7 +19,7 @@ from rlws import environments, networks
 from rlws.environments import bsuite_adapter, resolve
 from rlws.environments.bsuite_adapter import BsuiteEnvironment
 from rlws.environments.repeats import repeats
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import streams, trees
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer
 from rlws.trainers.trainer import Snapshot
@@ -276,7 +276,7 @@ def test_agents_learn_and_resume_exactly(name):
     reports = train(report_period=100)
     arrays, facts = next(reports).snapshot()
     reports.close()  # in the middle of an episode
-    snapshot = Snapshot(checkpoint.flatten(jax.tree.map(np.array, arrays)), facts)
+    snapshot = Snapshot(trees.flatten(jax.tree.map(np.array, arrays)), facts)
     *_, resumed = train(report_period=100, resume=snapshot)
     for x, y in zip(*map(jax.tree.leaves, (whole.params, resumed.params)), strict=True):
         np.testing.assert_array_equal(x, y)

@@ -18,7 +18,7 @@ from agents_zoo import ppo, sac
 from rlws import environments, networks
 from rlws.commands import catalogue
 from rlws.environments import registry, resolve
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.trainers.trainer import Snapshot
@@ -311,7 +311,7 @@ def test_agents_learn_and_resume_exactly(make, agent):
     reports = train(report_period=100)
     arrays, facts = next(reports).snapshot()
     reports.close()  # in the middle of an episode
-    snapshot = Snapshot(checkpoint.flatten(jax.tree.map(np.array, arrays)), facts)
+    snapshot = Snapshot(trees.flatten(jax.tree.map(np.array, arrays)), facts)
     *_, resumed = train(report_period=100, resume=snapshot)
     for x, y in zip(*map(jax.tree.leaves, (whole.params, resumed.params)), strict=True):
         np.testing.assert_array_equal(x, y)

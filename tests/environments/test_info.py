@@ -21,6 +21,7 @@ from rlws.environments.info import Kept, parsed
 from rlws.environments.wrappers import Repeat, wrap
 from rlws.networks import MLP
 from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer, evaluation
@@ -187,9 +188,9 @@ def test_a_resumed_run_keeps_what_was_said_before(trainer):
         if report.steps >= 20:
             snapshot = report.snapshot()
             break
-    from rlws.numerics import checkpoint
+    from rlws.numerics import trees
 
-    snapshot = snapshot._replace(arrays=checkpoint.flatten(snapshot.arrays))
+    snapshot = snapshot._replace(arrays=trees.flatten(snapshot.arrays))
     resumed = list(trainer.train(IN_BLOCKS, source, resume=snapshot, **control))
     for ours, theirs in zip(resumed, whole[-len(resumed) :], strict=True):
         np.testing.assert_array_equal(ours.info, theirs.info)
@@ -208,7 +209,7 @@ def test_it_changes_nothing_about_a_run(trainer):
 @pytest.mark.parametrize("kind", KINDS)
 def test_unknown_names_are_an_error_that_lists_what_there_is(kind):
     with pytest.raises(SettingError, match="got 'speed'; it says distance, goal, pace, pace_mean"):
-        launch.check(
+        check_experiment(
             dataclasses.replace(
                 EXPERIMENT, environment=KINDS[kind], info=("speed",), trainer=HostTrainer()
             )

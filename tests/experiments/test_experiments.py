@@ -8,7 +8,7 @@ import pytest
 import experiments
 from agents_zoo import reinforce
 from rlws.commands.cli import main
-from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.settings import SettingError
 
 # One of each kind of agent and trainer; what the others would train, their agents' tests do.
@@ -22,7 +22,7 @@ def named(name):
     experiment = importlib.import_module(f"experiments.{name}").experiment
     assert experiment.name == name
     try:
-        launch.check(experiment)
+        check_experiment(experiment)
     except SettingError as error:
         if "package that is missing" not in str(error):
             raise

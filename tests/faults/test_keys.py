@@ -14,7 +14,7 @@ from rlws.actor import PolicyActor
 from rlws.environments import JaxEnvironment
 from rlws.environments.jax_environment import first, following
 from rlws.networks import MLP
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.runs import launch
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.trainers import DeviceTrainer, HostTrainer
@@ -102,6 +102,6 @@ def test_keys_in_states_are_saved_and_resumed(trainer, tmp_path):
 
 def test_a_key_comes_back_as_the_key_it_was():
     tree = {"key": jax.random.split(jax.random.key(3, impl="rbg"), 2), "x": jnp.ones(1)}
-    found = checkpoint.restore(jax.eval_shape(lambda: tree), checkpoint.flatten(tree))
+    found = trees.restore(jax.eval_shape(lambda: tree), trees.flatten(tree))
     assert jax.random.key_impl(found["key"]) == jax.random.key_impl(tree["key"])
     np.testing.assert_array_equal(*map(jax.random.key_data, (found["key"], tree["key"])))

@@ -24,7 +24,7 @@ from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_spaces import to_spec
 from rlws.environments.repeats import aside
 from rlws.networks import GRU, LSTM, MLP, compose, policy
-from rlws.numerics import answers, checkpoint
+from rlws.numerics import answers, checkpoint, trees
 from rlws.runs import launch
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
@@ -365,7 +365,7 @@ def test_lines_that_are_none_do_not_keep_a_run_from_going_on(damage, tmp_path, c
 
 def test_arrays_that_would_have_one_name_are_told():
     with pytest.raises(SettingError, match="arrays must differ in their paths, got 'a/b' twice"):
-        checkpoint.flatten({"a/b": np.ones(2), "a": {"b": np.ones(2)}})
+        trees.flatten({"a/b": np.ones(2), "a": {"b": np.ones(2)}})
 
 
 def test_a_reader_lists_again_what_was_taken_away_meanwhile(tmp_path, monkeypatch):

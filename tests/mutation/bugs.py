@@ -750,7 +750,7 @@ BUGS = [
     Bug(
         "resume_forgets_what_the_actor_remembers",
         "rlws/trainers/rollout.py",
-        'self._actor = checkpoint.restore(self._actor, arrays, "actor")',
+        'self._actor = trees.restore(self._actor, arrays, "actor")',
         "pass",
         "agents_zoo.dqn",
         (),
@@ -761,7 +761,7 @@ BUGS = [
     Bug(
         "resume_forgets_what_the_actor_remembers_row_by_row",
         "rlws/trainers/row_by_row.py",
-        'actor = checkpoint.restore(actor, resume.arrays, "actor")',
+        'actor = trees.restore(actor, resume.arrays, "actor")',
         "pass",
         "agents_zoo.dqn",
         (),

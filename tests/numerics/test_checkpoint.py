@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.numerics.checkpoint import CheckpointError, StorageError
 
 FACTS = {"seconds": 1.5, "name": "é", "none": None, "nested": {"list": [1, 2]}}
@@ -38,7 +38,7 @@ def write(folder, *steps, keep=2):
 
 def same(found, step):
     """Whether exactly what was saved at a step was read."""
-    want = checkpoint.flatten(tree(step))
+    want = trees.flatten(tree(step))
     return found.facts == FACTS and checkpoint.digest(found.arrays) == checkpoint.digest(want)
 
 
@@ -100,10 +100,10 @@ def test_save_of_empty_tree_is_read(tmp_path):
 
 
 def test_restore_lists_what_differs():
-    arrays = checkpoint.flatten({"a": np.zeros(3), "b": np.zeros(2, np.int32), "c": np.zeros(1)})
+    arrays = trees.flatten({"a": np.zeros(3), "b": np.zeros(2, np.int32), "c": np.zeros(1)})
     like = {"a": np.zeros(4), "b": np.zeros(2, np.float32), "d": np.zeros(1)}
     with pytest.raises(checkpoint.SettingError) as error:
-        checkpoint.restore(like, arrays)
+        trees.restore(like, arrays)
     text = str(error.value)
     for part in ("c: only saved", "a: saved float64[3], now float64[4]", "b: saved int32[2], now"):
         assert part in text

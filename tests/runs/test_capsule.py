@@ -19,7 +19,7 @@ from agents_zoo import a2c, dqn, ppo
 from rlws import environments
 from rlws.learner import Learner
 from rlws.networks import MLP
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.runs import capsule, launch
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
@@ -143,7 +143,7 @@ def rows(folder):
 
 
 def equal(one, other, **tolerance):
-    one, other = checkpoint.flatten(one), checkpoint.flatten(other)
+    one, other = trees.flatten(one), trees.flatten(other)
     assert one.keys() == other.keys()
     for name, x in one.items():
         np.testing.assert_allclose(x, other[name], err_msg=name, **tolerance)

@@ -23,6 +23,7 @@ from rlws.environments import Catch
 from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.networks import MLP
 from rlws.runs import experiment, launch, recorder, session
+from rlws.runs.check import check_experiment
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.settings import SettingError, describe
 from rlws.tracking import Sink, plot_run, plots
@@ -402,4 +403,4 @@ def test_it_is_not_the_environment_s_fault_that_there_is_no_device(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(SettingError, match=r"a device.*'nonsense': unknown; unset JAX_PLATFORMS"):
-        launch.check(TOY)
+        check_experiment(TOY)

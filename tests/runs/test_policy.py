@@ -16,7 +16,7 @@ from rlws import environments
 from rlws.actor import PolicyActor
 from rlws.environments import resolve
 from rlws.networks import GRU, MLP
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import checkpoint, streams, trees
 from rlws.numerics.checkpoint import CheckpointError
 from rlws.numerics.streams import Stream
 from rlws.runs.experiment import Evaluation
@@ -102,7 +102,7 @@ def test_load_finds_what_was_trained(folders):
     policy = rlws.load(str(folders("ppo")))
     assert policy.experiment == dataclasses.replace(TOY, directory=str(folders("ppo")))
     newest = checkpoint.read(folders("ppo") / "checkpoints" / f"{400:012d}").arrays
-    for path, x in checkpoint.flatten(policy.params).items():
+    for path, x in trees.flatten(policy.params).items():
         np.testing.assert_array_equal(x, newest[f"run/state/learner/params/{path}"])
 
 

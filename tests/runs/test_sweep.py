@@ -14,6 +14,7 @@ from agents_zoo import a2c, ppo
 from rlws.commands import flags, plot
 from rlws.networks import GRU, MLP
 from rlws.runs import launch
+from rlws.runs.check import check_experiment
 from rlws.runs.experiment import Evaluation, Experiment
 from rlws.runs.folders import experiment_of
 from rlws.runs.sweep import label, members, parse, parse_value, variants
@@ -56,7 +57,7 @@ def test_values_have_the_type_of_the_setting(text, now, value):
 
 def test_a_setting_is_swept_once():
     with pytest.raises(SettingError, match="sweep must have seed once, got 'seed=0,4 seed=8'"):
-        launch.check(change(sweep=("seed=0,4", "seed=8")))
+        check_experiment(change(sweep=("seed=0,4", "seed=8")))
 
 
 def test_ranges_may_stand_among_values():
@@ -94,7 +95,7 @@ def test_names_of_folders_are_short_enough_for_a_disk():
 )
 def test_wrong_sweeps_are_named_before_anything_runs(sweep, message):
     with pytest.raises(SettingError, match=message):
-        launch.check(change(sweep=(sweep,)))
+        check_experiment(change(sweep=(sweep,)))
 
 
 TRAINERS = [DeviceTrainer(num_envs=2, num_seeds=2), HostTrainer(num_envs=2)]
@@ -147,7 +148,7 @@ def test_flags_sweep_and_backbone():
     with pytest.raises(SettingError, match=r"--agent\.backbone: unknown value 'gur'; did you mean"):
         flags.parse(EXPERIMENT, ["--agent.backbone", "gur"])
     with pytest.raises(SettingError, match="must be of the form setting=value"):
-        launch.check(flags.parse(EXPERIMENT, ["--sweep"]))
+        check_experiment(flags.parse(EXPERIMENT, ["--sweep"]))
 
 
 @pytest.mark.slow

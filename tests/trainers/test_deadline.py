@@ -11,7 +11,7 @@ from dm_env import specs
 from plain import IN_BLOCKS
 
 from rlws.environments.checks import EnvironmentFault
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.deadline import deadline
 
@@ -141,7 +141,7 @@ def test_one_that_goes_wrong_while_it_is_played_again_is_named(what, says):
     make, trainer = lambda seed, index: Replayed(what), HostTrainer(environment_timeout=0.2)
     *_, last = trainer.train(IN_BLOCKS, make, steps=5)
     saved = last.snapshot()
-    saved = Snapshot(checkpoint.flatten(saved.arrays), saved.facts)
+    saved = Snapshot(trees.flatten(saved.arrays), saved.facts)
     with pytest.raises(EnvironmentFault, match=says):
         list(trainer.train(IN_BLOCKS, make, steps=40, resume=saved))
 

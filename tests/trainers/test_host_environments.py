@@ -13,7 +13,7 @@ from plain import IN_BLOCKS
 
 from rlws.actor import Actor
 from rlws.environments.checks import AgentFault, EnvironmentFault
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers import HostTrainer, Snapshot
 from rlws.trainers.host_environments import serial
 
@@ -121,7 +121,7 @@ def test_no_log_is_kept_of_an_episode_that_is_too_long(monkeypatch):
     monkeypatch.setattr(serial, "LONG", 6)
     make = lambda seed, index: Count(DISCRETE)
     *_, last = HostTrainer().train(IN_BLOCKS, make, steps=10)
-    saved = checkpoint.flatten(last.snapshot().arrays)
+    saved = trees.flatten(last.snapshot().arrays)
     assert not [name for name in saved if "actions_" in name]
     (warning,) = last.warnings
     assert warning.startswith("environment 0, episode 0, step 6: no longer kept")
@@ -175,7 +175,7 @@ def test_environments_stepped_together_go_on_with_new_episodes(steps):
     trainer = HostTrainer(num_envs=2, vectorization="sync")
     *_, half = trainer.train(IN_BLOCKS, vector(), steps=steps)
     saved = half.snapshot()
-    saved = Snapshot(checkpoint.flatten(saved.arrays), saved.facts)
+    saved = Snapshot(trees.flatten(saved.arrays), saved.facts)
     *_, last = trainer.train(IN_BLOCKS, vector(), steps=60, resume=saved)
     assert last.steps == 60
     assert last.snapshot().facts["anew"] in (0, 2)

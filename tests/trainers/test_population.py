@@ -15,7 +15,7 @@ import pytest
 from agents_zoo import a2c, dqn, ppo, reinforce
 from rlws import environments
 from rlws.networks import MLP
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, Member
 from rlws.trainers.population import Population, Untraceable
@@ -192,7 +192,7 @@ def test_runs_of_equal_settings_are_compiled_once():
 
 
 def through_memory(snapshot):
-    return snapshot._replace(arrays=checkpoint.flatten(snapshot.arrays))
+    return snapshot._replace(arrays=trees.flatten(snapshot.arrays))
 
 
 @pytest.mark.parametrize(

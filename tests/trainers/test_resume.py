@@ -8,7 +8,7 @@ import pytest
 
 from agents_zoo import dqn, ppo, reinforce, sac
 from rlws import networks
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.trainers import DeviceTrainer, HostTrainer, Member, Snapshot, device
 
 MLP = networks.MLP((8,))
@@ -44,7 +44,7 @@ def stop_after(looks):
 def through_disk(snapshot):
     """Returns a snapshot as it is when it was written and read."""
     facts = json.loads(json.dumps(snapshot.facts))
-    return Snapshot(checkpoint.flatten(snapshot.arrays), facts)
+    return Snapshot(trees.flatten(snapshot.arrays), facts)
 
 
 def played(trainer, case, stops=(), report_period=97):
@@ -72,7 +72,7 @@ def played(trainer, case, stops=(), report_period=97):
 
 def digest_of(progress):
     """Returns that of all that does not depend on when reports were made."""
-    arrays = checkpoint.flatten(progress.snapshot().arrays)
+    arrays = trees.flatten(progress.snapshot().arrays)
     kept = {k: x for k, x in arrays.items() if "totals" not in k and "ended" not in k}
     return checkpoint.digest(kept)
 
@@ -155,7 +155,7 @@ def test_a_member_goes_on_as_a_run_by_itself(trainer):
             (report,) = batch.values()
         assert report[:3] == whole[i][:3]
         one, other = (
-            checkpoint.flatten(trainer.member(r.snapshot(), 0 if r is report else i).arrays)
+            trees.flatten(trainer.member(r.snapshot(), 0 if r is report else i).arrays)
             for r in (report, whole[i])
         )
         assert set(one) == set(other)

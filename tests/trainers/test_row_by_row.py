@@ -13,7 +13,7 @@ from test_device_faults import Unlucky, said
 from agents_zoo import dqn, sac
 from rlws import networks
 from rlws.environments.checks import AgentFault
-from rlws.numerics import checkpoint, sequential
+from rlws.numerics import sequential, trees
 from rlws.settings import SettingError
 from rlws.trainers import HostTrainer, Snapshot, host, row_buffer
 
@@ -51,7 +51,7 @@ def played(trainer, case, parts=("row by row",), steps=300, **how):
                 returns += progress.returns.tolist()
         snapshot = progress.snapshot()
         facts = json.loads(json.dumps(snapshot.facts))
-        saved = Snapshot(checkpoint.flatten(snapshot.arrays), facts)
+        saved = Snapshot(trees.flatten(snapshot.arrays), facts)
     arrays = {k: x for k, x in saved.arrays.items() if "ended" not in k}
     return arrays, returns, progress[:3], saved.facts
 
@@ -101,7 +101,7 @@ def test_one_goes_on_where_the_other_stopped(case, parts):
 def test_rows_of_an_unfinished_block_are_not_lost_unsaid():
     *_, facts = played(HostTrainer(), "dqn", steps=60)
     *_, end = HostTrainer().train(CASES["dqn"][0], "gym:CartPole-v1", seed=3, steps=60)
-    saved = Snapshot(checkpoint.flatten(end.snapshot().arrays), facts | {"held": 5})
+    saved = Snapshot(trees.flatten(end.snapshot().arrays), facts | {"held": 5})
     with pytest.raises(SettingError, match="stands 5 rows into a block"):
         list(HostTrainer().train(CASES["dqn"][0], "gym:CartPole-v1", steps=90, resume=saved))
 

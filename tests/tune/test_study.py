@@ -11,7 +11,7 @@ import jax._src.monitoring as monitoring
 import numpy as np
 import pytest
 
-from rlws.numerics import checkpoint
+from rlws.numerics import checkpoint, trees
 from rlws.runs import launch
 from rlws.runs.experiment import Checkpoints
 from rlws.runs.folders import experiment_of
@@ -180,7 +180,7 @@ def test_who_copies_has_the_state_of_its_parent(tmp_path, parallel, monkeypatch)
     folder = lambda i: tmp_path / "study" / "trials" / f"{i:03d}" / f"seed{i}" / "checkpoints"
     saved = lambda i: checkpoint.newest(folder(i), print, at=80).arrays
     parent, own = saved(job.parent), saved(trial)
-    flat = checkpoint.flatten({"run": run})
+    flat = trees.flatten({"run": run})
     assert flat.keys() == {name for name in parent if name.startswith("run/")}
     for name, x in flat.items():
         if "/totals/" in name:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rlws.environments import WithInfo
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.distributed.joining import Joined, join
 from rlws.trainers.distributed.sources import Task, spec_of
@@ -75,7 +75,7 @@ class Run:
             if facts is not None and facts["learned"]:
                 learned = facts["learned"][ahead]
                 if ahead < self._trainer.lookahead:
-                    params = checkpoint.restore(now, arrays, f"acting/{ahead}")
+                    params = trees.restore(now, arrays, f"acting/{ahead}")
             self._send(range(self._trainer.num_actors), params, learned)
 
     def _acting(self) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from rlws import environments
 from rlws.agent import AgentConfig
 from rlws.environments import resolve
 from rlws.environments.checks import check_rules
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.numerics.cache import enable_cache
 from rlws.trainers.acting import compile_acting
 from rlws.trainers.blocks import rules_of
@@ -102,7 +102,7 @@ class HostSource(Source):
         # The block itself is on its way already.
         facts["held"] = 0
         arrays["rows"] = jax.tree.map(lambda x: x[:0], arrays["rows"])
-        after = Snapshot(checkpoint.flatten(arrays), facts)
+        after = Snapshot(trees.flatten(arrays), facts)
         return Played(block.rows, block.length, following, ended, after, warnings=warnings)
 
     def asked(self):
@@ -134,7 +134,7 @@ class DeviceSource(Source):
         begin = jax.jit(partial(program.begin, task.seed))
         self._run: Run = begin()
         if saved is not None:
-            run = checkpoint.restore(self._run, saved.arrays, "run")
+            run = trees.restore(self._run, saved.arrays, "run")
             self._run = jax.tree.map(jax.numpy.array, run)
 
     def play(self, params, learned):
@@ -145,7 +145,7 @@ class DeviceSource(Source):
         who = lambda t, i: f"environment {self._first + i}, row {row + t + 1}"
         check_rules(rules_of(self._spec, rows, timestep), who)
         ended = ended.reshape(-1, ended.shape[-1])
-        after = Snapshot(checkpoint.flatten({"run": self._run}), {})
+        after = Snapshot(trees.flatten({"run": self._run}), {})
         played = ended[ended[:, 1] > 0].astype(np.float64)
         return Played(rows, length, timestep, played, after)
 

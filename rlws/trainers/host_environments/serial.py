@@ -10,7 +10,7 @@ import numpy as np
 from rlws import environments
 from rlws.environments import checks
 from rlws.environments.repeats import numbered
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers.host_environments.environments import HostEnvironments, check_actions, splitter
 from rlws.types import Action
 
@@ -130,7 +130,7 @@ class Serial(HostEnvironments):
     def restore(self, arrays, facts):
         super().restore(arrays, facts)
         self.episode, self._return = [*facts["episode"]], arrays["environments/returns"].tolist()
-        batch = checkpoint.restore(self.batch(), arrays, "environments/timestep")
+        batch = trees.restore(self.batch(), arrays, "environments/timestep")
         for i, env in enumerate(self._envs):
             saved = jax.tree.map(lambda x, i=i: x[i], batch)
             self.length[i], self._restart[i] = facts["length"][i], facts["restart"][i]
@@ -163,7 +163,7 @@ class Serial(HostEnvironments):
         self._asked, self.length[i], self._restart[i] = i, 0, True
         self.timesteps[i] = env.reset()
         self._restart[i], self._log[i] = False, (log := list[Any]())
-        saved = checkpoint.below(arrays, f"environments/actions_{i}").values()
+        saved = trees.below(arrays, f"environments/actions_{i}").values()
         tree = jax.tree.structure(self.spec.actions)
         for leaves in zip(*saved, strict=True):
             action = tree.unflatten([x[()] for x in leaves])  # NumPy's scalars, where it is one

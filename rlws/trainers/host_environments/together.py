@@ -12,7 +12,7 @@ from rlws.environments.actions import bounded
 from rlws.environments.checks import blame, check_rules, named
 from rlws.environments.info import Kept, check_said, parsed
 from rlws.environments.vector import VectorEnvironment
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers.host_environments.environments import HostEnvironments, check_actions
 
 LAST = dm_env.StepType.LAST
@@ -47,7 +47,7 @@ class Together(HostEnvironments):
     def restore(self, arrays, facts):
         super().restore(arrays, facts)
         self.episode, self.length = np.array([facts["episode"], facts["length"]])
-        saved = checkpoint.restore(self.timesteps, arrays, "environments/timestep")
+        saved = trees.restore(self.timesteps, arrays, "environments/timestep")
         self.anew += int((saved.step_type != LAST).sum())
         last = np.full(self.num_envs, LAST, np.int32)
         self.timesteps, self._anew = saved._replace(step_type=last), self.timesteps

@@ -14,7 +14,7 @@ import pytest
 
 from agents_zoo import dqn, impala, ppo, reinforce
 from rlws import networks
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.trainers import DeviceTrainer, DistributedTrainer, HostTrainer, Snapshot
 
 MLP = networks.MLP((8,))
@@ -52,12 +52,12 @@ def played(trainer, case, environment="gym:CartPole-v1", stops=(), steps=STEPS):
             if progress.stopped:
                 snapshot = progress.snapshot()
                 facts = json.loads(json.dumps(snapshot.facts))
-                saved = Snapshot(checkpoint.flatten(snapshot.arrays), facts)
+                saved = Snapshot(trees.flatten(snapshot.arrays), facts)
                 break
             returns += progress.returns.tolist()
         if progress.spent:
             break
-    arrays = checkpoint.flatten(progress.snapshot().arrays)
+    arrays = trees.flatten(progress.snapshot().arrays)
     arrays = {name.removeprefix("run/"): x for name, x in arrays.items()}
     kept = {k: x for k, x in arrays.items() if k.startswith(("state/learner", "state/adder"))}
     return kept, returns, progress[:3], saved
@@ -171,7 +171,7 @@ def test_a_larger_budget_comes_to_what_one_long_run_does():
     first = train(steps=200, report_period=150)
     last = first.pop()
     assert 200 <= last.steps < 202
-    saved = Snapshot(checkpoint.flatten(last.snapshot().arrays), last.snapshot().facts)
+    saved = Snapshot(trees.flatten(last.snapshot().arrays), last.snapshot().facts)
     rest = train(steps=STEPS, report_period=150, resume=saved)
     straight = train(steps=STEPS, report_period=150)
     assert [r[:3] for r in first + rest] == [r[:3] for r in straight]
