@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from agents_zoo import dqn
 from rlws import networks
+from rlws.actor import EpsilonGreedy
 from rlws.networks import MLP, Backbone, Network
 from rlws.settings import Fraction, NonNegative, Positive, PositiveInt
 
@@ -45,7 +46,7 @@ class Config(dqn.Config):
             agent,
             actor=OneOfMany(**vars(agent.actor) | own),
             learner=Bootstrapped(network, agent.learner.optimizer, self),
-            evaluator=dqn.EpsilonGreedy(averaged(network), 0.0, 0.0, 1, greedy=True),
+            evaluator=EpsilonGreedy(averaged(network), 0.0, 0.0, 1, greedy=True),
         )
 
 
@@ -59,7 +60,7 @@ def averaged(network: Network) -> Network:
     return network._replace(apply=apply)
 
 
-class OneOfMany(dqn.EpsilonGreedy):
+class OneOfMany(EpsilonGreedy):
     """Acts by one member, drawn anew for each episode; records who may learn from it."""
 
     members: PositiveInt = 1

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from rlws import networks
-from rlws.actor import Actor, count_steps, linear
+from rlws.actor import Actor, EpsilonGreedy
 from rlws.adders import PrioritisedReplay, Replay
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, Returns, Scalar, returns
@@ -137,46 +137,6 @@ class Config(AgentConfig):
         return PrioritisedReplay.of(self, **others)
 
 
-class EpsilonGreedy(Actor):
-    """Takes the action of highest value, or with probability epsilon any.
-
-    With a temperature it draws from softmax(Q / temperature) instead (Boltzmann's policy); with
-    optimism c the value is Q + c times the deviation of the return.
-    """
-
-    network: Network
-    start: Fraction
-    end: Fraction
-    steps: PositiveInt
-    greedy: bool = False  # without what networks draw
-    temperature: NonNegative = 0.0
-    optimism: NonNegative = 0.0
-
-    def initial_state(self):
-        return self.network.initial_state(), jnp.int32(0)
-
-    def select_action(self, params, timestep, state, key):
-        core, count = state
-        count, now = count_steps(count, timestep)
-        explore_key, action_key, noise_key, choice_key = jax.random.split(key, 4)
-        noise_key = None if self.greedy else noise_key
-        outputs, next_core = self.network.step(
-            params, timestep.observation, timestep.first(), core, noise_key
-        )
-        explore = jax.random.uniform(explore_key) < linear(self.start, self.end, self.steps, now)
-        anything = networks.random_action(timestep.observation, outputs.q.shape[-1], action_key)
-        best = self.choose(outputs, choice_key).astype(jnp.int32)
-        action = jnp.where(explore, anything, best)
-        return action, (next_core, count), {"core": core} if self.network.recurrent else {}
-
-    def choose(self, outputs, key):
-        """Returns the action by what the network says of each."""
-        q = outputs.q
-        if self.optimism:
-            q = q + self.optimism * returns(outputs, "q").deviation()
-        return jax.random.categorical(key, q / self.temperature) if self.temperature else q.argmax()
-
-
 class DQN(Learner):
     """Moves action values towards those of the best action after n steps."""
 
@@ -223,12 +183,7 @@ class DQN(Learner):
         )
         value, target = said.mean(), targets.mean()
         apart = jnp.abs(target - value) * (ours.weight > 0)
-        metrics = {
-            "q": value.mean(),
-            "td_error": apart.mean(),
-            "value": value,
-            "target": target,
-        }
+        metrics = {"q": value.mean(), "td_error": apart.mean(), "value": value, "target": target}
         if config.prioritised:
             # Of a sequence, between its largest and its mean error (Kapturowski et al., 2019).
             surprise = said.surprise(targets) * (ours.weight > 0)
@@ -241,10 +196,7 @@ class DQN(Learner):
         Vieillard, Pietquin and Geist, 2020, "Munchausen reinforcement learning", equation 1;
         https://arxiv.org/abs/2007.14430. As there, what is added is at least -1 times its share.
         """
-        config, tau = self.config, self.config.temperature
-        log_policy = jax.nn.log_softmax(selector / tau)
-        policy = jnp.exp(log_policy)
-        entropy = -jnp.sum(policy * log_policy, axis=-1)
+        tau = self.config.temperature
         taken = Returns(jax.nn.log_softmax(q[:-1] / tau)[..., None]).take(trajectory.action)
         bonus = jnp.clip(tau * taken.mean(), -1.0, 0.0)
-        return q_t.mixed(policy).moved(tau * entropy), config.munchausen * bonus
+        return q_t.soft(selector, tau), self.config.munchausen * bonus

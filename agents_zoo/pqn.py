@@ -18,9 +18,8 @@ cut by a time limit is bootstrapped from its last observation.
 import jax
 import jax.numpy as jnp
 
-from agents_zoo.dqn import EpsilonGreedy
 from rlws import networks
-from rlws.actor import linear
+from rlws.actor import EpsilonGreedy, linear
 from rlws.adders import Unrolls
 from rlws.agent import Agent, AgentConfig
 from rlws.critics import Critic, Scalar, certain, returns

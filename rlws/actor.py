@@ -6,8 +6,10 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
+from rlws import networks
+from rlws.critics import returns
 from rlws.networks import Network
-from rlws.settings import Settings
+from rlws.settings import Fraction, NonNegative, PositiveInt, Settings
 from rlws.types import Action, Array, Key, Params
 
 ENVIRONMENTS = "environments"  # the axis trainers vmap an actor over
@@ -57,6 +59,46 @@ class PolicyActor(Actor):
             return outputs.policy.sample(key), next_state, extras
         action, extras["log_prob"] = outputs.policy.sample_and_log_prob(key)
         return action, next_state, extras
+
+
+class EpsilonGreedy(Actor):
+    """Takes the action of highest value, or with probability epsilon any.
+
+    With a temperature it draws from softmax(Q / temperature) instead (Boltzmann's policy); with
+    optimism c the value is Q + c times the deviation of the return.
+    """
+
+    network: Network
+    start: Fraction
+    end: Fraction
+    steps: PositiveInt
+    greedy: bool = False  # without what networks draw
+    temperature: NonNegative = 0.0
+    optimism: NonNegative = 0.0
+
+    def initial_state(self):
+        return self.network.initial_state(), jnp.int32(0)
+
+    def select_action(self, params, timestep, state, key):
+        core, count = state
+        count, now = count_steps(count, timestep)
+        explore_key, action_key, noise_key, choice_key = jax.random.split(key, 4)
+        noise_key = None if self.greedy else noise_key
+        outputs, next_core = self.network.step(
+            params, timestep.observation, timestep.first(), core, noise_key
+        )
+        explore = jax.random.uniform(explore_key) < linear(self.start, self.end, self.steps, now)
+        anything = networks.random_action(timestep.observation, outputs.q.shape[-1], action_key)
+        best = self.choose(outputs, choice_key).astype(jnp.int32)
+        action = jnp.where(explore, anything, best)
+        return action, (next_core, count), {"core": core} if self.network.recurrent else {}
+
+    def choose(self, outputs, key):
+        """Returns the action by what the network says of each."""
+        q = outputs.q
+        if self.optimism:
+            q = q + self.optimism * returns(outputs, "q").deviation()
+        return jax.random.categorical(key, q / self.temperature) if self.temperature else q.argmax()
 
 
 def count_steps(count: Array, timestep: dm_env.TimeStep) -> tuple[Array, Array]:

@@ -95,6 +95,16 @@ class Returns:
         flat = lambda x: x.reshape(*x.shape[:-2], -1)
         return self._of(flat(self.atoms), flat(log + self._log_probabilities()))
 
+    def soft(self, q: Array, temperature: float) -> Self:
+        """Returns those of softmax(q / temperature) over n, [..., n], with its entropy as reward.
+
+        Haarnoja et al., 2017, "Reinforcement learning with deep energy-based policies", equation 3.
+        """
+        log_policy = jax.nn.log_softmax(q / temperature)
+        policy = jnp.exp(log_policy)
+        entropy = -jnp.sum(policy * log_policy, axis=-1)
+        return self.mixed(policy).moved(temperature * entropy)
+
     def without_top(self, count: int) -> Self:
         """Returns the mixture of n, [..., n], without the highest `count` atoms of each.
 

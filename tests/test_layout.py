@@ -27,7 +27,7 @@ ROOMS = {
     "normalise": "agent actor terms networks settings types",
     "agent": "learner actor adders numerics settings types",
     "learner": "terms networks numerics settings types",
-    "actor": "networks settings types",
+    "actor": "critics networks settings types",
     "adders": "settings types",
     "terms": "networks numerics settings types",
     "networks": "critics numerics settings types",

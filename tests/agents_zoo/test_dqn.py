@@ -13,6 +13,7 @@ import pytest
 
 from agents_zoo import dqn
 from rlws import environments
+from rlws.actor import EpsilonGreedy
 from rlws.adders import PrioritisedReplay, Replay
 from rlws.learner import LearnerState
 from rlws.networks import GRU, MLP, Network
@@ -113,7 +114,7 @@ def test_dqn_target_is_a_copy_now_and_then():
 def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
     """Greedy actions are 1; so 0 shows a random one, half of the time."""
     network = Network(lambda key: {}, lambda params, o: Outputs(q=jnp.array([0.0, 1.0])))
-    actor = dqn.EpsilonGreedy(network, 1.0, 0.2, 1000)
+    actor = EpsilonGreedy(network, 1.0, 0.2, 1000)
     state = initial.initial_actor_state(actor, num_envs)
     step_type = np.full(num_envs, dm_env.StepType.MID)
     timestep = dm_env.TimeStep(step_type, np.zeros(num_envs), np.ones(num_envs), np.zeros(num_envs))
@@ -130,7 +131,7 @@ def test_dqn_epsilon_is_a_function_of_environment_steps(num_envs):
 
 
 def test_dqn_does_not_count_the_ignored_step():
-    actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
+    actor = EpsilonGreedy(TABLE, 1.0, 0.0, 10)
     timestep = lambda kind: dm_env.TimeStep(
         np.int32([kind]), np.zeros(1), np.ones(1), np.zeros(1, int)
     )
@@ -142,7 +143,7 @@ def test_dqn_does_not_count_the_ignored_step():
 
 
 def test_dqn_uses_no_key_twice():
-    actor = dqn.EpsilonGreedy(TABLE, 1.0, 0.0, 10)
+    actor = EpsilonGreedy(TABLE, 1.0, 0.0, 10)
     timestep = dm_env.TimeStep(np.zeros(1, int), np.zeros(1), np.ones(1), np.zeros(1, int))
     state = initial.initial_actor_state(actor, 1)
     act = lambda key: core.act(actor, ONLINE, key, 0, timestep, state)[0]

@@ -7,6 +7,7 @@ import pytest
 
 from agents_zoo import c51, dqn, iqn, munchausen, qrdqn, r2d2, rainbow
 from rlws import critics, environments
+from rlws.actor import EpsilonGreedy
 from rlws.learner import LearnerState
 from rlws.networks import LSTM, MLP
 from rlws.settings import SettingError
@@ -57,7 +58,7 @@ def test_categorical_surprise_is_a_divergence():
 
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
 def test_boltzmann_acts_by_its_temperature(temperature):
-    actor = dqn.EpsilonGreedy(TABLE, 0.0, 0.0, 1, temperature=temperature)
+    actor = EpsilonGreedy(TABLE, 0.0, 0.0, 1, temperature=temperature)
     choose = lambda key: actor.choose(TABLE.apply(ONLINE, np.int32(0)), key)
     draw = jax.jit(lambda key: jax.vmap(choose)(jax.random.split(key, 4000)))
     drawn = np.asarray(draw(KEY))
@@ -71,7 +72,7 @@ def test_optimism_adds_the_deviation_of_what_may_be_returned():
     class Outputs:
         q, q_returns = certain.atoms.mean(axis=-1), certain
 
-    choose = lambda c: dqn.EpsilonGreedy(TABLE, 0, 0, 1, optimism=c).choose(Outputs, KEY)
+    choose = lambda c: EpsilonGreedy(TABLE, 0, 0, 1, optimism=c).choose(Outputs, KEY)
     assert jax.device_get(jax.jit(lambda: [choose(0.1), choose(1.0)])()) == [0, 1]
 
 

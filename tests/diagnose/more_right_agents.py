@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents_zoo import a2c, dqn, reinforce
+from agents_zoo import a2c, reinforce
 from rlws import networks
-from rlws.actor import Actor, PolicyActor
+from rlws.actor import Actor, EpsilonGreedy, PolicyActor
 from rlws.adders import Replay, Unrolls
 from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
@@ -59,7 +59,7 @@ class ExpectedSarsa(Learner):
 class ExpectedSarsaConfig(Settings):
     def make(self, spec):
         network = networks.compose(spec, self.backbone, q=networks.ActionValues.of(spec))
-        acts = lambda epsilon: dqn.EpsilonGreedy(network, epsilon, epsilon, 1)
+        acts = lambda epsilon: EpsilonGreedy(network, epsilon, epsilon, 1)
         learner = ExpectedSarsa(network, optax.adam(self.learning_rate), self)
         return self.agent(acts(learner.epsilon), learner, acts(0.0))
 
@@ -263,10 +263,10 @@ class AveragedConfig(AgentConfig):
     def make(self, spec):
         network = networks.compose(spec, self.backbone, q=networks.ActionValues.of(spec))
         return Agent(
-            actor=dqn.EpsilonGreedy(network, 1.0, 0.1, 1_000),
+            actor=EpsilonGreedy(network, 1.0, 0.1, 1_000),
             learner=Averaged(network, optax.adam(self.learning_rate), self),
             adder=Replay(self.capacity, self.batch_size, self.min_size),
-            evaluator=dqn.EpsilonGreedy(network, 0.0, 0.0, 1),
+            evaluator=EpsilonGreedy(network, 0.0, 0.0, 1),
         )
 
 

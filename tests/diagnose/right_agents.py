@@ -10,7 +10,7 @@ import optax
 
 from agents_zoo import a2c, dqn, reinforce
 from rlws import networks
-from rlws.actor import PolicyActor
+from rlws.actor import EpsilonGreedy, PolicyActor
 from rlws.adders import Replay, Unrolls
 from rlws.agent import Agent, AgentConfig
 from rlws.learner import Learner
@@ -185,10 +185,10 @@ class PengQConfig(AgentConfig):
     def make(self, spec) -> Agent:
         network = networks.compose(spec, self.backbone, q=networks.ActionValues.of(spec))
         return Agent(
-            actor=dqn.EpsilonGreedy(network, 1.0, 0.2, 500),
+            actor=EpsilonGreedy(network, 1.0, 0.2, 500),
             learner=PengQ(network, optax.adam(self.learning_rate), self),
             adder=Unrolls(self.unroll_length),
-            evaluator=dqn.EpsilonGreedy(network, 0.0, 0.0, 1),
+            evaluator=EpsilonGreedy(network, 0.0, 0.0, 1),
         )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from agents_zoo import a2c, dqn, ppo
-from rlws.actor import PolicyActor
+from rlws.actor import EpsilonGreedy, PolicyActor
 from rlws.agent import AgentConfig
 from rlws.diagnose import diagnose
 from rlws.diagnose.toy import toy
@@ -171,7 +171,7 @@ def test_target_networks_may_be_several_copied_seldom_and_kept_beside_a_count(le
 def test_who_explores_by_a_temperature_is_asked_with_one_that_explores():
     class Config(dqn.Config):
         def explorer(self, network):
-            return dqn.EpsilonGreedy(network, 0.0, 0.0, 1, temperature=self.temperature)
+            return EpsilonGreedy(network, 0.0, 0.0, 1, temperature=self.temperature)
 
     report = diagnose(Config(backbone=MLP((8,)), temperature=0.05), only=["P5"])
     assert report.healthy, report.checks

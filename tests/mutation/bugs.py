@@ -250,7 +250,7 @@ BUGS = [
     ),
     Bug(
         "dqn_acts_for_the_worst",
-        DQN,
+        ACTOR,
         "else q.argmax()",
         "else q.argmin()",
         "agents_zoo.dqn",
@@ -270,7 +270,7 @@ BUGS = [
     ),
     Bug(
         "dqn_epsilon_never_decays",
-        DQN,
+        ACTOR,
         "linear(self.start, self.end, self.steps, now)",
         "self.start",
         "agents_zoo.dqn",
@@ -281,7 +281,7 @@ BUGS = [
     ),
     Bug(
         "dqn_epsilon_per_environment",
-        DQN,
+        ACTOR,
         "linear(self.start, self.end, self.steps, now)",
         "linear(self.start, self.end, self.steps, state[1])",
         "agents_zoo.dqn",
@@ -303,7 +303,7 @@ BUGS = [
     ),
     Bug(
         "dqn_key_used_twice",
-        DQN,
+        ACTOR,
         "outputs.q.shape[-1], action_key)",
         "outputs.q.shape[-1], explore_key)",
         "agents_zoo.dqn",
@@ -836,7 +836,7 @@ BUGS = [
     ),
     Bug(
         "exploration_ignores_masks",
-        DQN,
+        ACTOR,
         "networks.random_action(timestep.observation, outputs.q.shape[-1], action_key)",
         "jax.random.randint(action_key, (), 0, outputs.q.shape[-1], jnp.int32)",
         "agents_zoo.dqn",
