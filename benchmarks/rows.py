@@ -110,6 +110,15 @@ ROWS = {
         "CleanRL's documentation: dqn_jax, 3 seeds",
         DeviceTrainer(),
     ),
+    "7-soon": Row(
+        dqn.Config(n_step=10),
+        "jax:CartPole-v1",
+        50_000,
+        {"match": ("E", 500.0)},
+        22.2,
+        "rl-baselines3-zoo, tuned: DQN, one run",
+        DeviceTrainer(),
+    ),
     "8": Row(
         dqn.Config(learning_rate=5e-4, n_step=3, period=4, updates=2, prioritised=True),
         "gym:LunarLander-v3",
