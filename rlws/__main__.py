@@ -41,7 +41,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if args is None and "rlws.numerics" in sys.modules:  # else nothing will be compiled
             importlib.import_module("rlws.numerics.memo").share()
         with sources.trusting(found.trust):
-            return module.run(found) or 0
+            status = module.run(found) or 0
+            if args is None and sys.stdout is not None:
+                sys.stdout.flush()  # what fails here would at the end of Python, in its words
+            return status
     except BaseException as error:
         # With all of JAX, which verbs that only read do not need.
         from rlws.commands.cli import say

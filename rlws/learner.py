@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from rlws.networks import Network, batch_norm
-from rlws.numerics import answers, means, vitals
+from rlws.numerics import answers, counts, means, vitals
 from rlws.numerics.flat import flat_products
 from rlws.numerics.steps import MEMBERS, delayed, now_and_then, part_way
 from rlws.settings import Settings
@@ -104,7 +104,7 @@ class Learner(Settings):
         answers.same("what terms keep", state.terms, terms)
         # What an update is called is one `update`, however many gradient steps it takes.
         return learned._replace(
-            params=learned.params | kept, updates=state.updates + 1, terms=terms
+            params=learned.params | kept, updates=counts.following(state.updates), terms=terms
         ), metrics | {"weight_0_fraction": ignored}
 
     def prepare(

@@ -36,7 +36,10 @@ def main(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str,
     trust = "--trust" in given  # as with any verb
     try:
         with sources.trusting(trust):
-            return launch.run(parse(experiment, [word for word in given if word != "--trust"]))
+            found = launch.run(parse(experiment, [word for word in given if word != "--trust"]))
+            if ours:
+                sys.stdout.flush()  # what fails here would at the end of Python, in its words
+            return found
     except BaseException as error:
         if (status := say(error, ours)) is None:
             raise

@@ -176,6 +176,43 @@ def check_settings(described: dict[str, Any], found: "Checkpoint") -> list[str]:
     return _compared(described, found.facts["experiment"], *text)
 
 
+def check_budget(facts: Mapping[str, Any], steps: int | None, episodes: int | None) -> None:
+    """Raises a SettingError unless a budget is that of a run which was saved, or not yet done."""
+    recorders = facts["recorders"]
+    for name, budget in (("steps", steps), ("episodes", episodes)):
+        done = max(one["summary"].get(name, 0) for one in recorders)
+        if name == "steps" and len(recorders) == 1:
+            done = facts["step"]  # what is saved may be beyond its last row
+        if budget not in (None, facts["experiment"].get(name)) and budget < done:
+            raise SettingError(
+                f"{name} must be at least the {done:,} that are done, got {budget}; for a shorter "
+                "run begin another"
+            )
+
+
+def check_ahead(directory: pathlib.Path, names: list[str], facts: Mapping[str, Any]) -> None:
+    """Raises a SettingError if one of several runs has gone on alone, with more to do than they.
+
+    Args:
+      directory: of all of them.
+      names: of their folders in it.
+      facts: saved of all, who would be taken back there.
+    """
+    from rlws.numerics import checkpoint  # with all of JAX
+
+    if len(names) == 1:
+        return
+    given = lambda config: {name: config.get(name) for name in ("steps", "episodes", *STOPS)}
+    for name, recorder in zip(names, facts["recorders"], strict=True):
+        folder, at = directory / name, recorder["steps"] or 0
+        ahead = [int(x) for x in checkpoint.names(folder / "checkpoints") if int(x) > at]
+        if ahead and given(configuration(folder)) != given(configuration(directory)):
+            raise SettingError(
+                f"{name} has gone on alone to step {ahead[-1]:,}, and would be taken back to "
+                f"{at:,}: resume it, and others, by themselves, or move its folder elsewhere"
+            )
+
+
 def moved(facts: Mapping[str, Any]) -> list[str]:
     """Returns in what versions and machine are not those that a checkpoint was made with."""
     here = {"versions": versions(), "machine": machine()}

@@ -19,7 +19,15 @@ from rlws.runs import sweep, table
 from rlws.runs.check import check_experiment
 from rlws.runs.checkpointer import Checkpointer
 from rlws.runs.experiment import Experiment
-from rlws.runs.folders import check_folder, check_same, check_settings, finished, moved
+from rlws.runs.folders import (
+    check_ahead,
+    check_budget,
+    check_folder,
+    check_same,
+    check_settings,
+    finished,
+    moved,
+)
 from rlws.runs.health import NAN, NonFiniteError
 from rlws.runs.recorder import Recorder
 from rlws.runs.session import finished_by, train
@@ -77,6 +85,9 @@ def run(experiment: Experiment, sinks: tuple[Sink, ...] = ()) -> dict[str, Any]:
             way = "more --steps" if len(runs) == 1 else "one of the runs in it more --steps"
             print(f"finished already: {directory}; to go on give {way}")
             return found
+        if saved:
+            check_budget(saved.facts, experiment.steps, experiment.episodes)
+            check_ahead(directory, [sweep.label(i, runs) for i in range(len(runs))], saved.facts)
         if differs:
             warn(f"{OTHER} {'; '.join(differs)}")
         note = CLASSES[exact] * (not differs and len(runs) == 1)

@@ -1,7 +1,9 @@
 """What is said on stderr, also where nobody listens any more."""
 
 import contextlib
+import io
 import os
+import select
 import sys
 from typing import TextIO
 
@@ -28,10 +30,22 @@ def unheard() -> bool:
     """Returns whether nobody listens to stdout any more, as after `| head -1`."""
     try:
         sys.stdout.flush()
+        gone = _reader_gone(sys.stdout)
     except (OSError, ValueError):
+        gone = True
+    if gone:
         _silence(sys.stdout)
-        return True
-    return False
+    return gone
+
+
+def _reader_gone(stream: TextIO) -> bool:
+    # Where nothing is buffered a flush has nothing to fail of, so the pipe itself is asked.
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except io.UnsupportedOperation:  # it is no file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _silence(stream: TextIO) -> None:

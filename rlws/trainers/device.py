@@ -7,6 +7,7 @@ from typing import Annotated
 import jax
 
 from rlws.environments import resolve
+from rlws.numerics import counts
 from rlws.settings import PositiveInt, Range, SettingError
 from rlws.trainers.population import Population, Untraceable
 from rlws.trainers.tally import COUNTS, MAX, begin
@@ -92,7 +93,7 @@ class DeviceTrainer(Trainer):
         run = arrays["run"]
         if len(part) > 1:
             run = jax.tree.map(lambda x: x[i], run)
-        known = {k: facts[k][i : i + 1] for k in (*COUNTS, "updates")}
+        known = {k: facts[k][i : i + 1] for k in COUNTS}
         known |= {"parts": [[0]], "next_report": facts["next_report"]}
         return Snapshot({"run": run, "ended": {0: arrays["ended"][i]}}, known)
 
@@ -116,7 +117,7 @@ def runs(compiled, environment, control, parts, run, tallies, next_report):
 
     def snapshot():
         facts: dict = {name: [getattr(one, name) for one in tallies] for name in COUNTS}
-        facts |= {"parts": parts, "next_report": next_report, "updates": updates}
+        facts |= {"parts": parts, "next_report": next_report}
         ended = {i: one.ended for i, one in enumerate(tallies)}
         return Snapshot({"run": before, "ended": ended}, facts)
 
@@ -128,12 +129,13 @@ def runs(compiled, environment, control, parts, run, tallies, next_report):
             if due:
                 run, metrics = compiled.read_totals(run)
             learners = compiled.split((run.state.learner.params, run.state.learner.updates))
-            updates = [int(count) for _, count in learners]
+            for one, (_, count) in zip(tallies, learners, strict=True):
+                one.updates = counts.unwrapped(int(count), one.updates)
             about = dict(snapshot=snapshot, stopped=not due)
-            each = zip(tallies, updates, compiled.agents, learners, metrics, strict=True)
+            each = zip(tallies, compiled.agents, learners, metrics, strict=True)
             yield [
-                one.progress(control, count, agent=agent, params=params, metrics=own, **about)
-                for one, count, agent, (params, _), own in each
+                one.progress(control, agent=agent, params=params, metrics=own, **about)
+                for one, agent, (params, _), own in each
             ]
             going = [one.steps for i, one in enumerate(tallies) if goes_on(i)]  # by now
             if not (due and going):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlws.agent import Agent
-from rlws.numerics import streams, trees
+from rlws.numerics import counts, streams, trees
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
@@ -68,7 +68,8 @@ class Learning:
         num_devices: int = 1,
     ):
         self._programs = programs = compile_learning(agent, spec, num_envs)
-        self._key, self._most = streams.key(seed, Stream.LEARN), control.max_updates
+        self._key, most = streams.key(seed, Stream.LEARN), control.max_updates
+        self._most = None if most is None else counts.wrapped(most)
         # Where there is a batch with almost every block, one dispatch; else the learner's many
         # arrays stay out of it until there is.
         self._together = agent.adder.schedule(num_envs).block_length is not None
@@ -95,7 +96,7 @@ class Learning:
 
     def _take(self, state: core.State, *block: Any) -> tuple[core.State, bool]:
         """Returns the state after a block, and whether its arrays are new ones."""
-        halts = self._most is not None and state.learner.updates >= self._most
+        halts = self._most is not None and counts.at_least(state.learner.updates, self._most)
         if self._together and not halts:
             return self._programs.consume(state, self._key, *block), True
         adder, ready = self._programs.add(state.adder, *block)

@@ -13,6 +13,7 @@ from rlws.environments import JaxEnvironment
 from rlws.environments.checks import check_actions
 from rlws.environments.info import episode_info
 from rlws.numerics import streams
+from rlws.numerics.counts import at_least
 from rlws.numerics.streams import Stream
 from rlws.trainers import core, initial
 from rlws.trainers.blocks import DeviceBlock
@@ -102,7 +103,7 @@ class Program(NamedTuple):
             # An inner loop, so that the update stands outside it: vmapped over seeds it would
             # otherwise be computed at every step.
             run, log = jax.lax.while_loop(collecting, collect, carry)
-            reached = ready(run) & (run.state.learner.updates >= budget.updates)
+            reached = ready(run) & at_least(run.state.learner.updates, budget.updates)
             learns = ready(run) & ~reached
             learn = lambda state: core.learn(self.agent, state, run.keys.learn, updates)
             one = (lambda s: select(learns, learn(s), s)) if self.axis else learn

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlws.agent import Agent
+from rlws.numerics.counts import unwrapped
 from rlws.trainers.learning import Learning
 from rlws.trainers.trainer import Control, Progress, Snapshot, limits, next_multiple
 
@@ -40,7 +41,8 @@ class Reports:
         self._agent, self._counts, self._control = agent, counts, control
         self._learning, self._save = learning, save
         self._limits = limits(control.steps, control.episodes)
-        self._next = 0 if control.resume is None else control.resume.facts["next_report"]
+        begun = {"next_report": 0, "updates": 0} if control.resume is None else control.resume.facts
+        self._next, self._updates = begun["next_report"], begun["updates"]
 
     def _spent(self) -> bool:
         steps, episodes = self._limits
@@ -59,6 +61,7 @@ class Reports:
         counts, learning, spent = self._counts, self._learning, self._spent()
         stopped = not (spent or learning.halted or counts.steps >= self._next)
         before, ended, warnings = learning.state(), [*counts.ended], (*counts.warnings,)
+        self._updates = unwrapped(int(before.learner.updates), self._updates)
         state, metrics = (before, {}) if stopped else learning.read()
         if not stopped:
             counts.ended.clear()
@@ -66,7 +69,7 @@ class Reports:
         return Progress.of(
             counts.steps,
             counts.episodes,
-            int(state.learner.updates),
+            self._updates,
             counts.table(ended),
             metrics=metrics,
             agent=self._agent,
@@ -82,5 +85,5 @@ class Reports:
         arrays, facts = self._save(ended)
         arrays |= self._learning.learned()
         arrays["state"] = arrays["state"]._replace(totals=before.totals)
-        facts |= {"next_report": self._next, "updates": int(before.learner.updates)}
+        facts |= {"next_report": self._next, "updates": self._updates}
         return Snapshot(arrays, facts)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlws.agent import Agent
 from rlws.environments import rules
-from rlws.numerics import trees
+from rlws.numerics import counts, trees
 from rlws.numerics.memo import remembered_of
 from rlws.numerics.sequential import sequential
 from rlws.settings import SettingError
@@ -50,7 +50,7 @@ def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
         adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
         ready = agent.adder.ready(adder)
         learn_key, most = clock[3:5], clock[5].astype(jnp.int32)
-        reached = ready & (state.learner.updates >= most)
+        reached = ready & counts.at_least(state.learner.updates, most)
         learn = lambda state: core.learn(agent, state, learn_key, updates)
         state = state._replace(adder=adder)
         state = jax.lax.cond(ready & ~reached, learn, lambda state: state, state)

@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlws.numerics import trees
+from rlws.numerics import counts, trees
 from rlws.trainers.blocks import check_begun
 from rlws.trainers.device_run import Budget, Log
 from rlws.trainers.trainer import Control, Progress, limits
 
 MAX = 2**31 - 1  # of an int32
-COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes")
+COUNTS = ("steps", "episodes", "cut_steps", "cut_episodes", "updates")
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Tally:
     # Of these, in a block that the budget cut short: the run stands before it.
     cut_steps: int = 0
     cut_episodes: int = 0
+    updates: int = 0
     halted: bool = False
     # [n, 2 + k], returns, lengths and info of the episodes that ended since the last report.
     ended: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
@@ -47,15 +48,15 @@ class Tally:
     def budget(self, control: Control, report: float) -> Budget:
         """Returns how far the next chunk may go, at most to so many steps in all."""
         steps, episodes = limits(control.steps, control.episodes)
-        updates = MAX if control.max_updates is None else control.max_updates
+        updates = MAX if control.max_updates is None else counts.wrapped(control.max_updates)
         left = report - self.steps, steps - self.steps, episodes - self.episodes, updates
         found: Any = [np.int32(np.clip(x, 0, MAX)) for x in left]
         return Budget(*found)
 
-    def progress(self, control: Control, updates: int, **also: Any) -> Progress:
+    def progress(self, control: Control, **also: Any) -> Progress:
         """Returns it as reported, with whatever else is known."""
         known = dict(halted=self.halted, spent=self.spent(control), **also)
-        return Progress.of(self.steps, self.episodes, updates, self.ended, **known)
+        return Progress.of(self.steps, self.episodes, self.updates, self.ended, **known)
 
     def uncut(self) -> None:
         """Forgets the block that was cut short, as it is to be played whole."""
@@ -77,8 +78,8 @@ def begin(compiled: Any, environment: Any, control: Control) -> tuple[Any, list[
     run = compiled.restore(trees.restore(jax.eval_shape(compiled.init), arrays, "run"))
     tallies = []
     for i, halted in enumerate(compiled.split(run.state.halted)):
-        counts = {name: facts[name][i] for name in COUNTS}
-        tallies.append(Tally(**counts, halted=bool(halted), ended=arrays[f"ended/{i}"]))
+        known = {name: facts[name][i] for name in COUNTS}
+        tallies.append(Tally(**known, halted=bool(halted), ended=arrays[f"ended/{i}"]))
         if not tallies[-1].spent(control):  # the budget was raised
             tallies[-1].uncut()
     return run, tallies, facts["next_report"]

@@ -485,12 +485,14 @@ def descendants(kind):
     return [*below, *(each for child in below for each in descendants(child))]
 
 
-def test_a_closed_pipe_ends_a_verb_without_a_word(capfd, monkeypatch):
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_closed_pipe_ends_a_verb_without_a_word(buffered, capfd, monkeypatch):
     read, write = os.pipe()
     os.close(read)
     with open(write, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        print("something")
+        if buffered:  # else, as by PYTHONUNBUFFERED, nothing is left to flush
+            print("something")
         assert say(BrokenPipeError(), ours=True) == 141
         print("more")  # goes nowhere
     assert not capfd.readouterr().err

@@ -45,6 +45,14 @@ def test_resume_of_a_finished_run_does_nothing(copy, rlws):
     assert tree(copy) == before
 
 
+def test_a_budget_below_what_was_done_is_refused(toy, copy, refused):
+    cut(copy, steps(toy)[-1])
+    before, done = tree(copy), steps(copy)[-1]
+    said = refused("resume", copy, "--steps", "30")
+    assert said.startswith(f"steps must be at least the {done} that are done, got 30; ")
+    assert tree(copy) == before
+
+
 @pytest.mark.slow
 def test_resume_with_a_larger_budget_comes_to_what_one_long_run_does(copy, tmp_path, rlws):
     assert rlws("resume", copy, "--steps", "600").status == 0

@@ -181,6 +181,10 @@ def test_members_stop_each_by_itself(tmp_path):
             np.testing.assert_allclose(found[key], x, rtol=1e-4, atol=1e-6)
     with pytest.raises(SettingError, match=r"of other settings .*stop_at"):
         launch.run(dataclasses.replace(made, resume=True, stop_at=""))
+    kept = rows(tmp_path / "run" / names[0])
+    with pytest.raises(SettingError, match=f"{names[0]} has gone on alone to step 400, and would"):
+        launch.run(dataclasses.replace(made, resume=True))
+    assert rows(tmp_path / "run" / names[0]) == kept
 
 
 def test_an_evaluation_that_does_not_say_it_is_neither_good_nor_bad():
