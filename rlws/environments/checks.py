@@ -156,9 +156,19 @@ def _traced(who: str, spec: EnvironmentSpec, function: Callable, *args: Any) -> 
     """Returns the shapes of the state a function returns, once it and the timestep are checked."""
     found: list[Any] = []
 
+    def array(path, x):
+        try:
+            return jnp.asarray(x)
+        except (TypeError, ValueError):
+            place = jax.tree_util.keystr(path)
+            raise EnvironmentFault(
+                f"{who} must return a state and a timestep of numbers and arrays of them, got {x!r}"
+                f" at {place} of (state, timestep); keep what never changes in the environment"
+            ) from None
+
     def told(*args):
         found.append(function(*args))
-        return jax.tree.map(jnp.asarray, found[0])
+        return jax.tree_util.tree_map_with_path(array, found[0])
 
     with named(who, "when it is traced"):
         shapes = jax.eval_shape(told, *args)

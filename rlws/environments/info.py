@@ -211,7 +211,8 @@ def check_said(
     is_number: Callable[[Any], bool] = lambda x: (
         np.ndim(x) == (heard is not None) and array(x).dtype.kind in "biuf"
     )
-    known = sorted(name for name, x in said.items() if name[:1] != "_" and is_number(x))
+    named = {name: x for name, x in said.items() if isinstance(name, str) and name[:1] != "_"}
+    known = sorted(name for name, x in named.items() if is_number(x))
     for name in names:
         if not (name in known if heard is None else heard[name]):
             raise SettingError(

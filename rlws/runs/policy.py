@@ -113,6 +113,14 @@ class Policy:
         # What a policy that is not greedy draws is another in each episode.
         self._episode, self._step = self._episode + (self._step > 0), 0
 
+    def _directory(self) -> pathlib.Path:
+        if not (directory := self.checkpoint.path.parents[1]).is_dir():
+            raise SettingError(
+                f"the run must still be in {str(directory)!r}, got no such folder; load it from "
+                "where it is now"
+            )
+        return directory
+
     def film(
         self, output: str | pathlib.Path | None = None, episodes: int = 1, numbers: bool = False
     ) -> Film:
@@ -126,8 +134,8 @@ class Policy:
         Raises:
           SettingError: the environment gives no pictures, or the file cannot be written.
         """
-        own = self.checkpoint.path.parents[1] / "videos" / "watch.mp4"
-        return film(self, pathlib.Path(output or own), episodes, numbers)
+        own = output or self._directory() / "videos" / "watch.mp4"
+        return film(self, pathlib.Path(own), episodes, numbers)
 
     def plot(self, name: str = "return") -> Picture:
         """Draws the run up to its last row; returns a figure of it, which a notebook shows.
@@ -138,7 +146,7 @@ class Policy:
         Raises:
           SettingError: there is nothing to draw.
         """
-        directory = self.checkpoint.path.parents[1]
+        directory = self._directory()
         columns = read_metrics(directory / "metrics.csv")
         known = {path.stem: path for path in plot_run(columns, directory, self.experiment.name)}
         choose(f"{directory}: figure", name, known)

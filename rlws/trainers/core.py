@@ -1,7 +1,7 @@
 """The cycle every trainer turns: act, add the rows, and learn whenever the adder has a batch.
 
-Trainers differ in how they step environments and in nothing else. These functions, and `add` and
-`ready` of the adder, are all they do to an agent. All are pure.
+Trainers differ in how they step environments and in nothing else. These functions, and `ready` of
+the adder, are all they do to an agent. All are pure.
 """
 
 from typing import Any, NamedTuple
@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from rlws.actor import ENVIRONMENTS, WORKERS, Actor
+from rlws.adders import Adder
 from rlws.agent import Agent
 from rlws.learner import LearnerState
 from rlws.numerics import answers, streams
+from rlws.settings import SettingError
 from rlws.trainers.totals import Totals, finite
 from rlws.trainers.tracebacks import stepped_through
-from rlws.types import Action, Array, Key, Metrics, Params
+from rlws.types import Action, Array, Key, Metrics, Params, Row, Trajectory
 
 
 class State(NamedTuple):
@@ -68,6 +70,13 @@ def act(
         return among(index, step, timestep, state)
 
 
+def add(adder: Adder, state: Any, rows: Row, length: Array | int, timestep: dm_env.TimeStep) -> Any:
+    """Returns the state of an adder after a block of rows; arguments are those of `Adder.add`."""
+    after = adder.add(state, rows, length, timestep)
+    answers.same(f"{type(adder).__name__}.add: the state", state, after)
+    return after
+
+
 def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State:
     """Takes a batch from the adder, which must be ready, and updates the learner with it.
 
@@ -82,7 +91,9 @@ def learn(agent: Agent, state: State, learn_key: Key, updates: int = 1) -> State
         key = update_key(learn_key, state.learner)
         learner, adder, metrics, priority = update(agent, state.learner, state.adder, key)
         if priority is not None:
-            adder = agent.adder.feedback(adder, priority)
+            after = agent.adder.feedback(adder, priority)
+            answers.same(f"{type(agent.adder).__name__}.feedback: the state", adder, after)
+            adder = after
         metrics = answers.metrics(f"{type(agent.learner).__name__}.update", metrics)
         who = f"{type(agent.adder).__name__}.metrics"
         metrics |= answers.metrics(who, agent.adder.metrics(adder))
@@ -104,8 +115,13 @@ def update(
 ) -> tuple[LearnerState, Any, Metrics, Array | None]:
     """Returns the states after one update, its metrics, and the priorities for the adder."""
     sample_key, learn_key = jax.random.split(key)
-    adder, batch = agent.adder.sample(adder, sample_key)
+    who = f"{type(agent.adder).__name__}.sample"
+    sampled = agent.adder.sample(adder, sample_key)
+    after, batch = answers.several(who, ("the state", "a Trajectory"), sampled)
+    answers.same(f"{who}: the state", adder, after)
+    if not isinstance(batch, Trajectory):
+        raise SettingError(f"{who} must return the state and a Trajectory, got {batch!r}")
     with stepped_through("an update"):
         learner, metrics = agent.learner.learn(learner, batch, learn_key)
     priority = metrics.pop("priority", None)
-    return learner, adder, metrics, priority
+    return learner, after, metrics, priority

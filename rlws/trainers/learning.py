@@ -35,7 +35,7 @@ def compile_learning(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Prog
     updates = agent.adder.schedule(num_envs).updates
 
     def add(adder, rows, length, timestep):
-        adder = agent.adder.add(adder, rows, length, timestep)
+        adder = core.add(agent.adder, adder, rows, length, timestep)
         return adder, agent.adder.ready(adder)
 
     def learn(state, key):

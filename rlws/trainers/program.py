@@ -94,7 +94,7 @@ class Program(NamedTuple):
             log = log.add(block, spec, ended)
             whole = live.all()
             added = jnp.where(whole, length, 0)
-            adder = self.agent.adder.add(run.state.adder, rows, added, after.timestep)
+            adder = core.add(self.agent.adder, run.state.adder, rows, added, after.timestep)
             if length > 1 or self.axis:
                 after, log = only_whole(whole, (after, log), (run, before))
             return after._replace(state=run.state._replace(adder=adder)), log

@@ -47,7 +47,7 @@ def compile_turn(agent: Agent, spec: EnvironmentSpec, num_envs: int) -> Any:
         rows, after = jax.tree.map(lambda x: x[None], (row, timestep))
         found = rules.rules(spec, rows.action, rows.timestep.step_type, after, jnp)
         wrong = begun & ~kept(found)
-        adder = agent.adder.add(state.adder, rows, begun.astype(jnp.int32), timestep)
+        adder = core.add(agent.adder, state.adder, rows, begun.astype(jnp.int32), timestep)
         ready = agent.adder.ready(adder)
         learn_key, most = clock[3:5], clock[5].astype(jnp.int32)
         reached = ready & counts.at_least(state.learner.updates, most)

@@ -8,7 +8,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import dm_env
 import numpy as np
 
+from rlws.actor import Actor
+from rlws.adders import Adder
 from rlws.agent import Agent, AgentConfig
+from rlws.learner import Learner
 from rlws.settings import PositiveInt, SettingError, Settings, change
 from rlws.trainers import evaluation
 from rlws.trainers.deadline import TIMEOUT
@@ -74,6 +77,9 @@ class Control(NamedTuple):
     ended: Callable[[int], bool] = never  # of several runs: whether one goes no further
 
 
+PARTS = {"actor": Actor, "learner": Learner, "adder": Adder, "evaluator": Actor}
+
+
 class Trainer(Settings):
     """Runs an agent in an environment. Trainers hold the only `jax.jit` of the framework."""
 
@@ -99,6 +105,11 @@ class Trainer(Settings):
         """Raises a SettingError if this trainer cannot run `agent`."""
         if not isinstance(agent, Agent):
             raise SettingError(f"make must return an Agent, got {agent!r}")
+        for name, kind in PARTS.items():
+            if not isinstance(part := getattr(agent, name), kind):
+                raise SettingError(
+                    f"the agent's {name} must be of class {kind.__name__}, got {part!r}"
+                )
         agent.adder.schedule(self.columns)
 
     def evaluator(

@@ -353,7 +353,8 @@ class Slip(JaxEnvironment):
 
     def reset(self, key):
         x = jnp.zeros(1)
-        return jnp.int32(0), dm_env.restart(x) if self.kind == "restart" else first(x)
+        state = (jnp.int32(0), "text") if self.kind == "text" else jnp.int32(0)
+        return state, dm_env.restart(x) if self.kind == "restart" else first(x)
 
     def step(self, state, action):
         timestep = following(jnp.zeros(1), 1.0, jnp.bool_(False), state > 3)
@@ -384,6 +385,7 @@ class Slip(JaxEnvironment):
         ("whole", "Slip.step: observation must be float32, as the spec says, got int32"),
         ("float", r"Slip.step: state must stay int32\[\], as reset returns it, got float32\[\]"),
         ("structure", "Slip.step must return a state of the structure it got"),
+        ("text", r"Slip.reset must return .* numbers and arrays of them, got 'text' at \[0\]\[1\]"),
         ("alone", r"Slip.step must return \(state, timestep\), got"),
     ],
 )

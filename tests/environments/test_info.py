@@ -221,6 +221,21 @@ def test_together_unknown_names_are_found_at_the_first_end():
         last(HostTrainer(num_envs=2, vectorization="sync"), several, ("place",))
 
 
+class Numbered(Dm):
+    """Says something whose name is none, too."""
+
+    def info(self):
+        return {1: 2.0, **super().info()}
+
+
+def test_what_has_no_name_is_not_asked_for():
+    make = lambda seed, index: Numbered()
+    made = dataclasses.replace(EXPERIMENT, environment=make, trainer=HostTrainer())
+    check_experiment(dataclasses.replace(made, info=("goal",)))
+    with pytest.raises(SettingError, match="got 'speed'; it says distance, goal, pace"):
+        check_experiment(dataclasses.replace(made, info=("speed",)))
+
+
 def test_of_an_environment_that_says_nothing():
     with pytest.raises(SettingError, match="got 'success'; it says none"):
         environments.resolve.host(WithInfo("jax:Catch", ("success",)), 0, 0)

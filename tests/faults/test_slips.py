@@ -20,6 +20,7 @@ import rlws
 from agents_zoo import reinforce
 from rlws.__main__ import main
 from rlws.actor import Actor
+from rlws.adders import Unrolls
 from rlws.environments.checks import EnvironmentFault
 from rlws.environments.gymnasium_spaces import to_spec
 from rlws.environments.repeats import aside
@@ -302,6 +303,41 @@ def test_slips_of_an_actor_are_named(found, message):
             return dataclasses.replace(super().make(spec), actor=Slipping())
 
     refused(Changed(backbone=MLP((4,))), message)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("adder", 3), ("learner", Summing), ("actor", None), ("evaluator", "x")]
+)
+def test_parts_of_an_agent_are_of_their_classes(part, value):
+    agent = IN_BLOCKS.make(rlws.environments.Catch().spec())
+    kind = {"adder": "Adder", "learner": "Learner"}.get(part, "Actor")
+    with pytest.raises(SettingError, match=f"the agent's {part} must be of class {kind}, got"):
+        HostTrainer().check_agent(dataclasses.replace(agent, **{part: value}))
+
+
+class ForgetsToReturn(Unrolls):
+    which: str
+
+    def add(self, *args):
+        return None if self.which == "add" else super().add(*args)
+
+    def sample(self, *args):
+        found = super().sample(*args)
+        return {"sample": None, "batch": (found[0], None)}.get(self.which, found)
+
+
+@pytest.mark.parametrize("trainer", [HostTrainer(), DeviceTrainer()], ids=["host", "device"])
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("add", r"ForgetsToReturn.add: the state.* must stay what it was, .* got none"),
+        ("sample", "ForgetsToReturn.sample must return the state and a Trajectory, got NoneType"),
+        ("batch", "ForgetsToReturn.sample must return the state and a Trajectory, got None"),
+    ],
+)
+def test_slips_of_an_adder_are_named(trainer, which, message):
+    with pytest.raises(SettingError, match=message):
+        list(trainer.train(Config(ForgetsToReturn(8, which=which)), "jax:Catch", steps=20))
 
 
 def test_states_that_differ_in_nothing_but_their_structure_are_told():

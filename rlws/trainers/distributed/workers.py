@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from rlws.environments.checks import EnvironmentFault
 from rlws.settings import SettingError
+from rlws.tracking.stderr import warn
 from rlws.trainers.distributed import cluster
 from rlws.trainers.distributed.sources import Played, Task
 from rlws.trainers.trainer import Snapshot
@@ -47,6 +48,7 @@ class _Worker:
         self.heard: tuple[str, int] | None = None  # what it said it was doing
         self.since = 0.0  # when it began that
         self.asking: Any = None  # a reference to its answer
+        self.told = False  # whether it was said that it does not answer
         self.steps, self.seconds = 0, 0.0  # since metrics were read
 
 
@@ -125,7 +127,7 @@ class Workers:
     def _make(self, worker: _Worker) -> None:
         worker.handle = self._remote.remote(worker.task, worker.saved, self._registered)
         worker.heard, worker.since = None, time.monotonic()
-        worker.asking = None
+        worker.asking, worker.told = None, False
         calls, worker.calls = worker.calls, deque()
         for call in calls:
             self.send(worker.index, *call[:3])
@@ -178,6 +180,7 @@ class Workers:
             error.add_note(trace)
             raise error
         self.restarts += 1
+        warn(f"worker {worker.index} {reason}; it is begun anew where its last block left it")
         self._ray.kill(worker.handle)
         self._make(worker)
 
@@ -190,8 +193,15 @@ class Workers:
             return
         answer, when = worker.asking
         if not self._ray.wait([answer], timeout=0)[0]:
-            if time.monotonic() - when > max(self._timeout, PATIENCE):
+            silent, most = time.monotonic() - when, max(self._timeout, PATIENCE)
+            if silent > most:
                 self._silent(worker)
+            elif silent > PATIENCE and not worker.told:
+                worker.told = True
+                warn(
+                    f"worker {worker.index} does not answer, not even whether it plays; after "
+                    f"--trainer.environment-timeout {most:g} s it is begun anew"
+                )
             return
         worker.asking = None
         try:
