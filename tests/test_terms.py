@@ -362,7 +362,7 @@ def agent_and_batch(config):
     return agent, state.learner, batch
 
 
-KINDS = ("reinforce", "ppo", "sac")  # a learner with terms does not know which the others are
+KINDS = ("ppo", "sac")  # a learner with terms does not know which the others are
 EACH = [
     pytest.param(config, id=name, marks=() if name in KINDS else pytest.mark.thorough)
     for name, config in AGENTS.items()

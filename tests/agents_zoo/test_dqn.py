@@ -204,7 +204,10 @@ def test_dqn_burn_in_gets_no_gradient_and_warms_up_the_core():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"n_step": 3, "duelling": True, "prioritised": True, "beta_steps": 500},
+        pytest.param(
+            {"n_step": 3, "duelling": True, "prioritised": True, "beta_steps": 500},
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(
             {"period": 8, "updates": 2, "double": False, "loss": "huber"},
             marks=pytest.mark.thorough,

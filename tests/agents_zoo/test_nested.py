@@ -69,7 +69,9 @@ class Nested(dm_env.Environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["recurrent ppo", "dqn", "sac"])
+@pytest.mark.parametrize(
+    "name", ["recurrent ppo", "dqn", pytest.param("sac", marks=pytest.mark.thorough)]
+)
 def test_agents_learn_from_nested_observations(name):
     config = AGENTS[name]
     make = lambda seed, index: Nested(seed, isinstance(config, CONTINUOUS))

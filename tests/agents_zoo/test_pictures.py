@@ -70,7 +70,7 @@ def trajectory():
     )
 
 
-@pytest.mark.parametrize("name", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["sac", pytest.param("td3", marks=pytest.mark.thorough)])
 @pytest.mark.slow
 def test_the_encoder_learns_from_critics_alone(name):
     agent, state = made(AGENTS[name])

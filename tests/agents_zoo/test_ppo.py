@@ -162,7 +162,7 @@ def _collect(program, run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", [MLP(), GRU(MLP((8,)), 8)], ids=["feed-forward", "recurrent"])
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalise", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_ppo_ratio_is_one_before_the_first_gradient(backbone, normalise):
     """Also across the ends of episodes: the core is reset in learning as in acting."""
     config = small(backbone=backbone, unroll_length=64, normalise_observations=normalise)
@@ -309,7 +309,7 @@ def test_ppo_acts_in_continuous_spaces_within_the_bounds():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
-    [MLP((16,)), pytest.param(GRU(MLP((8,)), 8), marks=pytest.mark.slow)],
+    [pytest.param(MLP((16,)), marks=pytest.mark.thorough), GRU(MLP((8,)), 8)],
     ids=["MLP", "GRU"],
 )
 def test_ppo_host_and_device_agree(backbone):

@@ -92,7 +92,7 @@ def acting(module, wrapper, *args):
     return Config
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_bounds_that_are_not_1_show_who_leaves_out_their_middle():
     plain = td3.Config(backbone=SMALL, random_steps=0)
     assert verdicts(check_units(subject(plain, True))) == {
@@ -133,7 +133,7 @@ class Forgets(ppo.PPO):
 @pytest.mark.parametrize(
     ("config", "fails"),
     [
-        (ppo.Config, set()),
+        pytest.param(ppo.Config, set(), marks=pytest.mark.thorough),
         (acting(ppo, Late), {"actor: core"}),
         (variant(ppo, Forgets), {"learner: core"}),
     ],
@@ -198,7 +198,7 @@ class Chunks(ppo.PPO):
         return ppo.PPO.update(dataclasses.replace(self, config=config), state, batch, key)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_weight_0_does_not_count_in_whatever_minibatches():
     class Config(variant(ppo, Chunks)):
         chunks: int = 2
@@ -218,7 +218,11 @@ class Cold(discrete_sac.DiscreteSAC):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("learner", "fails"), [(discrete_sac.DiscreteSAC, set()), (Cold, {"learner: soft policy"})]
+    ("learner", "fails"),
+    [
+        pytest.param(discrete_sac.DiscreteSAC, set(), marks=pytest.mark.thorough),
+        (Cold, {"learner: soft policy"}),
+    ],
 )
 def test_a_temperature_makes_actions_alike(learner, fails):
     found = verdicts(check_gradients_of_outputs(subject(variant(discrete_sac, learner)())))

@@ -41,7 +41,11 @@ def test_quantiles_are_noticed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "healthy"), [(QuantileConfig(), True), (planted(Module, Means), False)]
+    ("config", "healthy"),
+    [
+        pytest.param(QuantileConfig(), True, marks=pytest.mark.thorough),
+        (planted(Module, Means), False),
+    ],
 )
 def test_a_coin_has_two_sides(config, healthy):
     report = diagnose(config, only=["P14"], seeds=2, steps=2000)

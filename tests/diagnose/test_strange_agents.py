@@ -129,7 +129,7 @@ def config(learner, module=a2c):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", [Drawn, Odd])
+@pytest.mark.parametrize("learner", [pytest.param(Drawn, marks=pytest.mark.thorough), Odd])
 def test_what_a_stranger_writes_is_healthy(learner):
     report = diagnose(config(learner), only=PARTS)
     assert not report.failures, [(check.name, check.got) for check in report.failures]
@@ -150,7 +150,7 @@ def test_an_actor_may_record_likelihoods_by_another_name():
     assert (on_policy.verdict, on_policy.got[:9]) == ("skip", "behaviour")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_who_is_paid_for_divergence_is_named():
     report = diagnose(config(Rewarded, ppo), only=["learner"])
     assert "learner: divergence" in [check.name for check in report.failures]
@@ -177,7 +177,7 @@ def test_who_explores_by_a_temperature_is_asked_with_one_that_explores():
     assert report.healthy, report.checks
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_advantages_of_another_next_value_are_named(monkeypatch):
     whole = a2c.generalised_advantages
     late = lambda reward, discount, trace, values: whole(
@@ -188,7 +188,7 @@ def test_advantages_of_another_next_value_are_named(monkeypatch):
     assert "learner: credit ahead" in [check.name for check in report.failures]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_traces_without_a_discount_are_named(monkeypatch):
     whole = a2c.generalised_advantages
     loose = lambda reward, discount, trace, values: whole(
@@ -213,7 +213,7 @@ class Swapped(dqn.DQN):
         return super().loss(params, trajectory, key, state._replace(extra=state.params))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_values_of_what_learns_and_schedules_the_wrong_way_are_named():
     made = dataclasses.replace(config(Swapped, dqn), epsilon_start=0.05, epsilon_end=1.0)
     report = diagnose(made, only=["actor", "learner"])

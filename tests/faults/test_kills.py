@@ -167,7 +167,7 @@ ALL = ("--evaluation.period", "300", "--track", "jsonl")
 @pytest.mark.parametrize(
     ("toy", "flags"),
     [
-        ("reinforce", ("--checkpoint.period", "1", *ALL)),
+        pytest.param("reinforce", ("--checkpoint.period", "1", *ALL), marks=pytest.mark.thorough),
         pytest.param("reinforce", ("--checkpoint.period", "0"), marks=pytest.mark.thorough),
         ("ppo", ("--checkpoint.period", "7", *ALL)),
         pytest.param("ppo", ("--checkpoint.period", "1000000"), marks=pytest.mark.thorough),

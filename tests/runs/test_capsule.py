@@ -234,7 +234,9 @@ def check_finite(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", [DEVICE, HOST], ids=["device", "host"])
+@pytest.mark.parametrize(
+    "trainer", [DEVICE, pytest.param(HOST, marks=pytest.mark.thorough)], ids=["device", "host"]
+)
 def test_nan_in_the_last_update_of_a_run_is_no_other(trainer, tmp_path):
     # The budget is spent by the very block that the update learns from.
     made = experiment(dataclasses.replace(ONE, good=2), trainer, tmp_path, steps=44)
@@ -308,7 +310,9 @@ def test_checkpoints_that_are_damaged_meanwhile_hide_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "trainer", [DeviceTrainer(num_envs=2, num_seeds=2), HOST], ids=["device", "host"]
+    "trainer",
+    [DeviceTrainer(num_envs=2, num_seeds=2), pytest.param(HOST, marks=pytest.mark.thorough)],
+    ids=["device", "host"],
 )
 def test_a_member_of_a_sweep_ends_alone(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr("rlws.settings.FLOAT", 1e39)

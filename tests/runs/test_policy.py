@@ -84,7 +84,9 @@ def play(policy, step, state, timestep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo", "recurrent", "sampling"])
+@pytest.mark.parametrize(
+    "name", ["ppo", "recurrent", pytest.param("sampling", marks=pytest.mark.thorough)]
+)
 def test_episodes_of_a_loaded_policy_are_those_of_the_evaluation(name, folders):
     policy = rlws.load(folders(name))
     count = policy.experiment.evaluation.episodes
@@ -228,7 +230,11 @@ def test_load_refuses_the_checkpoint_of_another_agent(folders, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", [TOY.trainer, HostTrainer(num_envs=2)], ids=["device", "host"])
+@pytest.mark.parametrize(
+    "trainer",
+    [TOY.trainer, pytest.param(HostTrainer(num_envs=2), marks=pytest.mark.thorough)],
+    ids=["device", "host"],
+)
 def test_load_of_a_sweep_wants_one_of_its_runs(trainer, tmp_path):
     agent = a2c.Config(MLP((8,)), unroll_length=10)  # compiled sooner than PPO
     sweep = dict(agent=agent, trainer=trainer, sweep=("agent.discount=0.5,0.9",))

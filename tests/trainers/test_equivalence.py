@@ -112,7 +112,10 @@ def test_two_seeds_differ_in_parameters_actions_and_episodes(device):
     "config",
     [
         reinforce.Config(episodes_per_update=3),
-        reinforce.Config(episodes_per_update=3, max_episode_length=12),
+        pytest.param(
+            reinforce.Config(episodes_per_update=3, max_episode_length=12),
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["surplus dropped", "long episodes cut"],
 )
