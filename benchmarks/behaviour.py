@@ -92,7 +92,8 @@ def scores(folder: pathlib.Path) -> pd.DataFrame:
 def tags(table: pd.DataFrame) -> dict[str, float]:
     """Returns bsuite's mean score of the experiments of each tag, of those that were played."""
     found = summary_analysis.ave_score_by_tag(table, [])
-    return dict(zip(found.tag, found.score, strict=True))
+    every = zip(found.tag, found.score, strict=True)
+    return {tag: score for tag, score in sorted(every) if np.isfinite(score)}
 
 
 def lines(table: pd.DataFrame) -> Iterator[str]:
@@ -100,16 +101,15 @@ def lines(table: pd.DataFrame) -> Iterator[str]:
     for row in table.itertuples():
         yield f"{row.bsuite_env:<20}{row.score:6.2f}  {row.ids:2d} ids  {row.type}"
     yield f"{'mean':<20}{table.score.mean():6.2f}"
-    for tag, score in sorted(tags(table).items()):
-        if np.isfinite(score):
-            yield f"  {tag:<18}{score:6.2f}"
+    for tag, score in tags(table).items():
+        yield f"  {tag:<18}{score:6.2f}"
 
 
 def radar(table: pd.DataFrame, title: str, path: pathlib.Path) -> None:
     """Draws the score of each tag on an axis of its own, as bsuite does."""
     from matplotlib.figure import Figure
 
-    found = {tag: score for tag, score in sorted(tags(table).items()) if np.isfinite(score)}
+    found = tags(table)
     angles = np.linspace(0, 2 * np.pi, len(found), endpoint=False)
     values = np.array([*found.values()])
     drawn = Figure((5.2, 5.2), dpi=150, layout="constrained")

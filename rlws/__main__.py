@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
             importlib.import_module("rlws.numerics.memo").share()
         with sources.trusting(found.trust):
             status = module.run(found) or 0
-            if args is None and sys.stdout is not None:
+            if args is None:
                 sys.stdout.flush()  # what fails here would at the end of Python, in its words
             return status
     except BaseException as error:

@@ -130,7 +130,7 @@ class Learner(Settings):
         params = batch_norm.merge(moved, metrics.pop("statistics", {}))
         metrics |= {"gradient_norm": means.norm(grads), "update_norm": means.norm(updates)}
         return state._replace(
-            params=params, opt_state=opt_state, updates=state.updates + 1
+            params=params, opt_state=opt_state, updates=counts.following(state.updates)
         ), metrics
 
     def batch_loss(

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from rlws.commands.arguments import add_checkpoint, checkpoint_of
-from rlws.numerics import checkpoint
+from rlws.numerics import trees
 from rlws.runs.folders import changed, configuration, moved
 from rlws.settings import renewed
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         arrays = {k: x for k, x in found.arrays.items() if re.search(pattern, k)}
         if name == "random_state":  # on a host, no array holds keys
             arrays["seed"] = np.array(facts["experiment"]["seed"])
-        result[f"sha256_{name}"] = checkpoint.digest(arrays)
+        result[f"sha256_{name}"] = trees.digest(arrays)
     # Where an array does not hold the counters, the trainer's facts do.
     result["counters"] = {k: v for k, v in facts["trainer"].items() if k != "next_report"}
     print(json.dumps(result, indent=2))

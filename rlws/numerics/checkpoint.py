@@ -227,23 +227,13 @@ _UNREADABLE = (
 )
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the SHA-256 of arrays: of names, types, shapes and every byte."""
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        x = np.ascontiguousarray(arrays[name])
-        found.update(f"{name} {x.dtype.str} {x.shape}\n".encode())
-        found.update(_bytes(x))
-    return found.hexdigest()
-
-
 def _arrays(path: pathlib.Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
     layout = [_entry(*entry) for entry in content["arrays"]]
     size = sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in layout)
     if not content["size"] == size == path.stat().st_size:  # before anything is allocated
         raise CheckpointError(f"{path} must have {size} bytes, got {path.stat().st_size}")
     data = np.fromfile(path, np.uint8)
-    if hashlib.sha256(_bytes(data)).hexdigest() != content["sha256"]:
+    if hashlib.sha256(trees.octets(data)).hexdigest() != content["sha256"]:
         raise CheckpointError(f"{path} was changed: wrong check sum")
     arrays, start = {}, 0
     for name, dtype, shape in layout:
@@ -268,7 +258,7 @@ def _write(folder: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str,
     with open(folder / "arrays.bin", "wb") as file:
         for name, x in arrays.items():
             x = np.ascontiguousarray(x).reshape(x.shape)
-            data = _bytes(x)
+            data = trees.octets(x)
             found.update(data)
             file.write(data)
             size += x.nbytes
@@ -282,8 +272,7 @@ def _write(folder: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str,
         "arrays": entries,
         "facts": facts,
     }
-    canonical = _canonical(content)
-    manifest = {"sha256": hashlib.sha256(canonical).hexdigest(), "content": content}
+    manifest = {"sha256": hashlib.sha256(_canonical(content)).hexdigest(), "content": content}
     with open(folder / "manifest.json", "w", encoding="utf-8") as text:
         json.dump(manifest, text, indent=1)
         text.flush()
@@ -302,10 +291,6 @@ def _checked(name: str, dtype: np.dtype) -> str:
 
 def _canonical(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _bytes(x: np.ndarray) -> memoryview:
-    return x.reshape(-1).view(np.uint8).data
 
 
 def _whole(path: pathlib.Path) -> bool:

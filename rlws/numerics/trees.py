@@ -1,6 +1,7 @@
 """Trees of arrays by path: what is saved of a tree, and how it is put back."""
 
 import collections
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,3 +89,18 @@ def restore(like: Any, arrays: Mapping[str, np.ndarray], place: str = "") -> Any
         )
     found = [made(arrays[name]) for name, (_, made) in zip(names, raw, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(like), found)
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of arrays: of names, types, shapes and every byte."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        x = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {x.dtype.str} {x.shape}\n".encode())
+        found.update(octets(x))
+    return found.hexdigest()
+
+
+def octets(x: np.ndarray) -> memoryview:
+    """Returns the bytes of an array, which must be contiguous."""
+    return x.reshape(-1).view(np.uint8).data

@@ -20,7 +20,7 @@ from rlws.environments.gymnasium_adapter import GymEnvironment
 from rlws.environments.jax_environment import first, following
 from rlws.environments.vector import make_vector
 from rlws.networks import MLP
-from rlws.numerics import checkpoint, trees
+from rlws.numerics import trees
 from rlws.settings import SettingError
 from rlws.trainers import DeviceTrainer, HostTrainer
 from rlws.types import EnvironmentSpec
@@ -461,7 +461,7 @@ def test_an_environment_may_change_what_it_has_shown(config):
     def learned(copies):
         make = lambda seed, index: GymEnvironment(Reusing(copies, index), seed, index)
         *_, report = HostTrainer(num_envs=2).train(config, make, steps=60, report_period=7)
-        return checkpoint.digest(trees.flatten(report.snapshot().arrays))
+        return trees.digest(trees.flatten(report.snapshot().arrays))
 
     assert learned(copies=True) == learned(copies=False)
 

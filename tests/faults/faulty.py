@@ -15,7 +15,7 @@ from dm_env import StepType, specs
 from agents_zoo import ppo
 from rlws import environments, networks
 from rlws.commands.cli import main
-from rlws.numerics import checkpoint, streams
+from rlws.numerics import checkpoint, streams, trees
 from rlws.runs.experiment import Checkpoints, Evaluation, Experiment
 
 LENGTH = 10  # steps of an episode
@@ -180,7 +180,7 @@ def left(folder):
     summary = json.loads((folder / "summary.json").read_text())
     return {
         "step": found.facts["step"],
-        "arrays": checkpoint.digest(found.arrays),
+        "arrays": trees.digest(found.arrays),
         "rows": rows(folder),
         "summary": {k: v for k, v in summary.items() if k not in MEASURED},
     }

@@ -794,7 +794,7 @@ BUGS = [
     Bug(
         "check_sum_not_compared",
         "rlws/numerics/checkpoint.py",
-        'if hashlib.sha256(_bytes(data)).hexdigest() != content["sha256"]:',
+        'if hashlib.sha256(trees.octets(data)).hexdigest() != content["sha256"]:',
         "if False:",
         "agents_zoo.ppo",
         (),

@@ -8,7 +8,7 @@ import pytest
 
 from agents_zoo import dqn, ppo, reinforce, sac
 from rlws import networks
-from rlws.numerics import checkpoint, trees
+from rlws.numerics import trees
 from rlws.trainers import DeviceTrainer, HostTrainer, Member, Snapshot, device
 
 MLP = networks.MLP((8,))
@@ -74,7 +74,7 @@ def digest_of(progress):
     """Returns that of all that does not depend on when reports were made."""
     arrays = trees.flatten(progress.snapshot().arrays)
     kept = {k: x for k, x in arrays.items() if "totals" not in k and "ended" not in k}
-    return checkpoint.digest(kept)
+    return trees.digest(kept)
 
 
 @pytest.mark.parametrize(

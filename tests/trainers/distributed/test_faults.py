@@ -12,7 +12,7 @@ import pytest
 from agents_zoo import impala, ppo
 from rlws import networks
 from rlws.environments.checks import EnvironmentFault
-from rlws.numerics import checkpoint, trees
+from rlws.numerics import trees
 from rlws.settings import SettingError
 from rlws.trainers import DistributedTrainer
 from rlws.trainers.distributed import workers
@@ -44,7 +44,7 @@ def test_workers_killed_all_at_once_are_replaced_and_leave_no_trace(tmp_path, in
     assert killed[0][:3] == in_peace[0][:3]
     assert killed[1] == in_peace[1]
     one, other = (trees.flatten(r[0].snapshot().arrays) for r in (killed, in_peace))
-    same = lambda arrays: checkpoint.digest({k: x for k, x in arrays.items() if "totals" not in k})
+    same = lambda arrays: trees.digest({k: x for k, x in arrays.items() if "totals" not in k})
     assert same(one) == same(other)
 
 
@@ -133,7 +133,7 @@ def test_five_kills_at_random_and_then_of_all_leave_no_trace():
                 kills += 1
         arrays = trees.flatten(report.snapshot().arrays)
         kept = {k: x for k, x in arrays.items() if "totals" not in k}
-        return rows, checkpoint.digest(kept), lost
+        return rows, trees.digest(kept), lost
 
     whole, killed = play(False), play(True)
     assert killed[2] == 7  # five, and both at once
